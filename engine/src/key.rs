@@ -1,0 +1,107 @@
+//! How a slot's entries are ordered: by a hash of the user's key, so that a scan's cursor is a number.
+//!
+//! ```text
+//! entry key, part of the format
+//!  0   6   hash48     the top 48 bits of xxh3-64 of the user key, big-endian
+//!  6   v   key length varint
+//!  .   n   user key
+//!          ---- a collection's elements have two parts more ----
+//!  .   8   generation big-endian: the seq of the record that created the collection
+//!  .   m   sub-key    the type's own; decides the order of elements
+//! ```
+//! A key's own entry is a strict prefix of its elements' entries and of nobody else's, so it comes right before
+//! them: a merge sees it first and knows which of them still live.
+
+use crate::types::Seq;
+use crate::varint;
+
+/// The 48-bit hash that orders keys. Part of the format.
+#[must_use]
+pub fn hash48(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key) >> 16
+}
+
+/// Which life of a collection an element belongs to: the seq of the record that created the collection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The generation of a collection that the record `seq` creates.
+    #[must_use]
+    pub fn created_at(seq: Seq) -> Generation {
+        Generation(seq.0)
+    }
+}
+
+/// The entry key of a user's key.
+#[must_use]
+pub fn entry_key(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 8);
+    out.extend_from_slice(&hash48(key).to_be_bytes()[2..]);
+    varint::put(&mut out, key.len() as u64);
+    out.extend_from_slice(key);
+    out
+}
+
+/// The entry key of a collection's element.
+#[must_use]
+pub fn element_key(key: &[u8], generation: Generation, sub: &[u8]) -> Vec<u8> {
+    let mut out = entry_key(key);
+    out.extend_from_slice(&generation.0.to_be_bytes());
+    out.extend_from_slice(sub);
+    out
+}
+
+/// An entry key taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parts<'a> {
+    /// The user's key.
+    pub key: &'a [u8],
+    /// What comes before the element's parts: the entry key of the user's key.
+    pub prefix: &'a [u8],
+    /// The element, if it is one.
+    pub element: Option<(Generation, &'a [u8])>,
+}
+
+/// Takes an entry key apart; `None` if it is not one.
+#[must_use]
+pub fn split(entry: &[u8]) -> Option<Parts<'_>> {
+    let rest = entry.get(6..)?;
+    let (len, used) = varint::read(rest)?;
+    let len = usize::try_from(len).ok()?;
+    let key = rest.get(used..)?.get(..len)?;
+    let (prefix, tail) = entry.split_at(6 + used + len);
+    let element = match tail {
+        [] => None,
+        _ => {
+            let (generation, sub) = tail.split_at_checked(8)?;
+            Some((Generation(u64::from_be_bytes(generation.try_into().ok()?)), sub))
+        }
+    };
+    Some(Parts { key, prefix, element })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_comes_right_before_its_elements() {
+        let mut entries = Vec::new();
+        for key in [&b"k"[..], b"key", b"key2", b"", b"\xff\xff"] {
+            entries.push(entry_key(key));
+            entries.push(element_key(key, Generation(1), b"a"));
+            entries.push(element_key(key, Generation(2), b""));
+        }
+        entries.sort();
+        for three in entries.chunks(3) {
+            let owner = split(&three[0]).expect("a key");
+            assert!(owner.element.is_none());
+            for element in &three[1..] {
+                let parts = split(element).expect("an element");
+                assert_eq!((parts.key, parts.prefix), (owner.key, &three[0][..]));
+                assert!(parts.element.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Haypile's storage engine: a log-structured store of 1024 slots whose write-ahead log is also the
+//! replication log.
+//!
+//! It knows records, keys and files; it knows no command, socket or replica. See `docs/ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod error;
+pub mod fs;
+pub mod history;
+pub mod key;
+pub mod log;
+pub mod types;
+pub mod value;
+pub mod varint;

@@ -67,10 +67,10 @@ pub trait File: Send + Sync {
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
     /// Writes all of `buf` at `offset`, growing the file if need be.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes the file's bytes and length durable. Never retried after a failure: the kernel forgets.
+    /// Makes the file's bytes and size durable. Never retried after a failure: the kernel forgets.
     fn sync(&self) -> io::Result<()>;
-    /// The file's length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    /// The file's size in bytes.
+    fn size(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeros) the file.
-    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn set_size(&self, size: u64) -> io::Result<()>;
 }

@@ -12,7 +12,9 @@
 //! A key's own entry is a strict prefix of its elements' entries and of nobody else's, so it comes right before
 //! them: a merge sees it first and knows which of them still live.
 
-use crate::types::Seq;
+use bytes::Bytes;
+
+use crate::types::{Seq, Slot};
 use crate::varint;
 
 /// The 48-bit hash that orders keys. Part of the format.
@@ -30,6 +32,53 @@ impl Generation {
     #[must_use]
     pub fn created_at(seq: Seq) -> Generation {
         Generation(seq.0)
+    }
+}
+
+/// A user's key with what is computed from it once: its slot and its entry key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Key {
+    slot: Slot,
+    /// Invariant: what [`entry_key`] gives for the user's key, which is its tail.
+    entry: Bytes,
+    user_start: usize,
+}
+
+impl Key {
+    /// The key that a user names.
+    #[must_use]
+    pub fn new(user: &[u8]) -> Key {
+        let entry = entry_key(user);
+        let user_start = entry.len() - user.len();
+        Key { slot: Slot::of_key(user), entry: Bytes::from(entry), user_start }
+    }
+
+    /// The slot that it belongs to.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// What the user typed.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        &self.entry[self.user_start..]
+    }
+
+    /// Its entry key, the prefix of its elements' entry keys.
+    #[must_use]
+    pub fn entry(&self) -> &Bytes {
+        &self.entry
+    }
+
+    /// The entry key of one of its elements.
+    #[must_use]
+    pub fn element(&self, generation: Generation, sub: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(self.entry.len() + 8 + sub.len());
+        out.extend_from_slice(&self.entry);
+        out.extend_from_slice(&generation.0.to_be_bytes());
+        out.extend_from_slice(sub);
+        Bytes::from(out)
     }
 }
 
@@ -61,6 +110,23 @@ pub struct Parts<'a> {
     pub prefix: &'a [u8],
     /// The element, if it is one.
     pub element: Option<(Generation, &'a [u8])>,
+}
+
+impl Parts<'_> {
+    /// The hash that orders the key.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut raw = [0; 8];
+        raw[2..].copy_from_slice(&self.prefix[..6]);
+        u64::from_be_bytes(raw)
+    }
+
+    /// A bound after the last element of the key and before the next key.
+    #[must_use]
+    pub fn after_elements(&self) -> Bytes {
+        // A generation is below 2^48, so its first byte is zero: one 0xff is beyond all of them.
+        Bytes::from([self.prefix, &[0xff][..]].concat())
+    }
 }
 
 /// Takes an entry key apart; `None` if it is not one.

@@ -4,11 +4,19 @@
 //! It knows records, keys and files; it knows no command, socket or replica. See `docs/ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod engine;
 pub mod error;
 pub mod fs;
 pub mod history;
 pub mod key;
 pub mod log;
+pub mod memtable;
+pub mod placeholder;
+pub mod read;
+mod roles;
+pub mod signal;
+pub mod slot;
+pub mod tx;
 pub mod types;
 pub mod value;
 pub mod varint;

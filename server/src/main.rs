@@ -1,1 +1,3 @@
+//! The command `haypile`.
+
 fn main() {}

@@ -1,0 +1,365 @@
+//! A transaction: some slots locked, reads through all layers, writes gathered and committed as one record a slot.
+//!
+//! Held for memory work only: it is not `Send`, never waits for a device, and a read that needs a block which is
+//! not in memory answers [`Stop::Miss`]. The caller then drops the transaction, fetches ([`Engine::fetch`]) what
+//! [`Tx::abandon`] names, and runs the same command again. Nothing is written before [`Tx::commit`].
+
+use std::ops::Bound;
+use std::sync::MutexGuard;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::clock::TimeMs;
+use crate::engine::{Engine, Fetched, Gate, Wanted};
+use crate::error::Error;
+use crate::key::{self, Generation, Key};
+use crate::log::record::{Body, Header, Op, put_op};
+use crate::memtable::Entry;
+use crate::read::{Direction, Layers, WriteSet};
+use crate::slot::{Role, SlotCell};
+use crate::types::{Seq, Slot};
+use crate::value::Value;
+
+/// Why a read gave no answer.
+#[derive(Debug)]
+pub enum Stop {
+    /// A block is not in memory: see [`Tx::abandon`].
+    Miss,
+    /// The engine can't.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// What a read gives.
+pub type Read<T> = Result<T, Stop>;
+
+/// Living keys with their values, and the hash to go on from, or `None` at the end.
+pub type KeyPage = (Vec<(Bytes, Value)>, Option<u64>);
+
+struct Locked<'e> {
+    slot: Slot,
+    cell: MutexGuard<'e, SlotCell>,
+    writes: WriteSet,
+}
+
+/// See the file's head.
+pub struct Tx<'e> {
+    engine: &'e Engine,
+    #[allow(dead_code)]
+    fetched: &'e Fetched,
+    wanted: Wanted,
+    /// Invariant: ascending by slot, no slot twice; locks are taken in that order everywhere.
+    locked: SmallVec<[Locked<'e>; 1]>,
+}
+
+impl<'e> Tx<'e> {
+    pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched) -> Tx<'e> {
+        assert!(slots.is_sorted_by(|a, b| a < b), "slots are locked in ascending order");
+        let locked = slots
+            .iter()
+            .map(|&slot| {
+                let mut cell = engine.lock(slot);
+                // Only an owner's clock moves a slot's time; a replica's is its master's.
+                if matches!(cell.role, Role::Master | Role::Fenced) {
+                    cell.time = cell.time.max(engine.clock().wall());
+                }
+                Locked { slot, cell, writes: WriteSet::default() }
+            })
+            .collect();
+        Tx { engine, fetched, wanted: Wanted::default(), locked }
+    }
+
+    fn position(&self, slot: Slot) -> usize {
+        match self.locked.binary_search_by_key(&slot, |locked| locked.slot) {
+            Ok(index) => index,
+            Err(_) => {
+                panic!("slot {slot} is used but was not locked: the command's keys are declared wrongly")
+            }
+        }
+    }
+
+    fn locked(&self, slot: Slot) -> &Locked<'e> {
+        &self.locked[self.position(slot)]
+    }
+
+    fn locked_mut(&mut self, slot: Slot) -> &mut Locked<'e> {
+        let index = self.position(slot);
+        &mut self.locked[index]
+    }
+
+    fn layers<'a>(locked: &'a Locked<'e>) -> Layers<'a> {
+        Layers { writes: &locked.writes, cell: &locked.cell }
+    }
+
+    /// The slots that are locked, ascending.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.locked.iter().map(|locked| locked.slot)
+    }
+
+    /// What this node is to the slot.
+    #[must_use]
+    pub fn role(&self, slot: Slot) -> &Role {
+        &self.locked(slot).cell.role
+    }
+
+    /// The slot's time: what decides whether a key is expired.
+    #[must_use]
+    pub fn now(&self, slot: Slot) -> TimeMs {
+        self.locked(slot).cell.time
+    }
+
+    /// How many keys the slot has, as the last commit left it.
+    #[must_use]
+    pub fn key_count(&self, slot: Slot) -> u64 {
+        self.locked(slot).cell.keys
+    }
+
+    /// The value at a key, unless there is none or it is expired.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn get(&mut self, key: &Key) -> Read<Option<Value>> {
+        let locked = self.locked(key.slot());
+        let Some(bytes) = Self::layers(locked).get(key.entry())? else { return Ok(None) };
+        let value = decode(&bytes, key)?;
+        Ok((!value.is_expired(locked.cell.time)).then_some(value))
+    }
+
+    /// Sets the value at a key. A collection that stood there is gone, unless the value is of its generation.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn put(&mut self, key: &Key, value: &Value) -> Read<()> {
+        let locked = self.locked_mut(key.slot());
+        let existed = Self::layers(locked).get(key.entry())?.is_some();
+        let mut encoded = Vec::with_capacity(value.payload.len() + 17);
+        value.encode(&mut encoded);
+        put_op(&mut locked.writes.ops, &Op::Put { key: key.user(), value: &encoded, existed });
+        locked.writes.keys_delta += i64::from(!existed);
+        locked.writes.overlay.insert(key.entry().clone(), Entry::Value(Bytes::from(encoded)));
+        Ok(())
+    }
+
+    /// Removes a key with all its elements. Says whether it was there (and not expired).
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn delete(&mut self, key: &Key) -> Read<bool> {
+        let locked = self.locked_mut(key.slot());
+        let Some(bytes) = Self::layers(locked).get(key.entry())? else { return Ok(false) };
+        let lived = !decode(&bytes, key)?.is_expired(locked.cell.time);
+        put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
+        locked.writes.keys_delta -= 1;
+        locked.writes.overlay.insert(key.entry().clone(), Entry::Tombstone);
+        Ok(lived)
+    }
+
+    /// The generation of a collection that this transaction creates in the key's slot.
+    #[must_use]
+    pub fn next_generation(&self, key: &Key) -> Generation {
+        Generation::created_at(self.locked(key.slot()).cell.last_seq.next())
+    }
+
+    /// A collection's element.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn element(&mut self, key: &Key, generation: Generation, sub: &[u8]) -> Read<Option<Bytes>> {
+        Self::layers(self.locked(key.slot())).get(&key.element(generation, sub))
+    }
+
+    /// Sets a collection's element.
+    pub fn put_element(&mut self, key: &Key, generation: Generation, sub: &[u8], value: impl Into<Bytes>) {
+        let value = value.into();
+        let locked = self.locked_mut(key.slot());
+        let op = Op::PutElement { key: key.user(), generation, sub, value: &value };
+        put_op(&mut locked.writes.ops, &op);
+        locked.writes.overlay.insert(key.element(generation, sub), Entry::Value(value));
+    }
+
+    /// Removes a collection's element.
+    pub fn delete_element(&mut self, key: &Key, generation: Generation, sub: &[u8]) {
+        let locked = self.locked_mut(key.slot());
+        put_op(&mut locked.writes.ops, &Op::DeleteElement { key: key.user(), generation, sub });
+        locked.writes.overlay.insert(key.element(generation, sub), Entry::Tombstone);
+    }
+
+    /// Up to `limit` elements (sub-key, value) of a collection in a range of sub-keys.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn elements(
+        &mut self,
+        key: &Key,
+        generation: Generation,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        limit: usize,
+    ) -> Read<Vec<(Bytes, Bytes)>> {
+        let whole = |bound: Bound<&[u8]>, open: Bound<Bytes>| match bound {
+            Bound::Included(sub) => Bound::Included(key.element(generation, sub)),
+            Bound::Excluded(sub) => Bound::Excluded(key.element(generation, sub)),
+            Bound::Unbounded => open,
+        };
+        let from = whole(from, Bound::Included(key.element(generation, b"")));
+        let to = whole(to, Bound::Excluded(key.element(Generation(generation.0 + 1), b"")));
+        let sub_start = key.entry().len() + 8;
+        let mut out = Vec::new();
+        if limit > 0 {
+            let locked = self.locked(key.slot());
+            Self::layers(locked).range(as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+                out.push((entry.slice(sub_start..), value.clone()));
+                out.len() < limit
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// The living keys of a slot in the order of their 48-bit hash, from `from_hash` on: at least `limit` if there
+    /// are that many, and all of one hash or none; and the hash to go on from, or `None` at the end.
+    ///
+    /// A walk with the returned hash sees every key that is there from its beginning to its end, whatever is
+    /// written, flushed or compacted meanwhile.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn keys(&mut self, slot: Slot, from_hash: u64, limit: usize) -> Read<KeyPage> {
+        let locked = self.locked(slot);
+        let now = locked.cell.time;
+        let mut from = Bound::Included(Bytes::copy_from_slice(&from_hash.to_be_bytes()[2..]));
+        let mut out: Vec<(Bytes, Value)> = Vec::new();
+        let mut last_hash = None;
+        loop {
+            let mut skip_elements_of = None;
+            let mut next_hash = None;
+            Self::layers(locked).range(
+                as_slice(&from),
+                Bound::Unbounded,
+                Direction::Forward,
+                &mut |entry, bytes| {
+                    let Some(parts) = key::split(entry) else { return true };
+                    let hash = parts.hash();
+                    if out.len() >= limit && last_hash.is_some_and(|last| last != hash) {
+                        next_hash = Some(hash);
+                        return false;
+                    }
+                    last_hash = Some(hash);
+                    if parts.element.is_some() {
+                        skip_elements_of = Some(parts.after_elements());
+                        return false;
+                    }
+                    let start = entry.len() - parts.key.len();
+                    match Value::decode(bytes) {
+                        Some(value) if !value.is_expired(now) => out.push((entry.slice(start..), value)),
+                        _ => {}
+                    }
+                    true
+                },
+            )?;
+            match skip_elements_of {
+                Some(after) => from = Bound::Included(after),
+                None => return Ok((out, next_hash)),
+            }
+        }
+    }
+
+    /// Removes all keys of a slot.
+    pub fn clear(&mut self, slot: Slot) {
+        let locked = self.locked_mut(slot);
+        let keys = i64::try_from(locked.cell.keys).expect("a slot has fewer than 2^63 keys");
+        put_op(&mut locked.writes.ops, &Op::Clear);
+        locked.writes.overlay.clear();
+        locked.writes.cleared = true;
+        locked.writes.keys_delta = -keys;
+    }
+
+    /// Gives up, and says what has to be fetched before the command is run again.
+    #[must_use]
+    pub fn abandon(self) -> Wanted {
+        self.wanted
+    }
+
+    /// Whether anything was written.
+    #[must_use]
+    pub fn has_writes(&self) -> bool {
+        self.locked.iter().any(|locked| !locked.writes.ops.is_empty())
+    }
+
+    /// Writes everything as one record a slot, all in one atomic group, and applies it. The records are in the
+    /// log's buffer then; [`Engine::write`] writes them, and [`Engine::reached`] waits for the gate.
+    ///
+    /// A transaction that only read gives the gate of the last writes that it can have seen.
+    ///
+    /// # Errors
+    /// If the log takes no writes; nothing has happened then.
+    ///
+    /// # Panics
+    /// If a written slot is not this node's to write: the caller checks [`Tx::role`] first.
+    pub fn commit(mut self) -> Result<Gate, Error> {
+        let mut gate = Gate::default();
+        if self.has_writes() {
+            let mut appender = self.engine.log().begin()?;
+            for locked in self.locked.iter().filter(|locked| !locked.writes.ops.is_empty()) {
+                assert_eq!(
+                    locked.cell.role,
+                    Role::Master,
+                    "slot {} is written by its master only",
+                    locked.slot
+                );
+                let epoch = locked.cell.history.current().expect("a master's slot has an epoch");
+                let header = Header { slot: locked.slot, term: epoch.term, seq: locked.cell.last_seq.next() };
+                appender.push(header, &Body::Batch(&locked.writes.ops))?;
+            }
+            let ticket = appender.finish();
+            for locked in self.locked.iter_mut().filter(|locked| !locked.writes.ops.is_empty()) {
+                let cell = &mut *locked.cell;
+                cell.last_seq = Seq(cell.last_seq.0 + 1);
+                cell.last_ticket = ticket;
+                let writes = std::mem::take(&mut locked.writes);
+                let before = cell.memtable.bytes();
+                if writes.cleared {
+                    cell.memtable.clear();
+                }
+                for (key, entry) in writes.overlay {
+                    cell.memtable.insert(key, entry);
+                }
+                cell.keys = cell
+                    .keys
+                    .checked_add_signed(writes.keys_delta)
+                    .expect("every key that goes was counted when it came");
+                self.engine.account_memtable(before, cell.memtable.bytes());
+            }
+        }
+        for locked in &self.locked {
+            gate.cover(locked.cell.last_ticket);
+        }
+        Ok(gate)
+    }
+}
+
+fn decode(bytes: &Bytes, key: &Key) -> Result<Value, Error> {
+    Value::decode(bytes).ok_or_else(|| {
+        Error::Limit(format!(
+            "the value in slot {} has no meaning: the store is damaged, run check",
+            key.slot()
+        ))
+    })
+}
+
+fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
+    match bound {
+        Bound::Included(bytes) => Bound::Included(bytes),
+        Bound::Excluded(bytes) => Bound::Excluded(bytes),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
+
+#[cfg(test)]
+mod tests;

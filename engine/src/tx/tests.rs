@@ -1,0 +1,97 @@
+use super::*;
+use crate::clock::TimeMs;
+
+fn run<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>) -> Read<T>) -> T {
+    let fetched = Fetched::default();
+    let mut tx = engine.begin(&[key.slot()], &fetched);
+    let out = body(&mut tx).expect("everything is in memory");
+    tx.commit().expect("the log takes it");
+    out
+}
+
+#[test]
+fn a_transaction_sees_its_own_writes_and_leaves_nothing_unless_committed() {
+    let engine = crate::placeholder::engine();
+    let key = Key::new(b"k");
+    let fetched = Fetched::default();
+    let mut tx = engine.begin(&[key.slot()], &fetched);
+    tx.put(&key, &Value::whole(0, 0, &b"v"[..])).expect("in memory");
+    assert_eq!(tx.get(&key).expect("in memory").map(|v| v.payload), Some(Bytes::from_static(b"v")));
+    drop(tx);
+    assert_eq!(run(&engine, &key, |tx| tx.get(&key)), None);
+    assert_eq!(engine.key_count(), 0);
+}
+
+#[test]
+fn keys_are_counted_exactly_through_overwrite_expiry_delete_and_clear() {
+    let engine = crate::placeholder::engine();
+    let key = Key::new(b"k");
+    for _ in 0..2 {
+        run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"v"[..])));
+    }
+    assert_eq!(engine.key_count(), 1);
+    let gone = Value { expiry: Some(TimeMs(1)), ..Value::whole(0, 0, &b"v"[..]) };
+    run(&engine, &key, |tx| tx.put(&key, &gone));
+    assert_eq!(engine.key_count(), 1, "an expired key counts until it is reclaimed");
+    assert_eq!(run(&engine, &key, |tx| tx.get(&key)), None);
+    assert!(!run(&engine, &key, |tx| tx.delete(&key)), "it was expired");
+    assert_eq!(engine.key_count(), 0);
+    run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"v"[..])));
+    run(&engine, &key, |tx| {
+        tx.clear(key.slot());
+        Ok(())
+    });
+    assert_eq!(engine.key_count(), 0);
+    assert_eq!(run(&engine, &key, |tx| tx.get(&key)), None);
+}
+
+#[test]
+fn elements_of_a_former_generation_are_not_seen() {
+    let engine = crate::placeholder::engine();
+    let key = Key::new(b"k");
+    let mut generations = Vec::new();
+    for round in [&b"old"[..], b"new"] {
+        run(&engine, &key, |tx| {
+            let generation = tx.next_generation(&key);
+            generations.push(generation);
+            tx.put(&key, &Value { generation: Some(generation), ..Value::whole(1, 1, &b""[..]) })?;
+            tx.put_element(&key, generation, round, Bytes::from_static(b"1"));
+            Ok(())
+        });
+    }
+    let all = |direction, limit| {
+        run(&engine, &key, |tx| {
+            tx.elements(&key, generations[1], Bound::Unbounded, Bound::Unbounded, direction, limit)
+        })
+    };
+    assert_eq!(all(Direction::Forward, 9), [(Bytes::from_static(b"new"), Bytes::from_static(b"1"))]);
+    assert_eq!(all(Direction::Backward, 9).len(), 1);
+    assert_eq!(all(Direction::Backward, 0).len(), 0);
+}
+
+#[test]
+fn a_walk_over_the_keys_sees_each_once_and_skips_elements() {
+    let engine = crate::placeholder::engine();
+    let names: Vec<String> = (0..500).map(|n| format!("{{same}}{n}")).collect();
+    for name in &names {
+        let key = Key::new(name.as_bytes());
+        run(&engine, &key, |tx| {
+            let generation = tx.next_generation(&key);
+            tx.put(&key, &Value { generation: Some(generation), ..Value::whole(1, 1, &b""[..]) })?;
+            (0..3u8).for_each(|n| tx.put_element(&key, generation, &[n], Bytes::new()));
+            Ok(())
+        });
+    }
+    let probe = Key::new(names[0].as_bytes());
+    let (mut from, mut seen) = (0, Vec::new());
+    loop {
+        let (page, next) = run(&engine, &probe, |tx| tx.keys(probe.slot(), from, 7));
+        seen.extend(page.into_iter().map(|(key, _)| String::from_utf8(key.to_vec()).expect("text")));
+        let Some(next) = next else { break };
+        from = next;
+    }
+    let (mut seen, mut names) = (seen, names);
+    seen.sort();
+    names.sort();
+    assert_eq!(seen, names);
+}

@@ -3,6 +3,9 @@
 //! Everything the project does to files goes through [`Fs`] and [`File`]; nothing outside this folder calls
 //! `std::fs`. Errors are `io::Error`; callers add the path (`Error::io`).
 
+pub mod memory;
+pub mod real;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,1 +1,21 @@
-//! Under construction.
+//! Haypile's server: the Redis protocol in front of the engine.
+//!
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `session`, `cx`, `kind`;
+//! `commands` and `types`; `table`; `execute`.
+
+pub mod clients;
+pub mod commands;
+pub mod config;
+pub mod cx;
+pub mod execute;
+pub mod glob;
+pub mod kind;
+pub mod node;
+pub mod number;
+pub mod resp;
+pub mod session;
+pub mod slot_group;
+pub mod table;
+#[cfg(test)]
+pub mod testing;
+pub mod types;

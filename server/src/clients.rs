@@ -1,0 +1,177 @@
+//! Who is connected: what CLIENT LIST shows, and how CLIENT KILL reaches a connection on another worker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use haypile_engine::clock::TimeMs;
+use tokio::sync::Notify;
+
+use crate::resp::Proto;
+
+/// What a connection says of itself, and what is known of it.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO lib-name.
+    pub library: String,
+    /// CLIENT SETINFO lib-ver.
+    pub library_version: String,
+    /// The selected database.
+    pub db: u8,
+    /// The version of the protocol.
+    pub proto: Proto,
+    /// The last command's name.
+    pub command: &'static str,
+    /// What it is.
+    pub kind: ClientKind,
+}
+
+/// What a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientKind {
+    /// A client.
+    #[default]
+    Normal,
+    /// A node that follows this one.
+    Replica,
+}
+
+impl ClientKind {
+    /// As CLIENT LIST and CLIENT KILL TYPE name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientKind::Normal => "normal",
+            ClientKind::Replica => "replica",
+        }
+    }
+}
+
+/// A connection. Shared by its worker and whoever lists or kills it.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number, never used again.
+    pub id: u64,
+    /// Its other end.
+    pub address: SocketAddr,
+    /// Its end here.
+    pub local: SocketAddr,
+    /// When it came, on the monotonic clock.
+    pub since_ms: u64,
+    /// When its last request came, on the monotonic clock. Alone; partners with nothing.
+    pub active_ms: AtomicU64,
+    about: Mutex<About>,
+    /// Set before `wake` is told; read by its worker after being woken and before each read.
+    killed: AtomicBool,
+    wake: Notify,
+}
+
+impl Client {
+    /// What is known of it, to read or change.
+    pub fn about(&self) -> MutexGuard<'_, About> {
+        self.about.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Ends the connection: what it waits for is given up.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Whether it was killed.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is killed.
+    pub async fn killed(&self) {
+        while !self.is_killed() {
+            self.wake.notified().await;
+        }
+    }
+
+    /// One line of CLIENT LIST, without line end.
+    #[must_use]
+    pub fn line(&self, now_ms: u64) -> String {
+        let about = self.about();
+        let idle = now_ms.saturating_sub(self.active_ms.load(Ordering::Relaxed)) / 1000;
+        let flags = match about.kind {
+            ClientKind::Normal => "N",
+            ClientKind::Replica => "S",
+        };
+        format!(
+            "id={} addr={} laddr={} fd=-1 name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 \
+             qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} \
+             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.address,
+            self.local,
+            about.name,
+            now_ms.saturating_sub(self.since_ms) / 1000,
+            about.db,
+            if about.command.is_empty() { "NULL" } else { about.command },
+            about.proto.number(),
+            about.library,
+            about.library_version,
+        )
+    }
+}
+
+/// All connections of the node.
+#[derive(Debug, Default)]
+pub struct Clients {
+    next_id: AtomicU64,
+    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
+}
+
+impl Clients {
+    /// Enters a connection.
+    pub fn enter(&self, address: SocketAddr, local: SocketAddr, now_ms: u64) -> Arc<Client> {
+        let client = Arc::new(Client {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
+            address,
+            local,
+            since_ms: now_ms,
+            active_ms: AtomicU64::new(now_ms),
+            about: Mutex::default(),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        self.lock().insert(client.id, client.clone());
+        client
+    }
+
+    /// Takes a connection out.
+    pub fn leave(&self, client: &Client) {
+        self.lock().remove(&client.id);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All of them, by number.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        self.connected.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Milliseconds of the monotonic clock.
+#[must_use]
+pub fn monotonic_ms(clock: &dyn haypile_engine::clock::Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_seconds(time: TimeMs) -> u64 {
+    time.0 / 1000
+}

@@ -1,0 +1,144 @@
+//! What can be set: by the configuration file, by flags, and at run time by CONFIG SET. One table of keys for all.
+
+mod file;
+mod forms;
+mod params;
+
+use std::sync::{Arc, RwLock};
+
+use haypile_engine::engine::SyncMode;
+
+pub use file::{rewrite, split_lines};
+pub use params::{PARAMS, Param, When};
+
+/// All settings. What each means is said in the table of keys.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // the table of keys says it
+pub struct Settings {
+    pub bind: String,
+    pub port: u16,
+    pub dir: String,
+    pub slots: String,
+    pub standalone: bool,
+    pub sync: SyncMode,
+    pub announce: String,
+    pub requirepass: String,
+    pub masterauth: String,
+    pub maxclients: usize,
+    pub timeout_s: u64,
+    pub tcp_keepalive_s: u64,
+    pub worker_threads: usize,
+    pub memory_bytes: u64,
+    pub log_segment_bytes: u64,
+    pub bulk_bytes_max: u64,
+    pub request_bytes_max: u64,
+    pub reply_bytes_max: u64,
+    pub handover_hold_ms: u64,
+    pub slave_priority: u64,
+    pub log_level: String,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            bind: "127.0.0.1".to_owned(),
+            port: 9221,
+            dir: "./haypile-data".to_owned(),
+            slots: String::new(),
+            standalone: false,
+            sync: SyncMode::EverySec,
+            announce: String::new(),
+            requirepass: String::new(),
+            masterauth: String::new(),
+            maxclients: 10_000,
+            timeout_s: 0,
+            tcp_keepalive_s: 300,
+            worker_threads: 0,
+            memory_bytes: 256 << 20,
+            log_segment_bytes: 64 << 20,
+            bulk_bytes_max: 512 << 20,
+            request_bytes_max: 1 << 30,
+            reply_bytes_max: 1 << 20,
+            handover_hold_ms: 5000,
+            slave_priority: 100,
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+impl Settings {
+    /// Sets the key `name` (in any case) to what the text says.
+    ///
+    /// # Errors
+    /// If there is no such key or it can't have this value; the text names both.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<&'static Param, String> {
+        let param = find(name).ok_or_else(|| format!("unknown key '{name}'"))?;
+        (param.set)(self, value).map_err(|why| format!("{}: {why}, not '{value}'", param.name))?;
+        Ok(param)
+    }
+
+    /// Sets everything that a configuration file says. `file` is its name, for errors.
+    ///
+    /// # Errors
+    /// The first line that can't be followed: file, line and why.
+    pub fn read_file(&mut self, file: &str, text: &str) -> Result<(), String> {
+        for (line, words) in split_lines(text) {
+            let words = words.map_err(|why| format!("{file}:{line}: {why}"))?;
+            let [name, value] = &words[..] else {
+                return Err(format!(
+                    "{file}:{line}: expected `name value`, found {} words; quote a value that has blanks",
+                    words.len()
+                ));
+            };
+            self.set(name, value).map_err(|why| format!("{file}:{line}: {why}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The key of this name, in any case.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Param> {
+    PARAMS.iter().find(|param| param.name.eq_ignore_ascii_case(name))
+}
+
+/// The settings of a running node. Any thread may read and change them.
+#[derive(Debug)]
+pub struct Config {
+    settings: RwLock<Arc<Settings>>,
+}
+
+impl Config {
+    /// Settings to start with.
+    #[must_use]
+    pub fn new(settings: Settings) -> Config {
+        Config { settings: RwLock::new(Arc::new(settings)) }
+    }
+
+    /// The settings as they are now.
+    pub fn now(&self) -> Arc<Settings> {
+        self.settings.read().expect("no code panics while it holds this lock").clone()
+    }
+
+    /// Changes several keys at once, or none.
+    ///
+    /// # Errors
+    /// The key at fault, and why.
+    pub fn change(&self, pairs: &[(String, String)]) -> Result<(), (String, String)> {
+        let mut slot = self.settings.write().expect("no code panics while it holds this lock");
+        let mut settings = Settings::clone(&slot);
+        for (name, value) in pairs {
+            match find(name) {
+                Some(param) if param.when == When::Start => {
+                    return Err((name.clone(), "can't set immutable config".to_owned()));
+                }
+                _ => settings.set(name, value).map_err(|why| (name.clone(), why))?,
+            };
+        }
+        *slot = Arc::new(settings);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! What a data command gets to work with, and how it fails.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use haypile_engine::clock::TimeMs;
+use haypile_engine::error::Error;
+use haypile_engine::key::Key;
+use haypile_engine::tx::{Stop, Tx};
+use haypile_engine::value::Value;
+
+use crate::kind::Kind;
+use crate::number;
+use crate::resp::ReplyWriter;
+
+/// Why a command gave no answer of its own.
+#[derive(Debug)]
+pub enum Fail {
+    /// The engine stopped it: run it again after a fetch, or give up.
+    Stop(Stop),
+    /// The client is told this; the text begins with a code. Nothing that the command wrote is kept.
+    Error(Cow<'static, str>),
+}
+
+impl From<Stop> for Fail {
+    fn from(stop: Stop) -> Fail {
+        Fail::Stop(stop)
+    }
+}
+
+impl From<Error> for Fail {
+    fn from(error: Error) -> Fail {
+        Fail::Stop(Stop::Failed(error))
+    }
+}
+
+impl Fail {
+    /// An error with these words; they begin with a code.
+    pub fn error(text: impl Into<Cow<'static, str>>) -> Fail {
+        Fail::Error(text.into())
+    }
+
+    /// The options make no sense.
+    #[must_use]
+    pub fn syntax() -> Fail {
+        Fail::error("ERR syntax error")
+    }
+
+    /// The key holds another type.
+    #[must_use]
+    pub fn wrong_type() -> Fail {
+        Fail::error("WRONGTYPE Operation against a key holding the wrong kind of value")
+    }
+
+    /// A whole number was wanted.
+    #[must_use]
+    pub fn not_integer() -> Fail {
+        Fail::error("ERR value is not an integer or out of range")
+    }
+
+    /// A number was wanted.
+    #[must_use]
+    pub fn not_float() -> Fail {
+        Fail::error("ERR value is not a valid float")
+    }
+
+    /// The number of arguments is wrong in a way that the table can't see.
+    #[must_use]
+    pub fn arity(command: &str) -> Fail {
+        Fail::error(format!("ERR wrong number of arguments for '{command}' command"))
+    }
+}
+
+/// Reads an argument as a whole number.
+///
+/// # Errors
+/// In Redis' words if it is none.
+pub fn integer(text: &[u8]) -> Result<i64, Fail> {
+    number::integer(text).ok_or_else(Fail::not_integer)
+}
+
+/// Reads an argument as a whole number within limits.
+///
+/// # Errors
+/// `message` (with its code) if it is out of them, Redis' words if it is no number.
+pub fn integer_in(text: &[u8], from: i64, to: i64, message: &'static str) -> Result<i64, Fail> {
+    let value = integer(text)?;
+    if (from..=to).contains(&value) { Ok(value) } else { Err(Fail::error(message)) }
+}
+
+/// Reads an argument as a number.
+///
+/// # Errors
+/// In Redis' words if it is none.
+pub fn double(text: &[u8]) -> Result<f64, Fail> {
+    number::double(text).ok_or_else(Fail::not_float)
+}
+
+/// Whether an argument is this option, in any case.
+#[must_use]
+pub fn is(text: &[u8], option: &str) -> bool {
+    text.eq_ignore_ascii_case(option.as_bytes())
+}
+
+/// What a data command works with. Everything it does goes through here.
+pub struct Cx<'a> {
+    /// The slots of all its keys, locked.
+    pub tx: Tx<'a>,
+    /// Its arguments; the first is its name.
+    pub args: &'a [Bytes],
+    /// Its keys, in the order in which the table finds them.
+    pub keys: &'a [Key],
+    /// Where its reply goes.
+    pub reply: &'a mut ReplyWriter,
+}
+
+impl<'a> Cx<'a> {
+    /// An argument; 0 is the name.
+    ///
+    /// # Panics
+    /// If there are fewer: the table's arity is wrong.
+    #[must_use]
+    pub fn arg(&self, index: usize) -> &'a Bytes {
+        &self.args[index]
+    }
+
+    /// A key.
+    ///
+    /// # Panics
+    /// If there are fewer: the table's key positions are wrong.
+    #[must_use]
+    pub fn key(&self, index: usize) -> &'a Key {
+        &self.keys[index]
+    }
+
+    /// The time in the slot of the key: what relative expiries count from.
+    #[must_use]
+    pub fn now(&self, key: &Key) -> TimeMs {
+        self.tx.now(key.slot())
+    }
+
+    /// The value at a key, which must be of this type.
+    ///
+    /// # Errors
+    /// WRONGTYPE, or what the engine meets.
+    pub fn read(&mut self, key: &Key, kind: Kind) -> Result<Option<Value>, Fail> {
+        match self.tx.get(key)? {
+            Some(value) if value.kind != kind as u8 => Err(Fail::wrong_type()),
+            other => Ok(other),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Runs a command: finds it, checks what may stop it, locks its slots, runs it, commits.
+//!
+//! A data command runs under its slots' locks, which are never held across a wait: a cache miss or a slot that is
+//! being handed over gives all locks up, waits, and runs the command again from its start. What it replied until
+//! then is cut off, what it wrote is dropped. The caller writes the log and waits for the gate before it sends
+//! anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haypile_engine::engine::{Fetched, Gate, Wanted};
+use haypile_engine::error::Error;
+use haypile_engine::key::Key;
+use haypile_engine::slot::Role;
+use haypile_engine::tx::{Stop, Tx};
+use haypile_engine::types::Slot;
+
+use crate::cx::{Cx, Fail};
+use crate::node::{Node, Profile};
+use crate::resp::ReplyWriter;
+use crate::session::{Session, SessionCx};
+use crate::table::{self, Command, Flags, Run};
+
+/// How often a command may miss the cache: each run gets further, so that nothing real comes near.
+const MISSES_MAX: usize = 1 << 20;
+
+/// What the connection does after a command.
+#[derive(Debug)]
+pub enum Next {
+    /// The reply is written.
+    Go,
+    /// The engine has stopped acknowledging: close without another byte.
+    Abort(Error),
+    /// The command takes the connection over.
+    TakeOver(&'static Command),
+}
+
+/// A command that passed every check that needs no data.
+#[derive(Clone, Copy)]
+pub struct Checked(pub &'static Command);
+
+impl Checked {
+    /// Whether what came before it must be answered first: it waits, or ends the connection's protocol.
+    #[must_use]
+    pub fn settles_first(self) -> bool {
+        matches!(self.0.run, Run::Async(_) | Run::Takeover(_))
+    }
+}
+
+/// Finds a command and checks what needs no data; the error is for the client.
+///
+/// # Errors
+/// In Redis' words.
+pub fn check(node: &Node, session: &Session, args: &[Bytes]) -> Result<Checked, String> {
+    let name = args.first().map_or(&b""[..], |name| &name[..]);
+    let Some(command) = table::find(name) else { return Err(unknown(args)) };
+    if !command.takes(args.len()) {
+        return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
+    }
+    if !session.authenticated && !command.flags.has(Flags::NO_AUTH) {
+        return Err("NOAUTH Authentication required.".to_owned());
+    }
+    let on_data = command.flags.has(Flags::WRITE) || command.flags.has(Flags::READONLY);
+    if session.db != 0 && on_data {
+        debug_assert_eq!(node.profile, Profile::Codis, "standalone has one database");
+        return Err(format!(
+            "ERR only db 0 holds data, and this connection has selected db {}: SELECT 0",
+            session.db
+        ));
+    }
+    Ok(Checked(command))
+}
+
+/// Redis' words for a command that there is not.
+fn unknown(args: &[Bytes]) -> String {
+    const SHOWN_BYTES: usize = 128;
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
+    let mut beginning = String::new();
+    for arg in args.iter().skip(1) {
+        if beginning.len() >= SHOWN_BYTES {
+            break;
+        }
+        let room = SHOWN_BYTES - beginning.len();
+        beginning.push_str(&format!("'{}' ", shown(&arg[..arg.len().min(room)])));
+    }
+    let name = args.first().map(|name| shown(name)).unwrap_or_default();
+    format!("ERR unknown command '{name}', with args beginning with: {beginning}")
+}
+
+/// Memory that a connection's commands use one after another.
+#[derive(Default)]
+pub struct Scratch {
+    positions: Vec<usize>,
+    keys: Vec<Key>,
+    slots: Vec<Slot>,
+}
+
+impl Scratch {
+    /// Finds the command's keys and their slots.
+    fn fill(&mut self, command: &Command, args: &[Bytes]) {
+        self.positions.clear();
+        self.keys.clear();
+        self.slots.clear();
+        command.keys.positions(args, &mut self.positions);
+        self.keys.extend(self.positions.iter().map(|&at| Key::new(&args[at])));
+        self.slots.extend(self.keys.iter().map(Key::slot));
+        self.slots.sort_unstable();
+        self.slots.dedup();
+    }
+}
+
+/// Runs a command that was checked. Its reply is appended; what the reply waits for is joined to `gate`.
+pub async fn run(
+    node: &Arc<Node>,
+    session: &mut Session,
+    checked: Checked,
+    args: &[Bytes],
+    scratch: &mut Scratch,
+    reply: &mut ReplyWriter,
+    gate: &mut Gate,
+) -> Next {
+    let Checked(command) = checked;
+    let start = reply.len();
+    let done = match command.run {
+        Run::Data(body) => {
+            scratch.fill(command, args);
+            data(node, command, body, args, scratch, reply, gate).await
+        }
+        Run::Session(body) => body(&mut SessionCx { node, session, args, reply, gate }),
+        Run::Async(body) => body(&mut SessionCx { node, session, args, reply, gate }).await,
+        Run::Takeover(_) => return Next::TakeOver(command),
+    };
+    match done {
+        Ok(()) => Next::Go,
+        Err(Fail::Stop(Stop::Failed(error @ Error::Poisoned(_)))) => Next::Abort(error),
+        Err(fail) => {
+            reply.truncate(start);
+            node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+            reply.error(&words(&fail));
+            Next::Go
+        }
+    }
+}
+
+/// What the client is told of a failure.
+fn words(fail: &Fail) -> String {
+    match fail {
+        Fail::Error(text) => text.clone().into_owned(),
+        Fail::Stop(Stop::Miss) => "ERR the data could not be brought into memory".to_owned(),
+        Fail::Stop(Stop::Failed(error @ Error::ReadOnly(_))) => format!("MISCONF {error}"),
+        Fail::Stop(Stop::Failed(error)) => format!("ERR {error}"),
+    }
+}
+
+/// What stands in a command's way under its slots' locks.
+enum Hindrance {
+    /// The client is told.
+    Refused(String),
+    /// A slot is being handed over: nothing is decided yet.
+    Fenced(Slot),
+}
+
+/// One run of a data command.
+enum Attempt {
+    Done(Result<Gate, Fail>),
+    Missed(Wanted),
+    Fenced(Slot),
+}
+
+async fn data(
+    node: &Arc<Node>,
+    command: &Command,
+    body: fn(&mut Cx<'_>) -> Result<(), Fail>,
+    args: &[Bytes],
+    scratch: &Scratch,
+    reply: &mut ReplyWriter,
+    gate: &mut Gate,
+) -> Result<(), Fail> {
+    let start = reply.len();
+    let mut fetched = Fetched::default();
+    let mut deadline = None;
+    for _ in 0..MISSES_MAX {
+        let changes = node.engine.role_changes().count();
+        match attempt(node, command, body, args, scratch, reply, &fetched) {
+            Attempt::Done(done) => {
+                gate.join(done?);
+                return Ok(());
+            }
+            Attempt::Missed(wanted) => fetch(node, wanted, &mut fetched).await?,
+            Attempt::Fenced(slot) => {
+                let now = node.monotonic_ms();
+                let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
+                let wait = Duration::from_millis(until.saturating_sub(now));
+                // What was committed before must not wait behind the handover, which may wait for it.
+                node.engine.write()?;
+                let changed = node.engine.role_changes().wait_past(changes);
+                if tokio::time::timeout(wait, changed).await.is_err() {
+                    return Err(Fail::error(format!(
+                        "ERR slot {slot} is being handed over and takes no writes yet: try again"
+                    )));
+                }
+            }
+        }
+        reply.truncate(start);
+    }
+    Err(Fail::Stop(Stop::Miss))
+}
+
+/// Locks, checks, runs, commits: all that is done under locks, in one function without a wait.
+fn attempt(
+    node: &Node,
+    command: &Command,
+    body: fn(&mut Cx<'_>) -> Result<(), Fail>,
+    args: &[Bytes],
+    scratch: &Scratch,
+    reply: &mut ReplyWriter,
+    fetched: &Fetched,
+) -> Attempt {
+    let tx = node.engine.begin(&scratch.slots, fetched);
+    match hindrance(&tx, command.flags) {
+        None => {}
+        Some(Hindrance::Refused(text)) => return Attempt::Done(Err(Fail::error(text))),
+        Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot),
+    }
+    let mut cx = Cx { tx, args, keys: &scratch.keys, reply };
+    match body(&mut cx) {
+        Ok(()) => Attempt::Done(cx.tx.commit().map_err(Fail::from)),
+        Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),
+        Err(fail) => Attempt::Done(Err(fail)),
+    }
+}
+
+/// Whether the node serves such a command on all slots of the transaction.
+fn hindrance(tx: &Tx<'_>, flags: Flags) -> Option<Hindrance> {
+    let write = flags.has(Flags::WRITE);
+    let mut fenced = None;
+    for slot in tx.slots() {
+        match tx.role(slot) {
+            Role::Master => {}
+            Role::Fenced if !write => {}
+            Role::Fenced => fenced = Some(Hindrance::Fenced(slot)),
+            Role::Replica { .. } if !write => {}
+            role => return Some(Hindrance::Refused(refusal(slot, role, write))),
+        }
+    }
+    fenced
+}
+
+/// What the client of a slot is told that this node does not serve.
+fn refusal(slot: Slot, role: &Role, write: bool) -> String {
+    match role {
+        Role::Absent => format!(
+            "ERR Partition not found: slot {slot} is not on this node; send the key to the node that has it, or add it \
+             here: PKCLUSTER ADDSLOTS {slot}"
+        ),
+        Role::Moved { to } | Role::Granted { address: to, .. } => {
+            format!("ERR Partition not found: slot {slot} was handed over to {to}")
+        }
+        Role::Replica { upstream } | Role::Loading { upstream } if write => {
+            format!("ERR Server in read-only: slot {slot} follows {upstream}")
+        }
+        Role::Loading { upstream } => {
+            format!("LOADING slot {slot} is being copied from {upstream} and can't be read yet")
+        }
+        Role::Master | Role::Fenced | Role::Replica { .. } => {
+            unreachable!("the node serves slot {slot} in this role")
+        }
+    }
+}
+
+/// Brings what a command wants into memory: at once if that needs no waiting, else on another thread.
+///
+/// # Errors
+/// What the engine meets.
+pub async fn fetch(node: &Node, wanted: Wanted, fetched: &mut Fetched) -> Result<(), Fail> {
+    node.stats.keyspace_fetches.fetch_add(1, Ordering::Relaxed);
+    let Err(slow) = node.engine.try_fetch(wanted, fetched) else { return Ok(()) };
+    let engine = node.engine.clone();
+    let mut taken = std::mem::take(fetched);
+    let fetching = tokio::task::spawn_blocking(move || (engine.fetch(slow, &mut taken), taken));
+    let (result, taken) = fetching.await.map_err(|_| Fail::error("ERR reading data failed"))?;
+    *fetched = taken;
+    result.map_err(Fail::from)
+}

@@ -1,0 +1,160 @@
+//! The running node: what all workers, connections and background tasks share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use haypile_engine::clock::TimeMs;
+use haypile_engine::engine::{Engine, Fetched, Gate};
+use haypile_engine::fs::Fs;
+use haypile_engine::tx::{Stop, Tx};
+use haypile_engine::types::Slot;
+use tokio::sync::watch;
+
+use crate::clients::{Clients, monotonic_ms};
+use crate::config::{Config, Settings};
+use crate::cx::Fail;
+use crate::execute;
+
+/// What the node is to its clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// Behind Codis: RESP2 only, since codis-proxy shares a connection among clients; 16 databases may be selected,
+    /// as it opens a connection for each, but only the first holds data.
+    Codis,
+    /// For any Redis client: RESP3 too, one database.
+    Standalone,
+}
+
+/// Counters that INFO shows; CONFIG RESETSTAT sets them to zero.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // the names are INFO's
+pub struct Stats {
+    pub connections_received: AtomicU64,
+    pub connections_rejected: AtomicU64,
+    pub commands_processed: AtomicU64,
+    pub input_bytes: AtomicU64,
+    pub output_bytes: AtomicU64,
+    pub error_replies: AtomicU64,
+    pub keyspace_fetches: AtomicU64,
+}
+
+impl Stats {
+    /// Sets all to zero.
+    pub fn reset(&self) {
+        for counter in [
+            &self.connections_received,
+            &self.connections_rejected,
+            &self.commands_processed,
+            &self.input_bytes,
+            &self.output_bytes,
+            &self.error_replies,
+            &self.keyspace_fetches,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How the process is asked to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopping {
+    /// It runs.
+    No,
+    /// Accept no more, finish what was received, close the engine.
+    Cleanly,
+}
+
+/// See the file's head.
+pub struct Node {
+    /// The store.
+    pub engine: Arc<Engine>,
+    /// The file system that it is on.
+    pub fs: Arc<dyn Fs>,
+    /// The settings.
+    pub config: Config,
+    /// The configuration file, if there is one: what CONFIG REWRITE writes.
+    pub config_file: Option<PathBuf>,
+    /// What the node is to its clients.
+    pub profile: Profile,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Counters.
+    pub stats: Stats,
+    /// The port that it listens at.
+    pub port: u16,
+    /// When it started, on the monotonic clock.
+    pub started_ms: u64,
+    stopping: watch::Sender<Stopping>,
+}
+
+impl Node {
+    /// A node over an engine that is open, to listen at `port`.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        fs: Arc<dyn Fs>,
+        settings: Settings,
+        config_file: Option<PathBuf>,
+        port: u16,
+    ) -> Node {
+        let profile = if settings.standalone { Profile::Standalone } else { Profile::Codis };
+        let started_ms = monotonic_ms(engine.clock());
+        Node {
+            engine,
+            fs,
+            config: Config::new(settings),
+            config_file,
+            profile,
+            clients: Clients::default(),
+            stats: Stats::default(),
+            port,
+            started_ms,
+            stopping: watch::Sender::new(Stopping::No),
+        }
+    }
+
+    /// Milliseconds of the monotonic clock.
+    pub fn monotonic_ms(&self) -> u64 {
+        monotonic_ms(self.engine.clock())
+    }
+
+    /// The time of day.
+    pub fn wall(&self) -> TimeMs {
+        self.engine.clock().wall()
+    }
+
+    /// Asks the process to end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(Stopping::Cleanly);
+    }
+
+    /// Whether and how the process is asked to end; can be waited on.
+    pub fn stopping(&self) -> watch::Receiver<Stopping> {
+        self.stopping.subscribe()
+    }
+
+    /// Runs `work` on locked slots (ascending, none twice), again after each cache miss, and commits. For what is not a data command of one batch:
+    /// walks over the keyspace, SCAN, FLUSHALL.
+    ///
+    /// # Errors
+    /// What `work` answers, or what the engine meets.
+    pub async fn transact<T>(
+        &self,
+        slots: &[Slot],
+        mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail>,
+    ) -> Result<(T, Gate), Fail> {
+        let mut fetched = Fetched::default();
+        loop {
+            let wanted = {
+                let mut tx = self.engine.begin(slots, &fetched);
+                match work(&mut tx) {
+                    Ok(answer) => return Ok((answer, tx.commit()?)),
+                    Err(Fail::Stop(Stop::Miss)) => tx.abandon(),
+                    Err(fail) => return Err(fail),
+                }
+            };
+            execute::fetch(self, wanted, &mut fetched).await?;
+        }
+    }
+}

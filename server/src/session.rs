@@ -1,0 +1,70 @@
+//! One connection's state, and what a command on it (rather than on data) works with.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use haypile_engine::engine::Gate;
+use tokio::net::TcpStream;
+
+use crate::clients::Client;
+use crate::node::Node;
+use crate::resp::ReplyWriter;
+
+/// A connection's state. Owned by its worker's task.
+pub struct Session {
+    /// Its entry in the list of connections.
+    pub client: Arc<Client>,
+    /// The selected database.
+    pub db: u8,
+    /// Whether it gave the password, or none was asked for when it came.
+    pub authenticated: bool,
+    /// Set to end the connection after the replies so far.
+    pub closing: bool,
+}
+
+impl Session {
+    /// A connection that has just come.
+    #[must_use]
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+        Session { client, db: 0, authenticated, closing: false }
+    }
+}
+
+/// What a session command works with.
+pub struct SessionCx<'a> {
+    /// The node.
+    pub node: &'a Arc<Node>,
+    /// The connection.
+    pub session: &'a mut Session,
+    /// Its arguments; the first is its name.
+    pub args: &'a [Bytes],
+    /// Where its reply goes.
+    pub reply: &'a mut ReplyWriter,
+    /// What its reply waits for: a command that commits by itself joins its gate here.
+    pub gate: &'a mut Gate,
+}
+
+impl SessionCx<'_> {
+    /// An argument; 0 is the name.
+    ///
+    /// # Panics
+    /// If there are fewer: the table's arity is wrong.
+    #[must_use]
+    pub fn arg(&self, index: usize) -> &Bytes {
+        &self.args[index]
+    }
+}
+
+/// A connection handed to another protocol.
+pub struct Taken {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its entry in the list of connections; its kind and last activity are the new owner's to keep.
+    pub client: Arc<Client>,
+    /// The socket; all replies before were sent.
+    pub stream: TcpStream,
+    /// Bytes that were received after the command.
+    pub unread: BytesMut,
+    /// The command's arguments; the first is its name.
+    pub args: Vec<Bytes>,
+}

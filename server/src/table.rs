@@ -1,0 +1,257 @@
+//! What a command is, and the table of all commands.
+//!
+//! Every file in `commands/` exports `COMMANDS`; this file joins them and finds one by its name, in any case. The
+//! table is built once, at the first look.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use crate::commands;
+use crate::cx::{Cx, Fail};
+use crate::session::{SessionCx, Taken};
+
+/// Properties of a command, as a set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// None of the others.
+    pub const NONE: Flags = Flags(0);
+    /// May change data: runs on a slot's master only.
+    pub const WRITE: Flags = Flags(1);
+    /// Reads data: runs on a replica too.
+    pub const READONLY: Flags = Flags(1 << 1);
+    /// For the operator.
+    pub const ADMIN: Flags = Flags(1 << 2);
+    /// Takes constant or logarithmic time.
+    pub const FAST: Flags = Flags(1 << 3);
+    /// May come before AUTH.
+    pub const NO_AUTH: Flags = Flags(1 << 4);
+    /// Refused within a transaction and a script.
+    pub const NO_MULTI: Flags = Flags(1 << 5);
+    /// Can do harm or take long: an operator may want to restrict it.
+    pub const DANGEROUS: Flags = Flags(1 << 6);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in the set.
+    #[must_use]
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Where a command's keys stand among its arguments (0 is the command's name).
+#[derive(Clone, Copy, Debug)]
+pub enum Keys {
+    /// It has none.
+    None,
+    /// From `first` to `last`, each `step`-th. A negative `last` counts from the end: -1 is the last argument.
+    Range {
+        /// The first key's position.
+        first: usize,
+        /// The last one's.
+        last: isize,
+        /// From one to the next.
+        step: usize,
+    },
+    /// The arguments decide: the function appends the keys' positions. Where the arguments make no sense it appends
+    /// nothing, and the command, which runs then with no key, answers the error.
+    Custom(fn(args: &[Bytes], positions: &mut Vec<usize>)),
+}
+
+impl Keys {
+    /// One key, right after the name.
+    pub const FIRST: Keys = Keys::Range { first: 1, last: 1, step: 1 };
+    /// Two keys, right after the name.
+    pub const FIRST_TWO: Keys = Keys::Range { first: 1, last: 2, step: 1 };
+    /// All arguments are keys.
+    pub const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
+
+    /// Appends the positions of the keys in `args`.
+    pub fn positions(&self, args: &[Bytes], positions: &mut Vec<usize>) {
+        match *self {
+            Keys::None => {}
+            Keys::Range { first, last, step } => {
+                let last = match usize::try_from(last) {
+                    Ok(last) => last.min(args.len().saturating_sub(1)),
+                    Err(_) => args.len().saturating_sub(last.unsigned_abs()),
+                };
+                positions.extend((first..=last).step_by(step));
+            }
+            Keys::Custom(find) => find(args, positions),
+        }
+    }
+}
+
+/// The positions of keys that follow their number, which stands at `at`; for [`Keys::Custom`].
+pub fn numbered_keys(args: &[Bytes], at: usize, positions: &mut Vec<usize>) {
+    let count = args.get(at).and_then(|text| crate::number::integer(text));
+    let Some(count) = count.and_then(|count| usize::try_from(count).ok()) else { return };
+    if count <= args.len().saturating_sub(at + 1) {
+        positions.extend(at + 1..=at + count);
+    }
+}
+
+/// What an async command gives back.
+pub type Pending<'a> = Pin<Box<dyn Future<Output = Result<(), Fail>> + 'a>>;
+
+/// How a command is run.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// On the data of its keys' slots, all of them locked. It is plain code without waiting, and may be run again from
+    /// the start after a cache miss (its reply cut off, its writes dropped): no effect outside its [`Cx`].
+    Data(fn(&mut Cx<'_>) -> Result<(), Fail>),
+    /// On the session and the node. Runs once, waits for nothing.
+    Session(fn(&mut SessionCx<'_>) -> Result<(), Fail>),
+    /// On the session and the node, and may wait. What came before it in the batch is written and answered first.
+    Async(for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>),
+    /// Takes the connection over for good, for another protocol. What came before it is answered first.
+    Takeover(fn(Taken) -> Pin<Box<dyn Future<Output = ()>>>),
+}
+
+/// One command.
+pub struct Command {
+    /// Its name, in lower case.
+    pub name: &'static str,
+    /// The number of arguments with the name; if negative, at least so many.
+    pub arity: i32,
+    /// Its properties.
+    pub flags: Flags,
+    /// Where its keys are.
+    pub keys: Keys,
+    /// Its group in Redis' documentation: `string`, `hash`, `server` ...
+    pub group: &'static str,
+    /// The version of Redis that has had it first.
+    pub since: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// How it is run.
+    pub run: Run,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Command").field(&self.name).finish()
+    }
+}
+
+impl Command {
+    /// Whether it may be called with so many arguments (the name included).
+    #[must_use]
+    pub fn takes(&self, args: usize) -> bool {
+        let arity = usize::try_from(self.arity.unsigned_abs()).unwrap_or(usize::MAX);
+        if self.arity >= 0 { args == arity } else { args >= arity }
+    }
+}
+
+/// All commands, and where to find each.
+struct Table {
+    commands: Vec<&'static Command>,
+    /// Perfect: under `seed` no two names fall on the same place.
+    places: Vec<Option<&'static Command>>,
+    seed: u64,
+}
+
+const PLACES: usize = 8192;
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(commands::ALL));
+
+impl Table {
+    fn new(groups: &[&'static [Command]]) -> Table {
+        let mut commands: Vec<&'static Command> = groups.iter().flat_map(|group| group.iter()).collect();
+        commands.sort_by_key(|command| command.name);
+        for pair in commands.windows(2) {
+            assert_ne!(pair[0].name, pair[1].name, "two commands have one name");
+        }
+        let (seed, places) = (0..)
+            .find_map(|seed| Some((seed, Table::place(&commands, seed)?)))
+            .expect("some seed parts a few hundred names over thousands of places");
+        Table { commands, places, seed }
+    }
+
+    fn place(commands: &[&'static Command], seed: u64) -> Option<Vec<Option<&'static Command>>> {
+        let mut places = vec![None; PLACES];
+        for command in commands {
+            let place = &mut places[place_of(command.name.as_bytes(), seed)];
+            if place.is_some() {
+                return None;
+            }
+            *place = Some(*command);
+        }
+        Some(places)
+    }
+}
+
+fn place_of(name: &[u8], seed: u64) -> usize {
+    let hash = name.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from((hash ^ hash >> 32) % PLACES as u64).expect("below the number of places")
+}
+
+/// The command of this name, in any case.
+#[must_use]
+pub fn find(name: &[u8]) -> Option<&'static Command> {
+    let command = TABLE.places[place_of(name, TABLE.seed)]?;
+    command.name.as_bytes().eq_ignore_ascii_case(name).then_some(command)
+}
+
+/// All commands, by name.
+#[must_use]
+pub fn all() -> &'static [&'static Command] {
+    &TABLE.commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(keys: Keys, args: &[&'static str]) -> Vec<usize> {
+        let args: Vec<Bytes> = args.iter().map(|arg| Bytes::from_static(arg.as_bytes())).collect();
+        let mut out = Vec::new();
+        keys.positions(&args, &mut out);
+        out
+    }
+
+    #[test]
+    fn every_command_is_found_by_its_name_in_any_case() {
+        for command in all() {
+            assert_eq!(command.name, command.name.to_ascii_lowercase());
+            let found = find(command.name.to_ascii_uppercase().as_bytes()).expect("in the table");
+            assert!(std::ptr::eq(found, *command));
+        }
+        assert!(find(b"nosuch").is_none() && find(b"").is_none());
+    }
+
+    #[test]
+    fn every_data_command_says_whether_it_writes() {
+        for command in all().iter().filter(|command| matches!(command.run, Run::Data(_))) {
+            let (write, read) = (command.flags.has(Flags::WRITE), command.flags.has(Flags::READONLY));
+            assert!(write != read, "{}", command.name);
+            assert!(!matches!(command.keys, Keys::None), "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn keys_are_found_where_the_table_says() {
+        assert_eq!(positions(Keys::FIRST, &["get", "a"]), [1]);
+        assert_eq!(positions(Keys::ALL, &["del", "a", "b"]), [1, 2]);
+        let mset = Keys::Range { first: 1, last: -1, step: 2 };
+        assert_eq!(positions(mset, &["mset", "a", "1", "b", "2"]), [1, 3]);
+        let bitop = Keys::Range { first: 2, last: -1, step: 1 };
+        assert_eq!(positions(bitop, &["bitop", "and", "d", "s"]), [2, 3]);
+        assert_eq!(positions(Keys::FIRST_TWO, &["rename", "a"]), [1]);
+        let union = Keys::Custom(|args, positions| numbered_keys(args, 1, positions));
+        assert_eq!(positions(union, &["zunion", "2", "a", "b", "weights"]), [2, 3]);
+        assert!(positions(union, &["zunion", "9223372036854775807", "a"]).is_empty());
+        assert!(positions(union, &["zunion", "-1", "a"]).is_empty());
+    }
+}

@@ -1,0 +1,101 @@
+//! For unit tests of commands: a node without sockets, and replies as text that can be compared.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haypile_engine::engine::Gate;
+use haypile_engine::placeholder;
+
+use crate::config::Settings;
+use crate::execute::{self, Next, Scratch};
+use crate::node::Node;
+use crate::resp::{Proto, ReplyWriter, split_words};
+use crate::session::Session;
+
+/// A connection to a node of its own that has all slots.
+pub struct Bench {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The connection.
+    pub session: Session,
+    runtime: tokio::runtime::Runtime,
+    scratch: Scratch,
+    proto: Proto,
+}
+
+impl Bench {
+    /// A standalone node, spoken to in RESP2.
+    #[allow(clippy::new_without_default)] // a default that starts a runtime would surprise
+    pub fn new() -> Bench {
+        Bench::with(Settings { standalone: true, ..Settings::default() })
+    }
+
+    /// A node with these settings.
+    pub fn with(settings: Settings) -> Bench {
+        let engine = Arc::new(placeholder::engine());
+        let node = Arc::new(Node::new(engine, Arc::new(placeholder::NoFs), settings, None, 0));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client = node.clients.enter(nowhere, nowhere, 0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let session = Session::new(client, true);
+        Bench { node, session, runtime, scratch: Scratch::default(), proto: Proto::Resp2 }
+    }
+
+    /// Speaks RESP3 from here on.
+    pub fn resp3(mut self) -> Bench {
+        self.proto = Proto::Resp3;
+        self
+    }
+
+    /// Runs a command given as an inline command (words, quotes); its reply with line ends as blanks, such as
+    /// `$3 abc` or `*2 :1 :2`.
+    pub fn run(&mut self, line: &str) -> String {
+        let words = split_words(line.as_bytes()).expect("balanced quotes");
+        let args: Vec<Bytes> = words.into_iter().map(Bytes::from).collect();
+        let reply = self.run_raw(&args);
+        String::from_utf8_lossy(&reply).replace("\r\n", " ").trim_end().to_owned()
+    }
+
+    /// Runs a command; its reply as it would be sent.
+    pub fn run_raw(&mut self, args: &[Bytes]) -> Vec<u8> {
+        let mut reply = ReplyWriter::new(self.proto);
+        let mut gate = Gate::default();
+        match execute::check(&self.node, &self.session, args) {
+            Err(text) => reply.error(&text),
+            Ok(checked) => {
+                let (node, session, scratch) = (&self.node, &mut self.session, &mut self.scratch);
+                let run = execute::run(node, session, checked, args, scratch, &mut reply, &mut gate);
+                let next = self.runtime.block_on(run);
+                assert!(matches!(next, Next::Go), "{next:?}");
+            }
+        }
+        self.proto = reply.proto();
+        self.node.engine.write().expect("the log takes it");
+        reply.as_bytes().to_vec()
+    }
+
+    /// Runs lines of `command -> expected reply` (blanks around the arrow and empty lines don't matter).
+    ///
+    /// # Panics
+    /// At the first line whose reply is another.
+    pub fn check(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (command, expected) = line.split_once("->").expect("command -> reply");
+            assert_eq!(self.run(command.trim()), expected.trim(), "{}", command.trim());
+        }
+    }
+}
+
+#[test]
+fn a_bench_runs_commands_and_shows_their_replies() {
+    Bench::new().check(
+        "get k                -> $-1
+         set k \"a b\"        -> +OK
+         GET k                -> $3 a b
+         get                  -> -ERR wrong number of arguments for 'get' command
+         ping                 -> +PONG
+         select 1             -> -ERR DB index is out of range
+         nosuch a             -> -ERR unknown command 'nosuch', with args beginning with: 'a'",
+    );
+}

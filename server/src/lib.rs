@@ -1,11 +1,13 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`.
+//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `cli`.
 
+pub mod cli;
 pub mod clients;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod cx;
 pub mod execute;
 pub mod glob;
@@ -13,6 +15,7 @@ pub mod kind;
 pub mod node;
 pub mod number;
 pub mod resp;
+pub mod serve;
 pub mod session;
 pub mod slot_group;
 pub mod table;

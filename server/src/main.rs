@@ -1,3 +1,5 @@
 //! The command `haypile`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    haypile_server::cli::run(std::env::args_os())
+}

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Engine, Fetched, Gate};
+use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
+use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
 use tokio::sync::watch;
@@ -56,6 +58,13 @@ impl Stats {
     }
 }
 
+/// The slots of this node, ascending: those that it has data of, in whatever role.
+#[must_use]
+pub fn present_slots(engine: &Engine) -> Vec<Slot> {
+    let fetched = Fetched::default();
+    Slot::all().filter(|&slot| *engine.begin(&[slot], &fetched).role(slot) != Role::Absent).collect()
+}
+
 /// How the process is asked to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stopping {
@@ -86,6 +95,8 @@ pub struct Node {
     /// When it started, on the monotonic clock.
     pub started_ms: u64,
     stopping: watch::Sender<Stopping>,
+    /// So that it is logged once, and not by each connection.
+    aborted: AtomicBool,
 }
 
 impl Node {
@@ -111,6 +122,7 @@ impl Node {
             port,
             started_ms,
             stopping: watch::Sender::new(Stopping::No),
+            aborted: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +139,13 @@ impl Node {
     /// Asks the process to end.
     pub fn stop(&self) {
         self.stopping.send_replace(Stopping::Cleanly);
+    }
+
+    /// Notes that the engine has stopped acknowledging.
+    pub fn aborted(&self, error: &Error) {
+        if !self.aborted.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "connections are closed without an answer; restart the node");
+        }
     }
 
     /// Whether and how the process is asked to end; can be waited on.

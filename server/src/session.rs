@@ -20,13 +20,15 @@ pub struct Session {
     pub authenticated: bool,
     /// Set to end the connection after the replies so far.
     pub closing: bool,
+    /// The name of the last command.
+    pub command: &'static str,
 }
 
 impl Session {
     /// A connection that has just come.
     #[must_use]
     pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
-        Session { client, db: 0, authenticated, closing: false }
+        Session { client, db: 0, authenticated, closing: false, command: "" }
     }
 }
 

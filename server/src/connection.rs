@@ -1,0 +1,226 @@
+//! One connection: bytes in, commands run in order, replies out.
+//!
+//! A batch is what one read brought: its commands run one after another, then the log is written once, the gate is
+//! waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
+//! bound. Replies are gathered up to a limit only; a client that does not read its replies is not read from.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use haypile_engine::engine::Gate;
+use haypile_engine::error::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::Settings;
+use crate::execute::{self, Next, Scratch};
+use crate::node::{Node, Stopping};
+use crate::resp::{Limits, Parser, Proto, ReplyWriter};
+use crate::session::{Session, Taken};
+use crate::table::{Command, Run};
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 * 1024;
+/// How much room is made at once for a long argument that is on its way, in bytes.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Why a connection ends.
+enum End {
+    /// The client is gone, was killed, was idle too long, asked to go, or the node stops.
+    Closed,
+    /// The engine acknowledges nothing any more: nothing more is sent.
+    Aborted(Error),
+    /// A command takes the socket.
+    TakeOver(&'static Command),
+}
+
+/// Serves a connection until it ends. Runs on its worker's runtime.
+pub async fn serve(node: Arc<Node>, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let client = node.clients.enter(address, local, node.monotonic_ms());
+    let _leaving = Leaving(&node, client.clone());
+    let authenticated = node.config.now().requirepass.is_empty();
+    let mut connection = Connection {
+        node: node.clone(),
+        stream,
+        session: Session::new(client.clone(), authenticated),
+        parser: Parser::default(),
+        unread: BytesMut::new(),
+        args: Vec::new(),
+        scratch: Scratch::default(),
+        reply: ReplyWriter::new(Proto::Resp2),
+        gate: Gate::default(),
+    };
+    match connection.run().await {
+        End::Closed => {}
+        End::Aborted(error) => node.aborted(&error),
+        End::TakeOver(command) => {
+            let Run::Takeover(run) = command.run else { return };
+            let Connection { stream, unread, args, .. } = connection;
+            run(Taken { node: node.clone(), client, stream, unread, args }).await;
+        }
+    }
+}
+
+/// Takes the connection out of the list, however it ends.
+struct Leaving<'a>(&'a Node, Arc<crate::clients::Client>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.clients.leave(&self.1);
+    }
+}
+
+struct Connection {
+    node: Arc<Node>,
+    stream: TcpStream,
+    session: Session,
+    parser: Parser,
+    unread: BytesMut,
+    args: Vec<Bytes>,
+    scratch: Scratch,
+    reply: ReplyWriter,
+    gate: Gate,
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        let mut stopping = self.node.stopping();
+        let client = self.session.client.clone();
+        loop {
+            let settings = self.node.config.now();
+            let idle = Duration::from_secs(settings.timeout_s);
+            let received = tokio::select! {
+                biased;
+                () = client.killed() => return End::Closed,
+                received = self.receive() => received,
+                _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return End::Closed,
+                () = tokio::time::sleep(idle), if !idle.is_zero() => return End::Closed,
+            };
+            if !received {
+                return End::Closed;
+            }
+            client.active_ms.store(self.node.monotonic_ms(), Ordering::Relaxed);
+            if let Some(end) = self.batch(&settings).await {
+                return end;
+            }
+            if client.is_killed() || self.session.closing {
+                return End::Closed;
+            }
+        }
+    }
+
+    /// Reads what there is; false at the end. May be given up while it waits.
+    async fn receive(&mut self) -> bool {
+        if self.unread.is_empty() {
+            // An idle connection keeps no buffer.
+            self.unread = BytesMut::new();
+        }
+        if self.stream.readable().await.is_err() {
+            return false;
+        }
+        let wanted = self.parser.wanted(&self.unread);
+        self.unread.reserve(wanted.clamp(READ_BYTES, READ_BYTES_MAX));
+        match self.stream.read_buf(&mut self.unread).await {
+            Ok(0) | Err(_) => false,
+            Ok(bytes) => {
+                self.node.stats.input_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    /// Runs all commands that were received whole, and answers them.
+    async fn batch(&mut self, settings: &Settings) -> Option<End> {
+        let mut commands = 0;
+        while !self.session.closing {
+            let limits = Limits {
+                bulk_bytes_max: settings.bulk_bytes_max,
+                request_bytes_max: usize::try_from(settings.request_bytes_max).unwrap_or(usize::MAX),
+                authenticated: self.session.authenticated,
+                ..Limits::default()
+            };
+            match self.parser.next(&mut self.unread, &limits, &mut self.args) {
+                Ok(true) => commands += 1,
+                Ok(false) => break,
+                Err(error) => {
+                    self.reply.error(&format!("ERR {error}"));
+                    self.session.closing = true;
+                    break;
+                }
+            }
+            if let Some(end) = self.command(settings).await {
+                return Some(end);
+            }
+        }
+        self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
+        self.settle().await
+    }
+
+    async fn command(&mut self, settings: &Settings) -> Option<End> {
+        let checked = match execute::check(&self.node, &self.session, &self.args) {
+            Ok(checked) => checked,
+            Err(text) => {
+                self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+                self.reply.error(&text);
+                return None;
+            }
+        };
+        self.session.command = checked.0.name;
+        if checked.settles_first()
+            && let Some(end) = self.settle().await
+        {
+            return Some(end);
+        }
+        let next = execute::run(
+            &self.node,
+            &mut self.session,
+            checked,
+            &self.args,
+            &mut self.scratch,
+            &mut self.reply,
+            &mut self.gate,
+        )
+        .await;
+        match next {
+            Next::Go => {}
+            Next::Abort(error) => return Some(End::Aborted(error)),
+            Next::TakeOver(command) => return Some(End::TakeOver(command)),
+        }
+        let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
+        if self.reply.len() >= limit { self.settle().await } else { None }
+    }
+
+    /// Writes the log, waits until the replies may leave, and sends them.
+    async fn settle(&mut self) -> Option<End> {
+        if self.reply.is_empty() {
+            return None;
+        }
+        let gate = std::mem::take(&mut self.gate);
+        if let Err(error) = self.node.engine.write() {
+            return Some(End::Aborted(error));
+        }
+        if let Err(error) = self.node.engine.reached(gate).await {
+            return Some(End::Aborted(error));
+        }
+        self.publish_command();
+        let sent = tokio::select! {
+            biased;
+            sent = self.stream.write_all(self.reply.as_bytes()) => sent,
+            () = self.session.client.killed() => return Some(End::Closed),
+        };
+        self.node.stats.output_bytes.fetch_add(self.reply.len() as u64, Ordering::Relaxed);
+        self.reply.clear();
+        sent.is_err().then_some(End::Closed)
+    }
+
+    /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.
+    fn publish_command(&self) {
+        let mut about = self.session.client.about();
+        about.command = self.session.command;
+        about.proto = self.reply.proto();
+    }
+}

@@ -1,0 +1,302 @@
+//! `haypile serve`: opens the engine, listens, spreads connections over workers, and ends cleanly.
+//!
+//! A worker is a thread with a runtime of its own; a connection stays with its worker. The accepting thread hands
+//! sockets out in turn.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use haypile_engine::clock::{Clock, SystemClock};
+use haypile_engine::engine::{Engine, Opened, Options};
+use haypile_engine::error::Error;
+use haypile_engine::fs::Fs;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::config::Settings;
+use crate::connection;
+use crate::node::{Node, Stopping, present_slots};
+use crate::slot_group;
+
+/// Sockets on their way to a worker.
+const HANDOUT_MAX: usize = 1024;
+/// How long connections may go on with what they received, once the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A node that runs.
+pub struct Running {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What opening the engine found.
+    pub opened: Opened,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts a node on a file system and a clock.
+///
+/// # Errors
+/// A line that names the thing and the remedy.
+pub fn start(
+    settings: Settings,
+    config_file: Option<PathBuf>,
+    fs: Arc<dyn Fs>,
+    clock: Arc<dyn Clock>,
+) -> Result<Running, String> {
+    let runtime = runtime()?;
+    let socket = {
+        let _entered = runtime.enter();
+        bind(&settings)?
+    };
+    let options = Options {
+        sync: settings.sync,
+        memory_bytes: usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX),
+        log_segment_bytes: settings.log_segment_bytes,
+    };
+    let (engine, opened) = Engine::open(fs.clone(), Path::new(&settings.dir), clock, options)
+        .map_err(|error| error.to_string())?;
+    first_slots(&engine, &settings, &opened).map_err(|error| error.to_string())?;
+    let listen =
+        |error: std::io::Error| format!("can't listen at {}:{}: {error}", settings.bind, settings.port);
+    let listener = {
+        let _entered = runtime.enter();
+        socket.listen(BACKLOG).map_err(listen)?
+    };
+    let address = listener.local_addr().map_err(listen)?;
+    let workers = match settings.worker_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let node = Arc::new(Node::new(Arc::new(engine), fs, settings, config_file, address.port()));
+    let mut threads = Vec::new();
+    let mut handouts = Vec::new();
+    for number in 0..workers {
+        let (handout, sockets) = mpsc::channel(HANDOUT_MAX);
+        let node = node.clone();
+        let runtime = self::runtime()?;
+        threads.push(thread(format!("worker-{number}"), move || work(&node, &runtime, sockets))?);
+        handouts.push(handout);
+    }
+    let accepting = node.clone();
+    threads
+        .push(thread("accept".to_owned(), move || runtime.block_on(accept(&accepting, listener, handouts)))?);
+    Ok(Running { node, address, opened, threads })
+}
+
+/// The real file system's and clock's node.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_real(settings: Settings, config_file: Option<PathBuf>) -> Result<Running, String> {
+    start(settings, config_file, real_fs(), Arc::new(SystemClock::new()))
+}
+
+impl Running {
+    /// Waits until the node was asked to stop, lets connections finish, and closes the engine.
+    ///
+    /// # Errors
+    /// What closing met: the next start will recover.
+    pub fn wait(self) -> Result<(), Error> {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+        self.node.engine.close()
+    }
+
+    /// Asks the node to stop, and waits.
+    ///
+    /// # Errors
+    /// As [`Running::wait`].
+    pub fn stop(self) -> Result<(), Error> {
+        self.node.stop();
+        self.wait()
+    }
+}
+
+/// Starts a node, tells where it listens, and runs it until a signal or SHUTDOWN.
+///
+/// # Errors
+/// A line that names the thing and the remedy.
+pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
+    let running = start_real(settings, config_file)?;
+    let signals = running.node.clone();
+    let runtime = runtime()?;
+    println!("{}", start_line(&running));
+    runtime.block_on(stop_by_signal(&signals)).map_err(|error| format!("can't wait for signals: {error}"))?;
+    running
+        .wait()
+        .map_err(|error| format!("the stop was not clean, the next start will recover: {error}"))?;
+    tracing::info!("stopped cleanly");
+    Ok(())
+}
+
+/// What is told at the start.
+fn start_line(running: &Running) -> String {
+    let Opened { fresh, clean, records, log_bytes, cut_bytes, took } = &running.opened;
+    let slots = present_slots(&running.node.engine).len();
+    let how = match (fresh, clean) {
+        (true, _) => "fresh folder",
+        (false, true) => "after a clean stop",
+        (false, false) => "after an unclean stop",
+    };
+    let cut = if *cut_bytes > 0 { format!(", cut {cut_bytes} bytes off a torn tail") } else { String::new() };
+    format!(
+        "haypile listens at {}, {slots} slots; recovered in {:.3} s ({how}): replayed {records} records from {log_bytes} bytes \
+         of log{cut}",
+        running.address,
+        took.as_secs_f64(),
+    )
+}
+
+async fn stop_by_signal(node: &Node) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stopping = node.stopping();
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => tracing::info!("SHUTDOWN: stopping"),
+    }
+    node.stop();
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime, String> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("can't start a thread: {error}"))
+}
+
+fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .map_err(|error| format!("can't start a thread: {error}"))
+}
+
+fn bind(settings: &Settings) -> Result<TcpSocket, String> {
+    let place = (settings.bind.as_str(), settings.port);
+    let at = || format!("can't listen at {}:{}", settings.bind, settings.port);
+    let address = place
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| format!("{}: no such address; choose one of this machine's with --bind", at()))?;
+    let remedy = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{}: the port is taken; stop who has it, or choose another with --port", at())
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("{}: not an address of this machine; choose one with --bind", at())
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            format!("{}: not permitted; choose a port above 1023 with --port", at())
+        }
+        _ => format!("{}: {error}", at()),
+    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(remedy)?;
+    socket.set_reuseaddr(true).map_err(remedy)?;
+    socket.bind(address).map_err(remedy)?;
+    Ok(socket)
+}
+
+/// Gives a fresh folder the slots that the settings name.
+fn first_slots(engine: &Engine, settings: &Settings, opened: &Opened) -> Result<(), Error> {
+    let choice = if settings.slots.is_empty() && settings.standalone { "all" } else { &settings.slots };
+    let slots = slot_group::parse_choice(choice).map_err(Error::Limit)?;
+    // A standalone node that was killed between making its folder and adding slots has none: it gets them now.
+    if opened.fresh || (settings.standalone && present_slots(engine).is_empty()) {
+        engine.add_slots(&slots)?;
+    }
+    Ok(())
+}
+
+async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sender<std::net::TcpStream>>) {
+    let mut stopping = node.stopping();
+    let mut turn = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: it passes when connections end.
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        node.stats.connections_received.fetch_add(1, Ordering::Relaxed);
+        if node.clients.count() >= node.config.now().maxclients {
+            node.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
+            refuse(stream).await;
+            continue;
+        }
+        keep_alive(&stream, node.config.now().tcp_keepalive_s);
+        turn = (turn + 1) % handouts.len();
+        if let Ok(stream) = stream.into_std() {
+            let _ = handouts[turn].send(stream).await;
+        }
+    }
+}
+
+async fn refuse(mut stream: TcpStream) {
+    let words = b"-ERR max number of clients reached\r\n";
+    // A new socket's buffer has room for a line; whoever still makes us wait goes without.
+    let _ = tokio::time::timeout(Duration::from_millis(10), stream.write_all(words)).await;
+}
+
+fn keep_alive(stream: &TcpStream, seconds: u64) {
+    if seconds > 0 {
+        let idle = Duration::from_secs(seconds);
+        let _ = rustix::net::sockopt::set_socket_keepalive(stream, true)
+            .and_then(|()| rustix::net::sockopt::set_tcp_keepidle(stream, idle));
+    }
+}
+
+/// A worker's life: serves the sockets that it is handed until the node stops.
+fn work(node: &Arc<Node>, runtime: &Runtime, mut sockets: mpsc::Receiver<std::net::TcpStream>) {
+    let local = LocalSet::new();
+    let mut connections = tokio::task::JoinSet::new();
+    runtime.block_on(local.run_until(async {
+        loop {
+            tokio::select! {
+                socket = sockets.recv() => match socket.map(TcpStream::from_std) {
+                    Some(Ok(stream)) => {
+                        connections.spawn_local(connection::serve(node.clone(), stream));
+                    }
+                    Some(Err(error)) => tracing::warn!(%error, "can't serve a connection"),
+                    // The accepting thread ended: the node stops.
+                    None => break,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        let drain = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drain).await.is_err() {
+            tracing::warn!("some connections did not end in time and are cut");
+        }
+    }));
+}
+
+/// The operating system's files.
+#[must_use]
+pub fn real_fs() -> Arc<dyn Fs> {
+    Arc::new(haypile_engine::fs::real::RealFs)
+}

@@ -8,6 +8,8 @@ use haypile_engine::error::Error;
 use haypile_engine::key::Key;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::value::Value;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::kind::Kind;
 use crate::number;
@@ -112,6 +114,8 @@ pub struct Cx<'a> {
     pub keys: &'a [Key],
     /// Where its reply goes.
     pub reply: &'a mut ReplyWriter,
+    /// Drawn once for the command, however often it runs: see [`Cx::rng`].
+    pub seed: u64,
 }
 
 impl<'a> Cx<'a> {
@@ -137,6 +141,12 @@ impl<'a> Cx<'a> {
     #[must_use]
     pub fn now(&self, key: &Key) -> TimeMs {
         self.tx.now(key.slot())
+    }
+
+    /// Random numbers; the same ones if the command runs again, so that it asks for the blocks that were fetched for it.
+    #[must_use]
+    pub fn rng(&self) -> Xoshiro256PlusPlus {
+        Xoshiro256PlusPlus::seed_from_u64(self.seed)
     }
 
     /// The value at a key, which must be of this type.

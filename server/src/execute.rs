@@ -95,6 +95,8 @@ pub struct Scratch {
     positions: Vec<usize>,
     keys: Vec<Key>,
     slots: Vec<Slot>,
+    /// The command's random seed: a counter with a random start and long strides, as its users mix it well.
+    seed: u64,
 }
 
 impl Scratch {
@@ -103,6 +105,8 @@ impl Scratch {
         self.positions.clear();
         self.keys.clear();
         self.slots.clear();
+        self.seed =
+            if self.seed == 0 { rand::random() } else { self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15) };
         command.keys.positions(args, &mut self.positions);
         self.keys.extend(self.positions.iter().map(|&at| Key::new(&args[at])));
         self.slots.extend(self.keys.iter().map(Key::slot));
@@ -224,7 +228,7 @@ fn attempt(
         Some(Hindrance::Refused(text)) => return Attempt::Done(Err(Fail::error(text))),
         Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot),
     }
-    let mut cx = Cx { tx, args, keys: &scratch.keys, reply };
+    let mut cx = Cx { tx, args, keys: &scratch.keys, reply, seed: scratch.seed };
     match body(&mut cx) {
         Ok(()) => Attempt::Done(cx.tx.commit().map_err(Fail::from)),
         Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),

@@ -1,6 +1,7 @@
 //! All commands, a file for each family.
 
 pub mod connection;
+pub mod scan;
 pub mod strings;
 
 use crate::table::Command;

@@ -6,6 +6,7 @@
 //!
 //! Everything here is plain code on a [`Tx`], and may be run again from the start after a cache miss.
 
+pub mod dict;
 pub mod hashed;
 pub mod small;
 
@@ -31,7 +32,7 @@ const PAGE: usize = 512;
 pub fn damaged(key: &Key) -> Stop {
     let slot = key.slot();
     Stop::Failed(Error::Limit(format!(
-        "ERR a collection in slot {slot} has no meaning: the store is damaged, run check"
+        "a collection in slot {slot} has no meaning: the store is damaged, run check"
     )))
 }
 
@@ -148,5 +149,7 @@ impl Misses {
     }
 }
 
+#[cfg(test)]
+mod dict_tests;
 #[cfg(test)]
 mod tests;

@@ -130,6 +130,15 @@ impl Items {
         self.iter().nth(index)
     }
 
+    /// An item of these as bytes of their own; no copy if they are as they were read.
+    #[must_use]
+    pub fn detach(&self, item: &[u8]) -> Bytes {
+        match &self.body {
+            Body::Shared(bytes) => bytes.slice_ref(item),
+            Body::Own(_) => Bytes::copy_from_slice(item),
+        }
+    }
+
     /// Appends an item.
     pub fn push(&mut self, item: &[u8]) {
         varint::put_slice(self.body.own(), item);

@@ -1,0 +1,467 @@
+//! Hashes and sets: names, each with a value or without.
+//!
+//! ```text
+//! part of the format
+//! small   payload   items: field, value, field, value ... (hash); member, member ... (set), in order of insertion
+//! large   payload   varint: number of elements
+//!         sub-key   see `hashed`, tag 0x01
+//!         element   the field's value; nothing in a set
+//! ```
+//! A [`Dict`] is what one command sees of one of them: opened from the value at its key, changed, and closed, which
+//! writes what has to stand at the key. Elements of a large one are written at once.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use haypile_engine::clock::TimeMs;
+use haypile_engine::key::{Generation, Key};
+use haypile_engine::tx::{Read, Tx};
+use haypile_engine::value::Value;
+use haypile_engine::varint;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+
+use super::small::{self, Items};
+use super::{LARGE, Misses, Page, Pages, SMALL, damaged, hashed, new_generation};
+use crate::kind::Kind;
+
+/// Parts a large one's elements from what a later format may put beside them. Part of the format.
+const TAG: u8 = 1;
+
+/// A hash or a set; see the file's head.
+#[derive(Debug)]
+pub struct Dict<'k> {
+    key: &'k Key,
+    shape: Shape,
+    expiry: Option<TimeMs>,
+    form: Form,
+    /// Whether something stands at the key that this was opened from.
+    existed: bool,
+    /// Whether what stands at the key has to be written anew.
+    changed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    Hash,
+    Set,
+}
+
+impl Shape {
+    fn kind(self) -> Kind {
+        match self {
+            Shape::Hash => Kind::Hash,
+            Shape::Set => Kind::Set,
+        }
+    }
+
+    /// Items that an element takes in a small one.
+    fn items(self) -> usize {
+        match self {
+            Shape::Hash => 2,
+            Shape::Set => 1,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Form {
+    Small(Items),
+    Large { generation: Generation, len: u64 },
+}
+
+impl<'k> Dict<'k> {
+    /// The hash of a value that stands at the key, or an empty one.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn hash(key: &'k Key, value: Option<Value>) -> Read<Dict<'k>> {
+        Self::open(key, Shape::Hash, value)
+    }
+
+    /// The set of a value that stands at the key, or an empty one.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn set(key: &'k Key, value: Option<Value>) -> Read<Dict<'k>> {
+        Self::open(key, Shape::Set, value)
+    }
+
+    fn open(key: &'k Key, shape: Shape, value: Option<Value>) -> Read<Dict<'k>> {
+        let Some(value) = value else {
+            let form = Form::Small(Items::default());
+            return Ok(Dict { key, shape, expiry: None, form, existed: false, changed: false });
+        };
+        let form = match (value.encoding, value.generation) {
+            (SMALL, None) => Form::Small(Items::decode(key, &value.payload)?),
+            (LARGE, Some(generation)) => {
+                let (len, _) = varint::read(&value.payload).ok_or_else(|| damaged(key))?;
+                Form::Large { generation, len }
+            }
+            _ => return Err(damaged(key)),
+        };
+        if matches!(&form, Form::Small(items) if items.len() % shape.items() != 0) {
+            return Err(damaged(key));
+        }
+        Ok(Dict { key, shape, expiry: value.expiry, form, existed: true, changed: false })
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.form {
+            Form::Small(items) => items.len() / self.shape.items(),
+            Form::Large { len, .. } => usize::try_from(*len).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether its elements are entries of their own.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        matches!(self.form, Form::Large { .. })
+    }
+
+    /// A small one's element: its first item's position, and its value (nothing in a set).
+    fn find<'i>(items: &'i Items, shape: Shape, name: &[u8]) -> Option<(usize, &'i [u8])> {
+        let mut iter = items.iter();
+        let mut at = 0;
+        while let Some(item) = iter.next() {
+            let value = if shape == Shape::Hash { iter.next()? } else { &[] };
+            if item == name {
+                return Some((at, value));
+            }
+            at += shape.items();
+        }
+        None
+    }
+
+    /// The value of a name (nothing in a set), if it is there.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn get(&self, tx: &mut Tx<'_>, name: &[u8]) -> Read<Option<Bytes>> {
+        match &self.form {
+            Form::Small(items) => {
+                Ok(Self::find(items, self.shape, name).map(|(_, value)| items.detach(value)))
+            }
+            Form::Large { generation, .. } => tx.element(self.key, *generation, &hashed::sub_key(TAG, name)),
+        }
+    }
+
+    /// Whether a name is there.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn has(&self, tx: &mut Tx<'_>, name: &[u8]) -> Read<bool> {
+        match &self.form {
+            Form::Small(items) => Ok(Self::find(items, self.shape, name).is_some()),
+            Form::Large { .. } => Ok(self.get(tx, name)?.is_some()),
+        }
+    }
+
+    /// Brings the elements of all these names into memory together: for a command that then asks one by one.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn gather<'n>(&self, tx: &mut Tx<'_>, names: impl ExactSizeIterator<Item = &'n Bytes>) -> Read<()> {
+        if !self.is_large() || names.len() < 2 {
+            return Ok(());
+        }
+        let mut misses = Misses::default();
+        for name in names {
+            misses.pass(self.get(tx, name))?;
+        }
+        misses.end()
+    }
+
+    /// Sets a name's value (nothing in a set). Says whether the name is new.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn put(&mut self, tx: &mut Tx<'_>, name: &[u8], value: &[u8]) -> Read<bool> {
+        let shape = self.shape;
+        debug_assert!(shape == Shape::Hash || value.is_empty());
+        match &mut self.form {
+            Form::Small(items) => {
+                let found = Self::find(items, shape, name);
+                let new = found.is_none();
+                if found.is_some_and(|(_, old)| old == value) {
+                    return Ok(false);
+                }
+                let at = found.map(|(at, _)| at);
+                self.changed = true;
+                if small::takes(name) && small::takes(value) {
+                    let element = [name, value];
+                    let element = &element[..shape.items()];
+                    match at {
+                        Some(at) => items.splice(at, element.len(), element),
+                        None => element.iter().for_each(|item| items.push(item)),
+                    }
+                    if !items.fit(shape.items()) {
+                        self.enlarge(tx)?;
+                    }
+                } else {
+                    if let Some(at) = at {
+                        items.splice(at, shape.items(), &[]);
+                    }
+                    self.enlarge(tx)?;
+                    self.put_new(tx, name, value)?;
+                }
+                Ok(new)
+            }
+            Form::Large { generation, len } => {
+                let sub = hashed::sub_key(TAG, name);
+                let old = tx.element(self.key, *generation, &sub)?;
+                let new = old.is_none();
+                if old.is_none_or(|old| old != value) {
+                    tx.put_element(self.key, *generation, &sub, Bytes::copy_from_slice(value));
+                }
+                *len += u64::from(new);
+                self.changed |= new;
+                Ok(new)
+            }
+        }
+    }
+
+    /// Sets a name's value (nothing in a set) where the name is known not to be there: spares looking for it.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn put_new(&mut self, tx: &mut Tx<'_>, name: &[u8], value: &[u8]) -> Read<()> {
+        match &mut self.form {
+            Form::Small(_) => self.put(tx, name, value).map(drop),
+            Form::Large { generation, len } => {
+                tx.put_element(
+                    self.key,
+                    *generation,
+                    &hashed::sub_key(TAG, name),
+                    Bytes::copy_from_slice(value),
+                );
+                *len += 1;
+                self.changed = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a small one large.
+    fn enlarge(&mut self, tx: &mut Tx<'_>) -> Read<()> {
+        let Form::Small(items) = &mut self.form else { return Ok(()) };
+        let items = std::mem::take(items);
+        let generation = new_generation(tx, self.key)?;
+        self.form = Form::Large { generation, len: 0 };
+        // Elements are nobody's unless the value at the key has their generation: it comes first.
+        tx.put(self.key, &self.value())?;
+        let mut iter = items.iter();
+        while let Some(name) = iter.next() {
+            let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
+            self.put_new(tx, name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a name. Says whether it was there.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn remove(&mut self, tx: &mut Tx<'_>, name: &[u8]) -> Read<bool> {
+        match &mut self.form {
+            Form::Small(items) => {
+                let Some((at, _)) = Self::find(items, self.shape, name) else { return Ok(false) };
+                items.splice(at, self.shape.items(), &[]);
+            }
+            Form::Large { generation, len } => {
+                let sub = hashed::sub_key(TAG, name);
+                if tx.element(self.key, *generation, &sub)?.is_none() {
+                    return Ok(false);
+                }
+                tx.delete_element(self.key, *generation, &sub);
+                *len = len.checked_sub(1).ok_or_else(|| damaged(self.key))?;
+            }
+        }
+        self.changed = true;
+        Ok(true)
+    }
+
+    fn value(&self) -> Value {
+        let (encoding, generation, payload) = match &self.form {
+            Form::Small(items) => (SMALL, None, items.encode()),
+            Form::Large { generation, len } => {
+                let mut payload = Vec::new();
+                varint::put(&mut payload, *len);
+                (LARGE, Some(*generation), payload)
+            }
+        };
+        let kind = self.shape.kind() as u8;
+        Value { kind, encoding, expiry: self.expiry, generation, payload: payload.into() }
+    }
+
+    /// Writes what has to stand at the key; nothing if nothing changed. An empty one's key is deleted.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn close(self, tx: &mut Tx<'_>) -> Read<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        if !self.is_empty() {
+            return tx.put(self.key, &self.value());
+        }
+        if self.existed { tx.delete(self.key).map(drop) } else { Ok(()) }
+    }
+
+    /// A walk over all elements, a page at a time.
+    #[must_use]
+    pub fn walk(&self) -> Walk<'k> {
+        match &self.form {
+            Form::Small(_) => Walk(Inner::Small(self.elements())),
+            Form::Large { generation, .. } => {
+                let (from, to) = hashed::all(TAG);
+                let direction = haypile_engine::read::Direction::Forward;
+                Walk(Inner::Large(self.key, Pages::range(self.key, *generation, from, to, direction)))
+            }
+        }
+    }
+
+    /// A small one's elements; none of a large one.
+    fn elements(&self) -> Page {
+        let Form::Small(items) = &self.form else { return Page::new() };
+        let mut page = Page::with_capacity(self.len());
+        let mut iter = items.iter();
+        while let Some(name) = iter.next() {
+            let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
+            page.push((items.detach(name), items.detach(value)));
+        }
+        page
+    }
+
+    /// All elements at once.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn all(&self, tx: &mut Tx<'_>) -> Read<Page> {
+        let mut walk = self.walk();
+        let mut all = walk.next(tx)?;
+        loop {
+            let page = walk.next(tx)?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// The elements from a cursor on, and the cursor to go on from, 0 at the end: see [`hashed::scan`]. A small one is
+    /// given whole, whatever the cursor and the count.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn scan(&self, tx: &mut Tx<'_>, cursor: u64, count: usize) -> Read<hashed::Scanned> {
+        match &self.form {
+            Form::Small(_) => Ok((self.elements(), 0)),
+            Form::Large { generation, .. } => hashed::scan(tx, self.key, *generation, TAG, cursor, count),
+        }
+    }
+
+    /// An element chosen at random, evenly (see [`hashed`]); `None` only if there is none.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn random(&self, tx: &mut Tx<'_>, rng: &mut impl Rng) -> Read<Option<(Bytes, Bytes)>> {
+        match &self.form {
+            Form::Small(items) => {
+                if items.is_empty() {
+                    return Ok(None);
+                }
+                let at = rng.random_range(0..self.len()) * self.shape.items();
+                let mut iter = items.iter().skip(at);
+                let name = iter.next().unwrap_or_default();
+                let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
+                Ok(Some((items.detach(name), items.detach(value))))
+            }
+            Form::Large { generation, len } => hashed::random(tx, self.key, *generation, TAG, *len, rng),
+        }
+    }
+
+    /// `count` different elements chosen at random, or all if there are not so many.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn sample(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
+        // Choosing few of many, one at a time, seldom meets the same one again.
+        if self.is_large() && count <= self.len() / 3 {
+            let (mut chosen, mut names) = (Page::new(), HashSet::new());
+            for _ in 0..count.saturating_mul(4) {
+                let Some(element) = self.random(tx, rng)? else { break };
+                if names.insert(element.0.clone()) {
+                    chosen.push(element);
+                }
+                if chosen.len() == count {
+                    return Ok(chosen);
+                }
+            }
+        }
+        let mut all = self.all(tx)?;
+        if count < all.len() {
+            let (chosen, _) = all.partial_shuffle(rng, count);
+            return Ok(chosen.to_vec());
+        }
+        Ok(all)
+    }
+
+    /// `count` elements chosen at random, each among all.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn sample_with_repeats(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
+        let mut chosen = Page::new();
+        if self.is_large() && count <= self.len() / 16 {
+            while chosen.len() < count
+                && let Some(element) = self.random(tx, rng)?
+            {
+                chosen.push(element);
+            }
+            return Ok(chosen);
+        }
+        let all = self.all(tx)?;
+        if !all.is_empty() {
+            chosen.extend((0..count).map(|_| all[rng.random_range(0..all.len())].clone()));
+        }
+        Ok(chosen)
+    }
+}
+
+/// A walk over the elements of a [`Dict`], as it was when the walk began if it is small.
+#[derive(Debug)]
+pub struct Walk<'k>(Inner<'k>);
+
+#[derive(Debug)]
+enum Inner<'k> {
+    Small(Page),
+    Large(&'k Key, Pages<'k>),
+}
+
+impl Walk<'_> {
+    /// The next elements, name and value (nothing in a set); none at the end.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn next(&mut self, tx: &mut Tx<'_>) -> Read<Page> {
+        match &mut self.0 {
+            Inner::Small(page) => Ok(std::mem::take(page)),
+            Inner::Large(key, pages) => {
+                let mut page = pages.next(tx)?;
+                for (sub, _) in &mut page {
+                    *sub = hashed::name(key, sub)?;
+                }
+                Ok(page)
+            }
+        }
+    }
+}

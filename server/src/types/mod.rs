@@ -8,7 +8,9 @@
 
 pub mod dict;
 pub mod hashed;
+pub mod list;
 pub mod small;
+pub mod zset;
 
 use std::ops::Bound;
 

@@ -1,0 +1,281 @@
+//! Sorted sets: distinct members, each with a score, in the order of (score, member's bytes).
+//!
+//! ```text
+//! small    payload    items (see `small`), two for each member, in their order: the member, and its score as
+//!                     little-endian f64
+//! large    payload, part of the format
+//!  0   8   count      little-endian, number of members; each has two elements
+//! element of a member, part of the format
+//!  sub-key  7+n       tag 1, hash48 of the member, the member (see `hashed`)
+//!  value    8         the score, little-endian f64
+//! element of a score, part of the format
+//!  sub-key  9+n       tag 2, the score so that bytes sort as the numbers do (see `score`), the member
+//!  value    0 or 1    nothing; 0x80 if the score is -0, which sorts as 0
+//! ```
+//! A score is never not-a-number.
+//!
+//! **Costs** of a large one with n members: a member's score, adding and removing are look-ups; a range of scores costs
+//! what it gives, of members too if all have one score (else everything is read: such a range has no meaning in Redis
+//! either); a range of ranks costs its distance to the nearer end; a member's rank costs its distance to the end that
+//! it is counted from. All are read in pages.
+
+mod chance;
+mod range;
+mod score;
+
+pub use range::{Cut, Range};
+
+use bytes::Bytes;
+use haypile_engine::clock::TimeMs;
+use haypile_engine::key::{Generation, Key};
+use haypile_engine::tx::{Read, Tx};
+use haypile_engine::value::Value;
+
+use super::small::{self, Items};
+use super::{LARGE, SMALL, damaged, hashed, new_generation};
+use crate::kind::Kind;
+
+/// Tag of the elements that are found by their member.
+const MEMBERS: u8 = 1;
+
+/// A member with its score.
+pub type Scored = (Bytes, f64);
+
+/// A sorted set, read at its key; changes to it are kept by [`Zset::save`].
+#[derive(Debug)]
+pub struct Zset<'k> {
+    key: &'k Key,
+    expiry: Option<TimeMs>,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Invariant: member and score in turn, in order, scores of 8 bytes.
+    Small(Items),
+    Large {
+        generation: Generation,
+        count: usize,
+    },
+}
+
+impl<'k> Zset<'k> {
+    /// An empty one, for a key where there is none.
+    #[must_use]
+    pub fn new(key: &'k Key) -> Zset<'k> {
+        Zset { key, expiry: None, form: Form::Small(Items::default()) }
+    }
+
+    /// The sorted set that stands at a key.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn decode(key: &'k Key, value: &Value) -> Read<Zset<'k>> {
+        let form = match (value.encoding, value.generation) {
+            (SMALL, None) => {
+                let items = Items::decode(key, &value.payload)?;
+                let whole = items.len() % 2 == 0;
+                if !whole || items.iter().skip(1).step_by(2).any(|score| score::decode(score).is_none()) {
+                    return Err(damaged(key));
+                }
+                Form::Small(items)
+            }
+            (LARGE, Some(generation)) => {
+                let count = value.payload[..].try_into().ok().map(u64::from_le_bytes);
+                let count = count.and_then(|count| usize::try_from(count).ok());
+                Form::Large { generation, count: count.ok_or_else(|| damaged(key))? }
+            }
+            _ => return Err(damaged(key)),
+        };
+        Ok(Zset { key, expiry: value.expiry, form })
+    }
+
+    /// A new one with these members, which are in order and distinct.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn of(tx: &mut Tx<'_>, key: &'k Key, members: &[Scored]) -> Read<Zset<'k>> {
+        debug_assert!(members.is_sorted_by(|a, b| score::order((&a.0, a.1), (&b.0, b.1)).is_lt()));
+        let mut out = Zset::new(key);
+        if members.len() <= small::ELEMENTS_MAX && members.iter().all(|(member, _)| small::takes(member)) {
+            let mut items = Items::default();
+            for (member, score) in members {
+                items.push(member);
+                items.push(&score.to_le_bytes());
+            }
+            if items.fit(2) {
+                out.form = Form::Small(items);
+                return Ok(out);
+            }
+        }
+        let generation = new_generation(tx, key)?;
+        for (member, score) in members {
+            put_elements(tx, key, generation, member, *score);
+        }
+        out.form = Form::Large { generation, count: members.len() };
+        Ok(out)
+    }
+
+    /// How many members it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.form {
+            Form::Small(items) => items.len() / 2,
+            Form::Large { count, .. } => *count,
+        }
+    }
+
+    /// Whether it has none: saved so, its key goes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes it to its key; an empty one deletes the key.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn save(self, tx: &mut Tx<'_>) -> Read<()> {
+        if self.is_empty() {
+            return tx.delete(self.key).map(drop);
+        }
+        let (encoding, generation, payload) = match self.form {
+            Form::Small(items) => (SMALL, None, items.encode()),
+            Form::Large { generation, count } => {
+                (LARGE, Some(generation), (count as u64).to_le_bytes().to_vec())
+            }
+        };
+        let (kind, payload) = (Kind::SortedSet as u8, Bytes::from(payload));
+        tx.put(self.key, &Value { kind, encoding, expiry: self.expiry, generation, payload })
+    }
+
+    /// A member's score.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn score(&self, tx: &mut Tx<'_>, member: &[u8]) -> Read<Option<f64>> {
+        match &self.form {
+            Form::Small(items) => {
+                Ok(pairs(items).find(|(other, _)| *other == member).map(|(_, score)| score))
+            }
+            Form::Large { generation, .. } => {
+                match tx.element(self.key, *generation, &hashed::sub_key(MEMBERS, member))? {
+                    Some(value) => Ok(Some(score::decode(&value).ok_or_else(|| damaged(self.key))?)),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Gives a member a score; `old` is what [`Zset::score`] says of it now.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    ///
+    /// # Panics
+    /// If the score is not a number.
+    pub fn put(&mut self, tx: &mut Tx<'_>, member: &[u8], old: Option<f64>, score: f64) -> Read<()> {
+        assert!(!score.is_nan(), "a score is a number");
+        match &mut self.form {
+            Form::Small(items) => {
+                if old.is_some() {
+                    remove_pair(items, member);
+                }
+                let index =
+                    pairs(items).take_while(|pair| score::order(*pair, (member, score)).is_lt()).count();
+                items.splice(index * 2, 0, &[member, &score.to_le_bytes()]);
+                let fits = small::takes(member) && items.fit(2);
+                if fits { Ok(()) } else { self.grow(tx) }
+            }
+            Form::Large { generation, count } => {
+                match old {
+                    Some(old) => tx.delete_element(self.key, *generation, &score::sub_key(old, member)),
+                    None => *count += 1,
+                }
+                put_elements(tx, self.key, *generation, member, score);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes a member that has this score.
+    pub fn remove(&mut self, tx: &mut Tx<'_>, member: &[u8], score: f64) {
+        match &mut self.form {
+            Form::Small(items) => remove_pair(items, member),
+            Form::Large { generation, count } => {
+                *count -= 1;
+                tx.delete_element(self.key, *generation, &hashed::sub_key(MEMBERS, member));
+                tx.delete_element(self.key, *generation, &score::sub_key(score, member));
+            }
+        }
+    }
+
+    /// Removes members that it has, with their scores, none twice.
+    pub fn remove_all(&mut self, tx: &mut Tx<'_>, members: &[Scored]) {
+        if members.len() == self.len() {
+            // The key will go, and with it the elements.
+            self.form = Form::Small(Items::default());
+            return;
+        }
+        members.iter().for_each(|(member, score)| self.remove(tx, member, *score));
+    }
+
+    /// Members with their scores from a scan's cursor on, and the cursor to go on from, 0 at the end. A small one is
+    /// given whole; see [`hashed::scan`].
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn scan(&self, tx: &mut Tx<'_>, cursor: u64, count: usize) -> Read<(Vec<Scored>, u64)> {
+        match &self.form {
+            Form::Small(items) => Ok((owned(pairs(items)), 0)),
+            Form::Large { generation, .. } => {
+                let (page, next) = hashed::scan(tx, self.key, *generation, MEMBERS, cursor, count)?;
+                let scored = page.into_iter().map(|(member, score)| self.scored(member, &score));
+                Ok((scored.collect::<Read<_>>()?, next))
+            }
+        }
+    }
+
+    fn scored(&self, member: Bytes, score: &[u8]) -> Read<Scored> {
+        Ok((member, score::decode(score).ok_or_else(|| damaged(self.key))?))
+    }
+
+    fn grow(&mut self, tx: &mut Tx<'_>) -> Read<()> {
+        let Form::Small(items) = &self.form else { return Ok(()) };
+        let generation = new_generation(tx, self.key)?;
+        for (member, score) in pairs(items) {
+            put_elements(tx, self.key, generation, member, score);
+        }
+        self.form = Form::Large { generation, count: items.len() / 2 };
+        Ok(())
+    }
+}
+
+/// The members of a small one with their scores, in order.
+fn pairs(items: &Items) -> impl Iterator<Item = (&[u8], f64)> {
+    let mut items = items.iter();
+    std::iter::from_fn(move || {
+        let (member, score) = (items.next()?, items.next()?);
+        Some((member, score::decode(score).expect("checked when it was decoded, or written here")))
+    })
+}
+
+fn owned<'a>(pairs: impl Iterator<Item = (&'a [u8], f64)>) -> Vec<Scored> {
+    pairs.map(|(member, score)| (Bytes::copy_from_slice(member), score)).collect()
+}
+
+fn remove_pair(items: &mut Items, member: &[u8]) {
+    let index = pairs(items).position(|(other, _)| other == member);
+    if let Some(index) = index {
+        items.splice(index * 2, 2, &[]);
+    }
+}
+
+fn put_elements(tx: &mut Tx<'_>, key: &Key, generation: Generation, member: &[u8], score: f64) {
+    let bytes = Bytes::copy_from_slice(&score.to_le_bytes());
+    tx.put_element(key, generation, &hashed::sub_key(MEMBERS, member), bytes);
+    tx.put_element(key, generation, &score::sub_key(score, member), score::mark(score));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use haypile_engine::placeholder;
+use haypile_engine::read::Direction;
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::*;
+use crate::types::tests::run;
+
+/// Members with scores, without an order.
+type Model = BTreeMap<Vec<u8>, f64>;
+
+#[derive(Clone, Debug)]
+enum Act {
+    Put(Vec<(Vec<u8>, f64)>),
+    Remove(Vec<Vec<u8>>),
+    RemoveRanks(usize, usize),
+    Make(Vec<(Vec<u8>, f64)>),
+    Ranks(usize, usize, bool),
+    Part(Range, bool, usize, usize),
+}
+
+fn score() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        4 => (-5..5i32).prop_map(f64::from),
+        1 => prop::sample::select(vec![0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, 0.1, -1e300, 1e-320]),
+    ]
+}
+
+fn member() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        30 => (0..500u32).prop_map(|n| format!("m{n}").into_bytes()),
+        2 => prop::collection::vec(any::<u8>(), 0..4),
+        1 => prop::collection::vec(any::<u8>(), 62..68),
+    ]
+}
+
+fn cut() -> impl Strategy<Value = Cut> {
+    prop_oneof![
+        Just(Cut::First),
+        Just(Cut::Last),
+        member().prop_map(|member| Cut::At(member.into())),
+        member().prop_map(|member| Cut::Beside(member.into())),
+    ]
+}
+
+fn bound() -> impl Strategy<Value = Bound<f64>> {
+    prop_oneof![score().prop_map(Bound::Included), score().prop_map(Bound::Excluded), Just(Bound::Unbounded)]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let range = prop_oneof![
+        (bound(), bound()).prop_map(|(min, max)| Range::Scores(min, max)),
+        (cut(), cut()).prop_map(|(min, max)| Range::Members(min, max)),
+    ];
+    let scored = |most| prop::collection::vec((member(), score()), 0..most);
+    let place = || 0..300usize;
+    prop_oneof![
+        6 => scored(60).prop_map(Act::Put),
+        2 => prop::collection::vec(member(), 1..30).prop_map(Act::Remove),
+        1 => (place(), 0..60usize).prop_map(|(from, count)| Act::RemoveRanks(from, count)),
+        1 => scored(200).prop_map(Act::Make),
+        3 => (place(), place(), any::<bool>()).prop_map(|(from, count, back)| Act::Ranks(from, count, back)),
+        6 => (range, any::<bool>(), 0..20usize, 0..600usize)
+            .prop_map(|(range, back, skip, count)| Act::Part(range, back, skip, count)),
+    ]
+}
+
+fn sorted(model: &Model) -> Vec<Scored> {
+    let mut out: Vec<Scored> = model.iter().map(|(member, score)| (member.clone().into(), *score)).collect();
+    out.sort_by(|a, b| score::order((&a.0, a.1), (&b.0, b.1)));
+    out
+}
+
+fn direction(back: bool) -> Direction {
+    if back { Direction::Backward } else { Direction::Forward }
+}
+
+/// In bits, as a zero has two signs.
+fn bits(members: Vec<Scored>) -> Vec<(Bytes, u64)> {
+    members.into_iter().map(|(member, score)| (member, score.to_bits())).collect()
+}
+
+fn read<'k>(tx: &mut Tx<'_>, key: &'k Key) -> Read<Zset<'k>> {
+    match tx.get(key)? {
+        Some(value) => Zset::decode(key, &value),
+        None => Ok(Zset::new(key)),
+    }
+}
+
+/// What a range means, member by member.
+fn is_in(range: &Range, member: &[u8], score: f64) -> bool {
+    match range {
+        Range::Scores(min, max) => {
+            (match min {
+                Bound::Included(min) => score >= *min,
+                Bound::Excluded(min) => score > *min,
+                Bound::Unbounded => true,
+            }) && match max {
+                Bound::Included(max) => score <= *max,
+                Bound::Excluded(max) => score < *max,
+                Bound::Unbounded => true,
+            }
+        }
+        Range::Members(min, max) => {
+            (match min {
+                Cut::First => true,
+                Cut::Last => false,
+                Cut::At(min) => member >= &min[..],
+                Cut::Beside(min) => member > &min[..],
+            }) && match max {
+                Cut::First => false,
+                Cut::Last => true,
+                Cut::At(max) => member <= &max[..],
+                Cut::Beside(max) => member < &max[..],
+            }
+        }
+    }
+}
+
+fn apply(tx: &mut Tx<'_>, key: &Key, model: &mut Model, act: Act) -> Read<()> {
+    let mut zset = read(tx, key)?;
+    assert_eq!(zset.len(), model.len());
+    match act {
+        Act::Put(members) => {
+            for (member, score) in members {
+                let old = zset.score(tx, &member)?;
+                assert_eq!(old.map(f64::to_bits), model.get(&member).map(|score| score.to_bits()));
+                zset.put(tx, &member, old, score)?;
+                model.insert(member, score);
+            }
+        }
+        Act::Remove(members) => {
+            for member in members {
+                if let Some(score) = zset.score(tx, &member)? {
+                    let rank =
+                        sorted(model).iter().position(|(other, _)| *other == member).expect("it is there");
+                    assert_eq!(zset.rank(tx, &member, score, Direction::Forward)?, rank);
+                    assert_eq!(zset.rank(tx, &member, score, Direction::Backward)?, model.len() - 1 - rank);
+                    zset.remove(tx, &member, score);
+                }
+                model.remove(&member);
+            }
+        }
+        Act::RemoveRanks(from, count) => {
+            let members = zset.by_rank(tx, from, count, Direction::Forward)?;
+            zset.remove_all(tx, &members);
+            model.retain(|member, _| !members.iter().any(|(removed, _)| removed == member));
+        }
+        Act::Make(members) => {
+            *model = members.into_iter().collect();
+            Zset::of(tx, key, &sorted(model))?.save(tx)?;
+            zset = read(tx, key)?;
+        }
+        Act::Ranks(from, count, back) => {
+            let mut expected = sorted(model);
+            if back {
+                expected.reverse();
+            }
+            let expected = expected.into_iter().skip(from).take(count).collect();
+            assert_eq!(bits(zset.by_rank(tx, from, count, direction(back))?), bits(expected));
+        }
+        Act::Part(range, back, skip, count) => {
+            let mut all = sorted(model);
+            // A range of members has a meaning where all have one score.
+            if matches!(range, Range::Members(..)) {
+                all.iter_mut().for_each(|(_, score)| *score = 1.0);
+                all.sort_by(|a, b| a.0.cmp(&b.0));
+                *model = all.iter().map(|(member, score)| (member.to_vec(), *score)).collect();
+                zset = Zset::of(tx, key, &all)?;
+            }
+            let mut expected: Vec<_> =
+                all.into_iter().filter(|(member, score)| is_in(&range, member, *score)).collect();
+            assert_eq!(zset.count(tx, &range)?, expected.len());
+            if back {
+                expected.reverse();
+            }
+            let expected = expected.into_iter().skip(skip).take(count).collect();
+            assert_eq!(bits(zset.by_range(tx, &range, direction(back), skip, count)?), bits(expected));
+        }
+    }
+    zset.save(tx)
+}
+
+proptest! {
+    #[test]
+    fn a_sorted_set_is_the_members_that_it_stands_for(
+        groups in prop::collection::vec(prop::collection::vec(act(), 1..6), 1..10),
+    ) {
+        let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+        let mut model = Model::new();
+        // Each group is one transaction, as of a MULTI.
+        for group in groups {
+            run(&engine, &[&key], |tx| {
+                group.into_iter().try_for_each(|act| apply(tx, &key, &mut model, act))
+            });
+            let all = run(&engine, &[&key], |tx| read(tx, &key)?.all(tx));
+            prop_assert_eq!(bits(all), bits(sorted(&model)));
+            prop_assert_eq!(engine.key_count(), u64::from(!model.is_empty()));
+        }
+    }
+}
+
+fn numbered(count: usize) -> Vec<Scored> {
+    (0..count).map(|n| (format!("member-{n:06}").into(), (n / 3) as f64)).collect()
+}
+
+#[test]
+fn a_large_one_is_walked_over_many_pages_from_both_ends() {
+    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let all = numbered(3000);
+    run(&engine, &[&key], |tx| Zset::of(tx, &key, &all)?.save(tx));
+    run(&engine, &[&key], |tx| {
+        let zset = read(tx, &key)?;
+        assert_eq!(zset.all(tx)?, all);
+        assert_eq!(zset.by_rank(tx, 2000, 900, Direction::Forward)?, all[2000..2900]);
+        let range = Range::Scores(Bound::Excluded(9.0), Bound::Included(800.0));
+        assert_eq!(zset.count(tx, &range)?, 791 * 3);
+        assert_eq!(zset.by_range(tx, &range, Direction::Forward, 600, 700)?, all[630..1330]);
+        let back = zset.by_range(tx, &range, Direction::Backward, 600, 700)?;
+        assert!(back.iter().eq(all[..2403 - 600].iter().rev().take(700)));
+        assert_eq!(zset.rank(tx, &all[2500].0, all[2500].1, Direction::Backward)?, 499);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_scan_sees_every_member_once_however_it_is_cut() {
+    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    for size in [3, 1000] {
+        let all = numbered(size);
+        run(&engine, &[&key], |tx| Zset::of(tx, &key, &all)?.save(tx));
+        let (mut seen, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (page, next) = run(&engine, &[&key], |tx| read(tx, &key)?.scan(tx, cursor, 7));
+            seen.extend(page);
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        seen.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(seen, all);
+    }
+}
+
+#[test]
+fn every_member_is_chosen_at_random_sometimes() {
+    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    for size in [1, 20, 300] {
+        let all = numbered(size);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
+        let mut seen = BTreeMap::new();
+        run(&engine, &[&key], |tx| Zset::of(tx, &key, &all)?.save(tx));
+        for count in [0, 1, size / 20, size / 2, size, size + 1] {
+            run(&engine, &[&key], |tx| {
+                let zset = read(tx, &key)?;
+                let mut sample = zset.sample(tx, count, &mut rng)?;
+                assert_eq!(sample.len(), count.min(size));
+                assert_eq!(zset.sample_with_repeats(tx, count * 2, &mut rng)?.len(), count * 2);
+                sample.sort_by(|a, b| a.0.cmp(&b.0));
+                assert!(sample.iter().all(|member| all.contains(member)));
+                assert!(sample.windows(2).all(|pair| pair[0].0 < pair[1].0));
+                Ok(())
+            });
+        }
+        for _ in 0..size * 20 {
+            let (member, score) =
+                run(&engine, &[&key], |tx| read(tx, &key)?.random(tx, &mut rng)).expect("not empty");
+            seen.insert(member, score);
+        }
+        assert!(seen.into_iter().eq(all));
+    }
+}
+
+#[test]
+fn bytes_that_are_no_sorted_set_are_refused() {
+    let key = Key::new(b"k");
+    let kind = Kind::SortedSet as u8;
+    let refused = |value: Value| assert!(Zset::decode(&key, &value).is_err(), "{value:?}");
+    let items =
+        |items: &[&[u8]]| Value::whole(kind, SMALL, items.iter().copied().collect::<Items>().encode());
+    refused(items(&[b"member"]));
+    refused(items(&[b"member", b"1234567"]));
+    refused(items(&[b"member", &f64::NAN.to_le_bytes()]));
+    refused(Value::whole(kind, LARGE, &[0; 8][..]));
+    refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, LARGE, &[0; 7][..]) });
+    refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, SMALL, &[0; 8][..]) });
+}

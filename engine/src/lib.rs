@@ -3,6 +3,7 @@
 //!
 //! It knows records, keys and files; it knows no command, socket or replica. See `docs/ARCHITECTURE.md`.
 
+pub mod cache;
 pub mod clock;
 pub mod engine;
 pub mod error;
@@ -16,7 +17,9 @@ pub mod read;
 mod roles;
 pub mod signal;
 pub mod slot;
+pub mod sst;
 pub mod tx;
 pub mod types;
 pub mod value;
 pub mod varint;
+pub mod version;

@@ -1,0 +1,273 @@
+//! Blocks: a few neighbouring entries, read, checked and cached together.
+//!
+//! ```text
+//! block, part of the format; all numbers little-endian
+//! raw form
+//!  0   .   entries    ascending by key, each: varint key length; varint 0 for a tombstone, else value length + 1;
+//!                     key; value
+//!  .   2n  offsets    u16 each: where entry i begins
+//!  .   2   n          how many entries, at least 1
+//! stored form
+//!  0   m   payload    the raw form, or its LZ4 block where that is shorter than 7/8
+//!  m   1   codec      0 raw, 1 LZ4
+//!  .   4   raw_len    bytes of the raw form
+//!  .   4   crc        CRC-32 of the slot (2 bytes), the block's offset in its run (8 bytes), and all before it
+//! ```
+//! The checksum covers the place, so that a block read from a wrong place is noticed. An entry begins below
+//! [`BLOCK_BYTES_MAX`], so 16 bits address it; a larger entry has a block of its own.
+
+use bytes::Bytes;
+
+use super::entry::EntryRef;
+use crate::memtable::Entry;
+use crate::types::Slot;
+use crate::varint;
+
+/// The greatest size that a block may be asked to aim at. Part of the format: offsets have 16 bits.
+pub const BLOCK_BYTES_MAX: usize = 32 << 10;
+/// Bytes after the payload. Part of the format.
+pub(super) const TRAILER_BYTES: usize = 9;
+/// Larger blocks (one huge value) are not compressed: it would hold a core for too long.
+const COMPRESS_BYTES_MAX: usize = 16 << 20;
+/// LZ4 can't expand by more; a greater claim is damage, refused before memory is taken.
+const LZ4_EXPANSION_MAX: usize = 256;
+
+const CODEC_RAW: u8 = 0;
+const CODEC_LZ4: u8 = 1;
+
+const _: () = assert!(BLOCK_BYTES_MAX <= u16::MAX as usize);
+
+/// Where a block lies: its identity in the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BlockId {
+    /// The pack file.
+    pub file: super::FileNo,
+    /// The block's first byte in that file.
+    pub offset: u64,
+}
+
+/// Where blocks come from without waiting: a cache, or what was fetched for this command.
+pub trait Blocks {
+    /// The block, or `None` if it has to be read from disk first.
+    fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>>;
+}
+
+/// A block in memory: checked, decompressed, every entry readable.
+#[derive(Clone, Debug)]
+pub struct Block {
+    raw: Bytes,
+    /// Where the offsets begin in `raw`; 2 bytes each up to the last 2 bytes.
+    offsets_at: usize,
+    count: usize,
+}
+
+struct Parsed {
+    key: std::ops::Range<usize>,
+    /// `None` for a tombstone.
+    value: Option<std::ops::Range<usize>>,
+}
+
+fn parse_entry(raw: &[u8], at: usize) -> Option<Parsed> {
+    let mut rest = raw.get(at..)?;
+    let key_len = usize::try_from(varint::take(&mut rest)?).ok()?;
+    let value_len = varint::take(&mut rest)?;
+    let key_at = raw.len() - rest.len();
+    let key_end = key_at.checked_add(key_len)?;
+    let value = match value_len.checked_sub(1) {
+        None => None,
+        Some(len) => Some(key_end..key_end.checked_add(usize::try_from(len).ok()?)?),
+    };
+    let end = value.as_ref().map_or(key_end, |value| value.end);
+    (end <= raw.len()).then_some(Parsed { key: key_at..key_end, value })
+}
+
+impl Block {
+    /// Checks and decompresses a stored block. The error says what does not hold.
+    pub(super) fn decode(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
+        let Some((payload, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
+            return Err("block cut short");
+        };
+        let [codec, len0, len1, len2, len3, crc @ ..] = *trailer;
+        if checksum(&stored[..stored.len() - 4], slot, offset_in_run) != u32::from_le_bytes(crc) {
+            return Err("wrong checksum of a block");
+        }
+        let raw_len = u32::from_le_bytes([len0, len1, len2, len3]);
+        let raw_len = usize::try_from(raw_len).map_err(|_| "block too large for this machine")?;
+        let raw = match codec {
+            CODEC_RAW if payload.len() == raw_len => Bytes::copy_from_slice(payload),
+            CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
+                let raw = lz4_flex::block::decompress(payload, raw_len).map_err(|_| "LZ4 does not expand")?;
+                if raw.len() != raw_len {
+                    return Err("LZ4 expands to the wrong length");
+                }
+                Bytes::from(raw)
+            }
+            CODEC_RAW | CODEC_LZ4 => return Err("block of the wrong length"),
+            _ => return Err("unknown codec of a block: written by a newer version"),
+        };
+        Block::from_raw(raw).ok_or("entries of a block have no meaning")
+    }
+
+    /// Takes the raw form; `None` unless entries and offsets fit each other exactly.
+    fn from_raw(raw: Bytes) -> Option<Block> {
+        let (rest, count) = raw.split_last_chunk::<2>()?;
+        let count = usize::from(u16::from_le_bytes(*count));
+        let offsets_at = rest.len().checked_sub(2 * count)?;
+        let (entries, offsets) = rest.split_at(offsets_at);
+        let mut at = 0;
+        for offset in offsets.chunks_exact(2) {
+            if usize::from(u16::from_le_bytes([offset[0], offset[1]])) != at {
+                return None;
+            }
+            let entry = parse_entry(entries, at)?;
+            at = entry.value.map_or(entry.key.end, |value| value.end);
+        }
+        (count > 0 && at == offsets_at).then_some(Block { raw, offsets_at, count })
+    }
+
+    /// How many entries it has; at least one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.raw.len() + 96
+    }
+
+    fn parsed(&self, index: usize) -> Parsed {
+        assert!(index < self.count, "entry {index} of {}", self.count);
+        let at = self.offsets_at + 2 * index;
+        let offset = u16::from_le_bytes([self.raw[at], self.raw[at + 1]]);
+        parse_entry(&self.raw, usize::from(offset)).expect("every entry was parsed when the block was made")
+    }
+
+    /// The key of an entry.
+    ///
+    /// # Panics
+    /// Like all that take an index: if it is not below [`Block::count`].
+    #[must_use]
+    pub fn key(&self, index: usize) -> &[u8] {
+        &self.raw[self.parsed(index).key]
+    }
+
+    /// An entry, borrowed.
+    #[must_use]
+    pub fn entry_ref(&self, index: usize) -> (&[u8], EntryRef<'_>) {
+        let parsed = self.parsed(index);
+        let entry = parsed.value.map_or(EntryRef::Tombstone, |value| EntryRef::Value(&self.raw[value]));
+        (&self.raw[parsed.key], entry)
+    }
+
+    /// An entry; a value shares the block's memory.
+    #[must_use]
+    pub fn entry(&self, index: usize) -> Entry {
+        self.parsed(index).value.map_or(Entry::Tombstone, |value| Entry::Value(self.raw.slice(value)))
+    }
+
+    /// The first entry whose key is `key` or greater; [`Block::count`] if there is none.
+    #[must_use]
+    pub fn lower_bound(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.key(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The entry of exactly this key.
+    #[must_use]
+    pub fn find(&self, key: &[u8]) -> Option<Entry> {
+        let index = self.lower_bound(key);
+        (index < self.count && self.key(index) == key).then(|| self.entry(index))
+    }
+}
+
+fn checksum(stored: &[u8], slot: Slot, offset_in_run: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&slot.number().to_le_bytes());
+    hasher.update(&offset_in_run.to_le_bytes());
+    hasher.update(stored);
+    hasher.finalize()
+}
+
+/// Collects entries into one block.
+#[derive(Default)]
+pub(super) struct BlockBuilder {
+    entries: Vec<u8>,
+    offsets: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl BlockBuilder {
+    pub(super) fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// Whether another entry of this size fits a block that aims at `block_bytes`. The first always does.
+    pub(super) fn has_room(&self, key: &[u8], entry: EntryRef<'_>, block_bytes: usize) -> bool {
+        let now = self.entries.len() + self.offsets.len();
+        self.is_empty() || now + key.len() + entry.value_len() + 8 <= block_bytes
+    }
+
+    pub(super) fn add(&mut self, key: &[u8], entry: EntryRef<'_>) {
+        let offset =
+            u16::try_from(self.entries.len()).expect("has_room() holds the offset below the maximum");
+        self.offsets.extend_from_slice(&offset.to_le_bytes());
+        varint::put(&mut self.entries, key.len() as u64);
+        match entry {
+            EntryRef::Value(value) => {
+                varint::put(&mut self.entries, value.len() as u64 + 1);
+                self.entries.extend_from_slice(key);
+                self.entries.extend_from_slice(value);
+            }
+            EntryRef::Tombstone => {
+                varint::put(&mut self.entries, 0);
+                self.entries.extend_from_slice(key);
+            }
+        }
+    }
+
+    /// Appends the stored form to `out` and begins anew.
+    ///
+    /// # Panics
+    /// If it is empty, or its single entry is above 4 GiB (the limits of keys and values are far below).
+    pub(super) fn finish(&mut self, compress: bool, slot: Slot, offset_in_run: u64, out: &mut Vec<u8>) {
+        let count = u16::try_from(self.offsets.len() / 2).expect("entries begin at different 16-bit offsets");
+        assert!(count > 0, "a block holds at least one entry");
+        self.entries.extend_from_slice(&self.offsets);
+        self.entries.extend_from_slice(&count.to_le_bytes());
+        let raw = &self.entries;
+        let raw_len = u32::try_from(raw.len()).expect("an entry is below 4 GiB");
+        let start = out.len();
+        let mut codec = CODEC_RAW;
+        if compress && raw.len() <= COMPRESS_BYTES_MAX {
+            self.scratch.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+            let len =
+                lz4_flex::block::compress_into(raw, &mut self.scratch).expect("room for the worst case");
+            if len < raw.len() / 8 * 7 {
+                codec = CODEC_LZ4;
+                out.extend_from_slice(&self.scratch[..len]);
+            }
+        }
+        if codec == CODEC_RAW {
+            out.extend_from_slice(raw);
+        }
+        out.push(codec);
+        out.extend_from_slice(&raw_len.to_le_bytes());
+        let crc = checksum(&out[start..], slot, offset_in_run);
+        out.extend_from_slice(&crc.to_le_bytes());
+        self.entries.clear();
+        self.offsets.clear();
+        // One huge value must not keep its memory for all the blocks that follow.
+        self.entries.shrink_to(COMPRESS_BYTES_MAX);
+        self.scratch.shrink_to(COMPRESS_BYTES_MAX);
+    }
+}

@@ -1,0 +1,169 @@
+//! A place among a run's entries that moves both ways, without waiting for the disk.
+//!
+//! Every move answers [`Step`]; after `NeedsBlock` the same move is asked again once the block is there. A cursor
+//! holds on to the blocks that it stands in, so a cache that drops them meanwhile can't make it go round for ever.
+
+use std::sync::Arc;
+
+use super::block::{Block, BlockId, Blocks};
+use super::entry::EntryRef;
+use super::run::Run;
+use crate::memtable::Entry;
+
+/// What came of a move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It stands at an entry.
+    At,
+    /// There is no entry further on; it stands nowhere.
+    End,
+    /// This block is missing: ask again when it is there. After `next` and `prev` it still stands where it stood,
+    /// after a seek nowhere.
+    NeedsBlock(BlockId),
+}
+
+/// See the file's head.
+pub struct RunCursor {
+    run: Arc<Run>,
+    /// The block that it stands in.
+    here: Option<(usize, Arc<Block>)>,
+    /// The entry in that block; `None` if it stands nowhere.
+    entry: Option<usize>,
+}
+
+impl RunCursor {
+    /// A cursor that stands nowhere: seek first.
+    #[must_use]
+    pub fn new(run: Arc<Run>) -> RunCursor {
+        RunCursor { run, here: None, entry: None }
+    }
+
+    /// Takes block `number` from what it holds or from `blocks`.
+    fn load(&self, number: usize, blocks: &mut dyn Blocks) -> Result<Arc<Block>, Step> {
+        if let Some((held, block)) = &self.here
+            && *held == number
+        {
+            return Ok(Arc::clone(block));
+        }
+        let id = self.run.block_id(number);
+        blocks.block(id).ok_or(Step::NeedsBlock(id))
+    }
+
+    fn stand(&mut self, number: usize, block: Arc<Block>, entry: usize) -> Step {
+        self.here = Some((number, block));
+        self.entry = Some(entry);
+        Step::At
+    }
+
+    fn end(&mut self) -> Step {
+        self.entry = None;
+        Step::End
+    }
+
+    /// Moves to the first entry whose key is `key` or greater.
+    pub fn seek(&mut self, key: &[u8], blocks: &mut dyn Blocks) -> Step {
+        let number = self.run.block_of(key);
+        self.entry = None;
+        match self.load(number, blocks) {
+            Err(missing) => missing,
+            Ok(block) => {
+                let entry = block.lower_bound(key);
+                if entry < block.count() {
+                    return self.stand(number, block, entry);
+                }
+                // Between two blocks. This one is kept, so that asking again needs only the next.
+                self.here = Some((number, block));
+                self.enter_first(number + 1, blocks)
+            }
+        }
+    }
+
+    /// Moves to the last entry whose key is below `key`.
+    pub fn seek_before(&mut self, key: &[u8], blocks: &mut dyn Blocks) -> Step {
+        let number = self.run.block_of(key);
+        self.entry = None;
+        match self.load(number, blocks) {
+            Err(missing) => missing,
+            Ok(block) => match block.lower_bound(key).checked_sub(1) {
+                Some(entry) => self.stand(number, block, entry),
+                None => {
+                    self.here = Some((number, block));
+                    self.enter_last(number.checked_sub(1), blocks)
+                }
+            },
+        }
+    }
+
+    /// Moves to the first entry of all.
+    pub fn seek_first(&mut self, blocks: &mut dyn Blocks) -> Step {
+        self.entry = None;
+        self.enter_first(0, blocks)
+    }
+
+    /// Moves to the last entry of all.
+    pub fn seek_last(&mut self, blocks: &mut dyn Blocks) -> Step {
+        self.entry = None;
+        self.enter_last(self.run.block_count().checked_sub(1), blocks)
+    }
+
+    fn enter_first(&mut self, number: usize, blocks: &mut dyn Blocks) -> Step {
+        if number == self.run.block_count() {
+            return self.end();
+        }
+        match self.load(number, blocks) {
+            Err(missing) => missing,
+            Ok(block) => self.stand(number, block, 0),
+        }
+    }
+
+    fn enter_last(&mut self, number: Option<usize>, blocks: &mut dyn Blocks) -> Step {
+        let Some(number) = number else { return self.end() };
+        match self.load(number, blocks) {
+            Err(missing) => missing,
+            Ok(block) => {
+                let last = block.count() - 1;
+                self.stand(number, block, last)
+            }
+        }
+    }
+
+    /// Moves to the following entry. [`Step::End`] if it stands nowhere.
+    pub fn next(&mut self, blocks: &mut dyn Blocks) -> Step {
+        let (Some((number, block)), Some(entry)) = (&self.here, self.entry) else { return Step::End };
+        if entry + 1 < block.count() {
+            self.entry = Some(entry + 1);
+            return Step::At;
+        }
+        self.enter_first(number + 1, blocks)
+    }
+
+    /// Moves to the entry before. [`Step::End`] if it stands nowhere.
+    pub fn prev(&mut self, blocks: &mut dyn Blocks) -> Step {
+        let (Some((number, _)), Some(entry)) = (&self.here, self.entry) else { return Step::End };
+        if let Some(before) = entry.checked_sub(1) {
+            self.entry = Some(before);
+            return Step::At;
+        }
+        self.enter_last(number.checked_sub(1), blocks)
+    }
+
+    /// The entry that it stands at.
+    #[must_use]
+    pub fn current(&self) -> Option<(&[u8], EntryRef<'_>)> {
+        let (_, block) = self.here.as_ref()?;
+        Some(block.entry_ref(self.entry?))
+    }
+
+    /// The entry that it stands at; a value shares the block's memory.
+    #[must_use]
+    pub fn current_entry(&self) -> Option<Entry> {
+        let (_, block) = self.here.as_ref()?;
+        Some(block.entry(self.entry?))
+    }
+
+    /// The run that it walks.
+    #[must_use]
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+}

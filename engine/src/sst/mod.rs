@@ -1,0 +1,31 @@
+//! SSTs: what of a slot is in files. A *run* is one slot's sorted, self-contained, position-independent table; a
+//! *pack* is a file of runs of one or many slots, so that a flush of many slots costs one file and one fsync.
+//!
+//! Immutable once written. Knows entries and files; does not know which runs make up a slot (`version.rs`), which
+//! files are in use (the manifest) or when to merge (`compact/`). All formats: `block.rs`, `filter.rs`, `index.rs`,
+//! `properties.rs`, `footer.rs`.
+
+mod block;
+mod cursor;
+mod entry;
+mod filter;
+mod footer;
+mod index;
+mod packs;
+mod properties;
+mod run;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use block::{BLOCK_BYTES_MAX, Block, BlockId, Blocks};
+pub use cursor::{RunCursor, Step};
+pub use entry::EntryRef;
+pub use filter::KeyHash;
+pub use footer::read_directory;
+pub use packs::{FileNo, PackUsage, Packs, pack_path};
+pub use properties::{Properties, RunMeta};
+pub use run::{Lookup, Probe, Run};
+pub use scan::Scan;
+pub use writer::{PackWriter, RunOptions};

@@ -1,0 +1,226 @@
+//! The pack files of a node: which are open, how much of each is in use, and when one goes.
+//!
+//! A file stays as long as the manifest refers to one of its runs, and then until the last reader lets go. Letting
+//! go never removes a file by itself, since it may happen on a thread that must not wait for a disk:
+//! [`Packs::sweep`] does, called by whoever just changed the manifest. Any thread may use it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::properties::RunMeta;
+use super::run::Run;
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs, OpenMode};
+
+/// The number that names a pack file. Never used for two files that the manifest refers to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FileNo(pub u64);
+
+impl FileNo {
+    /// The number of the file that follows.
+    #[must_use]
+    pub const fn next(self) -> FileNo {
+        FileNo(self.0 + 1)
+    }
+}
+
+/// Where a pack file lies.
+#[must_use]
+pub fn pack_path(dir: &Path, file: FileNo) -> PathBuf {
+    dir.join(format!("{:06}.pack", file.0))
+}
+
+fn file_no_of(name: &str) -> Option<FileNo> {
+    let number = name.strip_suffix(".pack")?.parse().ok().map(FileNo)?;
+    (format!("{:06}.pack", number.0) == name).then_some(number)
+}
+
+/// An open pack file, held by its open runs.
+pub(super) struct PackFile {
+    pub(super) file_no: FileNo,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn File>,
+    /// Set under the lock of [`Packs`] when the manifest no longer refers to it; read when it is dropped.
+    obsolete: AtomicBool,
+    trash: Trash,
+}
+
+/// Files that nobody refers to or reads any more.
+type Trash = Arc<Mutex<Vec<FileNo>>>;
+
+impl PackFile {
+    /// A file that is read by its own writer only.
+    pub(super) fn unshared(file_no: FileNo, path: PathBuf, file: Arc<dyn File>) -> PackFile {
+        PackFile::new(file_no, path, file, Trash::default())
+    }
+
+    fn new(file_no: FileNo, path: PathBuf, file: Arc<dyn File>, trash: Trash) -> PackFile {
+        PackFile { file_no, path, file, obsolete: AtomicBool::new(false), trash }
+    }
+}
+
+impl Drop for PackFile {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Acquire) {
+            lock(&self.trash).push(self.file_no);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no code panics under this lock")
+}
+
+/// How much of a pack file is in use: what makes it worth evacuating.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackUsage {
+    /// The file.
+    pub file: FileNo,
+    /// Runs in it that the manifest refers to.
+    pub live_runs: usize,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Bytes of all runs that it ever had since the start of this process.
+    pub total_bytes: u64,
+}
+
+#[derive(Default)]
+struct Known {
+    open: Weak<PackFile>,
+    live_runs: usize,
+    live_bytes: u64,
+    total_bytes: u64,
+}
+
+/// See the file's head.
+pub struct Packs {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    known: Mutex<HashMap<FileNo, Known>>,
+    trash: Trash,
+}
+
+impl Packs {
+    /// The pack files of a folder, none of which is in use yet.
+    #[must_use]
+    pub fn new(fs: Arc<dyn Fs>, dir: &Path) -> Packs {
+        Packs { fs, dir: dir.to_owned(), known: Mutex::default(), trash: Trash::default() }
+    }
+
+    /// Opens a run. Reads its index and filter; waits for the disk.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not what the manifest means, `Unusable` if its format is newer, `Io`.
+    pub fn open_run(&self, meta: &RunMeta) -> Result<Arc<Run>> {
+        let held = lock(&self.known).get(&meta.file).and_then(|known| known.open.upgrade());
+        let file = match held {
+            Some(file) => file,
+            None => self.open_file(meta.file)?,
+        };
+        Run::open(file, meta)
+    }
+
+    fn open_file(&self, file_no: FileNo) -> Result<Arc<PackFile>> {
+        let path = pack_path(&self.dir, file_no);
+        let file = self.fs.open(&path, OpenMode::Read).map_err(|error| Error::io(&path, "open", &error))?;
+        let size = file.size().map_err(|error| Error::io(&path, "read size", &error))?;
+        let opened = Arc::new(PackFile::new(file_no, path, file, Arc::clone(&self.trash)));
+        let mut all = lock(&self.known);
+        let known = all.entry(file_no).or_default();
+        known.total_bytes = known.total_bytes.max(size);
+        // Another thread may have opened it meanwhile: one of the two is enough.
+        if let Some(theirs) = known.open.upgrade() {
+            return Ok(theirs);
+        }
+        known.open = Arc::downgrade(&opened);
+        Ok(opened)
+    }
+
+    /// The manifest now refers to these runs.
+    pub fn adopt<'a>(&self, runs: impl IntoIterator<Item = &'a RunMeta>) {
+        let mut all = lock(&self.known);
+        for run in runs {
+            let known = all.entry(run.file).or_default();
+            known.live_runs += 1;
+            known.live_bytes += run.len;
+            known.total_bytes = known.total_bytes.max(run.offset + run.len);
+        }
+    }
+
+    /// The manifest no longer refers to these runs. A file none of whose runs is left goes with its last reader,
+    /// at the next [`Packs::sweep`].
+    ///
+    /// # Panics
+    /// If one was not adopted, or is released twice.
+    pub fn release<'a>(&self, runs: impl IntoIterator<Item = &'a RunMeta>) {
+        let mut all = lock(&self.known);
+        for run in runs {
+            let known = all.get_mut(&run.file).expect("a run is adopted before it is released");
+            known.live_runs = known.live_runs.checked_sub(1).expect("a run is released once");
+            known.live_bytes -= run.len;
+            if known.live_runs > 0 {
+                continue;
+            }
+            let open = known.open.upgrade();
+            all.remove(&run.file);
+            match open {
+                Some(file) => file.obsolete.store(true, Ordering::Release),
+                None => lock(&self.trash).push(run.file),
+            }
+        }
+    }
+
+    /// Removes the files that were released and that nobody reads any more, and tells which.
+    ///
+    /// # Errors
+    /// `Io`; what could not be removed is tried again at the next call.
+    pub fn sweep(&self) -> Result<Vec<FileNo>> {
+        let mut removed = Vec::new();
+        loop {
+            let Some(file) = lock(&self.trash).pop() else { return Ok(removed) };
+            let path = pack_path(&self.dir, file);
+            if let Err(error) = self.fs.remove(&path) {
+                lock(&self.trash).push(file);
+                return Err(Error::io(&path, "remove", &error));
+            }
+            removed.push(file);
+        }
+    }
+
+    /// How much of each file is in use.
+    #[must_use]
+    pub fn usage(&self) -> Vec<PackUsage> {
+        let all: BTreeMap<FileNo, PackUsage> = lock(&self.known)
+            .iter()
+            .map(|(&file, known)| {
+                let Known { live_runs, live_bytes, total_bytes, .. } = *known;
+                (file, PackUsage { file, live_runs, live_bytes, total_bytes })
+            })
+            .collect();
+        all.into_values().collect()
+    }
+
+    /// Removes every file of the folder that no adopted run lies in: what a crash left behind. Called once at the
+    /// start, after all of the manifest's runs were adopted and before anything is written.
+    ///
+    /// # Errors
+    /// `Io`; `Unusable` if the folder holds something that this program did not make.
+    pub fn remove_orphans(&self) -> Result<Vec<String>> {
+        let entries = self.fs.list(&self.dir).map_err(|error| Error::io(&self.dir, "list", &error))?;
+        let mut removed = Vec::new();
+        for entry in entries {
+            let path = self.dir.join(&entry.name);
+            let Some(file) = file_no_of(&entry.name).filter(|_| !entry.is_dir) else {
+                let why = "not a file of this program: move it out of the data folder".to_owned();
+                return Err(Error::Unusable { path, why });
+            };
+            if !lock(&self.known).contains_key(&file) {
+                self.fs.remove(&path).map_err(|error| Error::io(&path, "remove", &error))?;
+                removed.push(entry.name);
+            }
+        }
+        Ok(removed)
+    }
+}

@@ -1,0 +1,267 @@
+//! A run, opened: index and filter are in memory for as long as it lives, blocks are read on demand.
+//!
+//! Any thread may use it. Lookups never wait for a disk: they answer which block they miss, and the caller fetches
+//! it outside every lock and asks again.
+
+use std::sync::Arc;
+
+use super::block::{Block, BlockId, Blocks};
+use super::filter::{Filter, KeyHash};
+use super::footer::{self, read_exact};
+use super::index::Index;
+use super::packs::PackFile;
+use super::properties::{Properties, RunMeta};
+use crate::error::{Error, Result};
+use crate::memtable::Entry;
+
+/// A key to look up, with what is computed from it once for all runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// The entry key.
+    pub key: &'a [u8],
+    /// Its hash.
+    pub hash: KeyHash,
+}
+
+impl<'a> Probe<'a> {
+    /// Prepares an entry key for lookups.
+    #[must_use]
+    pub fn new(key: &'a [u8]) -> Probe<'a> {
+        Probe { key, hash: KeyHash::of(key) }
+    }
+}
+
+/// What a run says about a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lookup {
+    /// This. It hides whatever older runs say.
+    Found(Entry),
+    /// Nothing: ask older runs.
+    Absent,
+    /// Unknown until this block is there.
+    NeedsBlock(BlockId),
+}
+
+/// See the file's head.
+pub struct Run {
+    meta: RunMeta,
+    file: Arc<PackFile>,
+    index: Index,
+    filter: Filter,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Run").field(&self.meta).finish()
+    }
+}
+
+impl Run {
+    /// Opens the run at a place of a file, whose properties it must have.
+    pub(super) fn open(file: Arc<PackFile>, meta: &RunMeta) -> Result<Arc<Run>> {
+        let (run, props) = Run::read(file, meta.offset, meta.len, meta.crc)?;
+        if props != meta.props {
+            let what = format!("slot {}: not the run that the manifest means", meta.props.slot);
+            return Err(Error::corrupt(&run.file.path, meta.offset, what));
+        }
+        Ok(Arc::new(run))
+    }
+
+    /// Opens whatever run lies there.
+    pub(super) fn read(file: Arc<PackFile>, offset: u64, len: u64, crc: u32) -> Result<(Run, Properties)> {
+        let path = &file.path;
+        let (footer, props) = footer::read_properties(&*file.file, path, offset, len)?;
+        let corrupt =
+            |at: u64, what: &str| Error::corrupt(path, offset + at, format!("slot {}: {what}", props.slot));
+        let part = |at: u64, end: u64, what: &str| -> Result<Vec<u8>> {
+            let bytes = usize::try_from(end - at).map_err(|_| corrupt(at, "too large for this machine"))?;
+            let mut sealed = vec![0; bytes];
+            read_exact(&*file.file, path, &mut sealed, offset + at, what)?;
+            let body =
+                footer::unseal(&sealed).ok_or_else(|| corrupt(at, &format!("wrong checksum of a {what}")))?;
+            let len = body.len();
+            sealed.truncate(len);
+            Ok(sealed)
+        };
+        let filter = Filter::decode(&part(footer.filter_at, footer.index_at, "filter")?)
+            .ok_or_else(|| corrupt(footer.filter_at, "filter has no meaning"))?;
+        let index = Index::decode(&part(footer.index_at, footer.properties_at, "index")?, footer.filter_at)
+            .ok_or_else(|| corrupt(footer.index_at, "index has no meaning"))?;
+        let meta = RunMeta { file: file.file_no, offset, len, crc, props: props.clone() };
+        Ok((Run { meta, file, index, filter }, props))
+    }
+
+    /// Its place and properties.
+    #[must_use]
+    pub fn meta(&self) -> &RunMeta {
+        &self.meta
+    }
+
+    /// Bytes of memory that index and filter take for as long as it is open.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.filter.memory_bytes() + std::mem::size_of::<Run>()
+    }
+
+    /// Looks a key up in what is in memory.
+    pub fn get(&self, probe: Probe<'_>, blocks: &mut dyn Blocks) -> Lookup {
+        if !self.filter.may_contain(probe.hash) {
+            return Lookup::Absent;
+        }
+        let id = self.block_id(self.index.block_of(probe.key));
+        match blocks.block(id) {
+            Some(block) => block.find(probe.key).map_or(Lookup::Absent, Lookup::Found),
+            None => Lookup::NeedsBlock(id),
+        }
+    }
+
+    /// `false` if the run certainly says nothing about the key.
+    #[must_use]
+    pub fn may_contain(&self, probe: Probe<'_>) -> bool {
+        self.filter.may_contain(probe.hash)
+    }
+
+    /// How many blocks it has.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.index.count()
+    }
+
+    /// The identity of a block.
+    ///
+    /// # Panics
+    /// If `number` is not below [`Run::block_count`].
+    #[must_use]
+    pub fn block_id(&self, number: usize) -> BlockId {
+        BlockId { file: self.meta.file, offset: self.meta.offset + self.index.extent(number).start }
+    }
+
+    /// The only block that may hold the key; the first one for a range that begins there.
+    pub(super) fn block_of(&self, key: &[u8]) -> usize {
+        self.index.block_of(key)
+    }
+
+    /// Reads, checks and decompresses a block; waits for the disk.
+    ///
+    /// # Errors
+    /// `Corrupt` with file, offset and slot; `Io`.
+    ///
+    /// # Panics
+    /// If the block is not one of this run's.
+    pub fn read_block(&self, id: BlockId) -> Result<Arc<Block>> {
+        let extent = self.extent_of(id);
+        let mut stored = vec![0; self.len_of(&extent)?];
+        read_exact(&*self.file.file, &self.file.path, &mut stored, id.offset, "block")?;
+        self.decode(&stored, extent.start).map(Arc::new)
+    }
+
+    /// As [`Run::read_block`], but `None` where the disk would have to be waited for.
+    ///
+    /// # Errors
+    /// As [`Run::read_block`].
+    ///
+    /// # Panics
+    /// As [`Run::read_block`].
+    pub fn try_read_block(&self, id: BlockId) -> Result<Option<Arc<Block>>> {
+        let extent = self.extent_of(id);
+        let mut stored = vec![0; self.len_of(&extent)?];
+        let got = self.file.file.try_read_at(&mut stored, id.offset);
+        // Part of it is as good as nothing: the read that waits tells a cut file from a cold page.
+        match got.map_err(|error| Error::io(&self.file.path, "read", &error))? {
+            Some(got) if got == stored.len() => Ok(Some(Arc::new(self.decode(&stored, extent.start)?))),
+            _ => Ok(None),
+        }
+    }
+
+    fn extent_of(&self, id: BlockId) -> std::ops::Range<u64> {
+        assert_eq!(id.file, self.meta.file, "a block of another file");
+        let number = id.offset.checked_sub(self.meta.offset).and_then(|offset| self.index.block_at(offset));
+        self.index.extent(number.expect("a block of this run"))
+    }
+
+    fn len_of(&self, extent: &std::ops::Range<u64>) -> Result<usize> {
+        usize::try_from(extent.end - extent.start)
+            .map_err(|_| self.corrupt(extent.start, "block too large for this machine"))
+    }
+
+    fn decode(&self, stored: &[u8], offset_in_run: u64) -> Result<Block> {
+        Block::decode(stored, self.meta.props.slot, offset_in_run)
+            .map_err(|what| self.corrupt(offset_in_run, what))
+    }
+
+    /// An error about something at this offset in the run.
+    pub(crate) fn corrupt(&self, offset_in_run: u64, what: &str) -> Error {
+        let slot = self.meta.props.slot;
+        Error::corrupt(&self.file.path, self.meta.offset + offset_in_run, format!("slot {slot}: {what}"))
+    }
+
+    /// Reads neighbouring blocks with one read: from block `first`, as many as fit in `bytes_max`, at least one.
+    pub(super) fn read_blocks(&self, first: usize, bytes_max: u64) -> Result<Vec<Block>> {
+        let start = self.index.extent(first).start;
+        let fits =
+            (first + 1..self.block_count()).take_while(|&n| self.index.extent(n).end - start <= bytes_max);
+        let last = fits.last().unwrap_or(first);
+        let mut stored = vec![0; self.len_of(&(start..self.index.extent(last).end))?];
+        read_exact(&*self.file.file, &self.file.path, &mut stored, self.meta.offset + start, "blocks")?;
+        let mut rest = &stored[..];
+        let blocks = (first..=last).map(|number| {
+            let extent = self.index.extent(number);
+            let (block, tail) = rest.split_at(self.len_of(&extent)?);
+            rest = tail;
+            self.decode(block, extent.start)
+        });
+        blocks.collect()
+    }
+
+    /// Reads the run's bytes as they lie on disk, from `offset` in the run; fewer than asked only at its end. What
+    /// a slot copy sends; the receiver checks them against the checksum in [`RunMeta`].
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` if the file is cut.
+    pub fn read_image(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let left = usize::try_from(self.meta.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let want = left.min(buf.len());
+        read_exact(&*self.file.file, &self.file.path, &mut buf[..want], self.meta.offset + offset, "run")?;
+        Ok(want)
+    }
+
+    /// Reads all of the run and checks it: its checksum, every block, the order of keys, index, filter, counts.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first thing that does not hold; `Io`.
+    pub fn verify(&self) -> Result<()> {
+        let mut crc = crc32fast::Hasher::new();
+        let mut buf = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < self.meta.len {
+            let got = self.read_image(offset, &mut buf)?;
+            crc.update(&buf[..got]);
+            offset += got as u64;
+        }
+        if crc.finalize() != self.meta.crc {
+            return Err(self.corrupt(0, "wrong checksum of the whole run"));
+        }
+        let mut last: Option<Vec<u8>> = None;
+        let mut entries = 0;
+        for number in 0..self.block_count() {
+            let at = self.index.extent(number).start;
+            for block in self.read_blocks(number, 0)? {
+                for index in 0..block.count() {
+                    let key = block.key(index);
+                    let placed =
+                        self.index.block_of(key) == number && self.filter.may_contain(KeyHash::of(key));
+                    if !placed || last.as_deref().is_some_and(|last| last >= key) {
+                        return Err(self.corrupt(at, "a key is where it will not be found"));
+                    }
+                    last = Some(key.to_vec());
+                    entries += 1;
+                }
+            }
+        }
+        if entries == self.meta.props.entries {
+            Ok(())
+        } else {
+            Err(self.corrupt(0, "wrong count of entries"))
+        }
+    }
+}

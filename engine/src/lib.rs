@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod compact;
 pub mod engine;
 pub mod error;
 pub mod fs;

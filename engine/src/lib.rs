@@ -12,6 +12,7 @@ pub mod fs;
 pub mod history;
 pub mod key;
 pub mod log;
+pub mod manifest;
 pub mod memtable;
 pub mod placeholder;
 pub mod read;

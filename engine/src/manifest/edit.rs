@@ -1,0 +1,259 @@
+//! Edits as bytes.
+//!
+//! ```text
+//! edit, part of the format: u8 number, varint length, body of that length
+//!  1 node            20 bytes node, varint incarnation, option(varint) clean end, varint log start,
+//!                    varint next file
+//!  2 slot            varint slot, state, varint highest term, history, epochs superseded, varints base seq,
+//!                    base lsn, role lsn, flushed seq, flushed keys, time; option(20 bytes node, text) granted
+//!  3 runs            varint slot, varint n, n run metas (`sst/properties.rs`), varint m, m times: varint file,
+//!                    varint offset
+//!  4 registration    20 bytes node, text address, varint n, n times: varint slot, option(varint) seq
+//!  5 forgotten       20 bytes node
+//!
+//!  state     varint: 0 absent, 1 master, 2 replica + text, 3 loading + text, 4 moved + text
+//!  history   varint n, n times: epoch, varint first seq
+//!  epochs    varint n, n epochs;  epoch: varint term, 8 bytes tag, little-endian
+//!  option    u8 0, or u8 1 and the thing;  text: varint length and UTF-8
+//! ```
+
+use super::state::{Edit, NodeMeta, SlotMeta, SlotState};
+use crate::clock::TimeMs;
+use crate::history::{EpochStart, History};
+use crate::sst::{FileNo, RunMeta};
+use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
+use crate::varint;
+
+const NODE: u8 = 1;
+const SLOT: u8 = 2;
+const RUNS: u8 = 3;
+const REGISTRATION: u8 = 4;
+const FORGOTTEN: u8 = 5;
+
+/// Why bytes are no edit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BadEdit {
+    /// A number that this program does not know.
+    Newer(u8),
+    /// No meaning at all.
+    Meaning,
+}
+
+/// Appends an edit.
+pub(super) fn encode(edit: &Edit, out: &mut Vec<u8>) {
+    let mut body = Vec::new();
+    let number = match edit {
+        Edit::Node(node) => {
+            put_node(&mut body, node);
+            NODE
+        }
+        Edit::Slot(slot, meta) => {
+            varint::put(&mut body, u64::from(slot.number()));
+            put_slot(&mut body, meta);
+            SLOT
+        }
+        Edit::Runs { slot, add, remove } => {
+            varint::put(&mut body, u64::from(slot.number()));
+            varint::put(&mut body, add.len() as u64);
+            add.iter().for_each(|run| run.encode(&mut body));
+            varint::put(&mut body, remove.len() as u64);
+            for (file, offset) in remove {
+                varint::put(&mut body, file.0);
+                varint::put(&mut body, *offset);
+            }
+            RUNS
+        }
+        Edit::Registration { node, address, acked } => {
+            body.extend_from_slice(&node.0);
+            varint::put_slice(&mut body, address.as_bytes());
+            varint::put(&mut body, acked.len() as u64);
+            for (slot, seq) in acked {
+                varint::put(&mut body, u64::from(slot.number()));
+                put_option(&mut body, seq.map(|seq| seq.0));
+            }
+            REGISTRATION
+        }
+        Edit::ReplicaForgotten(node) => {
+            body.extend_from_slice(&node.0);
+            FORGOTTEN
+        }
+    };
+    out.push(number);
+    varint::put_slice(out, &body);
+}
+
+/// Takes an edit off the front.
+pub(super) fn take(bytes: &mut &[u8]) -> Result<Edit, BadEdit> {
+    let (&number, rest) = bytes.split_first().ok_or(BadEdit::Meaning)?;
+    *bytes = rest;
+    let mut body = varint::take_slice(bytes).ok_or(BadEdit::Meaning)?;
+    let edit = match number {
+        NODE => take_node(&mut body).map(Edit::Node),
+        SLOT => take_slot(&mut body),
+        RUNS => take_runs(&mut body),
+        REGISTRATION => take_registration(&mut body),
+        FORGOTTEN => take_id(&mut body).map(Edit::ReplicaForgotten),
+        _ => return Err(BadEdit::Newer(number)),
+    };
+    edit.filter(|_| body.is_empty()).ok_or(BadEdit::Meaning)
+}
+
+fn put_option(out: &mut Vec<u8>, number: Option<u64>) {
+    out.push(u8::from(number.is_some()));
+    if let Some(number) = number {
+        varint::put(out, number);
+    }
+}
+
+fn take_flag(bytes: &mut &[u8]) -> Option<bool> {
+    let (&flag, rest) = bytes.split_first()?;
+    *bytes = rest;
+    (flag < 2).then_some(flag == 1)
+}
+
+#[allow(clippy::option_option)] // the outer one: the bytes hold one at all
+fn take_option(bytes: &mut &[u8]) -> Option<Option<u64>> {
+    if take_flag(bytes)? { varint::take(bytes).map(Some) } else { Some(None) }
+}
+
+fn take_id(bytes: &mut &[u8]) -> Option<NodeId> {
+    let (id, rest) = bytes.split_first_chunk::<20>()?;
+    *bytes = rest;
+    Some(NodeId(*id))
+}
+
+fn take_text(bytes: &mut &[u8]) -> Option<String> {
+    String::from_utf8(varint::take_slice(bytes)?.to_vec()).ok()
+}
+
+fn take_slot_number(bytes: &mut &[u8]) -> Option<Slot> {
+    Slot::new(u16::try_from(varint::take(bytes)?).ok()?)
+}
+
+/// Takes a count and that many things.
+fn take_many<T>(bytes: &mut &[u8], mut one: impl FnMut(&mut &[u8]) -> Option<T>) -> Option<Vec<T>> {
+    let count = varint::take(bytes)?;
+    // Each takes a byte at least: a greater claim fails before memory is taken for it.
+    (0..count).map(|_| one(bytes)).collect()
+}
+
+fn put_node(out: &mut Vec<u8>, node: &NodeMeta) {
+    out.extend_from_slice(&node.node.0);
+    varint::put(out, u64::from(node.incarnation));
+    put_option(out, node.clean_end.map(|lsn| lsn.0));
+    varint::put(out, node.log_start.0);
+    varint::put(out, node.next_file.0);
+}
+
+fn take_node(bytes: &mut &[u8]) -> Option<NodeMeta> {
+    Some(NodeMeta {
+        node: take_id(bytes)?,
+        incarnation: u32::try_from(varint::take(bytes)?).ok()?,
+        clean_end: take_option(bytes)?.map(Lsn),
+        log_start: Lsn(varint::take(bytes)?),
+        next_file: FileNo(varint::take(bytes)?),
+    })
+}
+
+fn put_epoch(out: &mut Vec<u8>, epoch: Epoch) {
+    varint::put(out, u64::from(epoch.term));
+    out.extend_from_slice(&epoch.tag.to_le_bytes());
+}
+
+fn take_epoch(bytes: &mut &[u8]) -> Option<Epoch> {
+    let term = u32::try_from(varint::take(bytes)?).ok()?;
+    let (tag, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(Epoch { term, tag: u64::from_le_bytes(*tag) })
+}
+
+fn put_state(out: &mut Vec<u8>, state: &SlotState) {
+    let (number, text) = match state {
+        SlotState::Absent => (0, None),
+        SlotState::Master => (1, None),
+        SlotState::Replica { upstream } => (2, Some(upstream)),
+        SlotState::Loading { upstream } => (3, Some(upstream)),
+        SlotState::Moved { to } => (4, Some(to)),
+    };
+    varint::put(out, number);
+    if let Some(text) = text {
+        varint::put_slice(out, text.as_bytes());
+    }
+}
+
+fn take_state(bytes: &mut &[u8]) -> Option<SlotState> {
+    Some(match varint::take(bytes)? {
+        0 => SlotState::Absent,
+        1 => SlotState::Master,
+        2 => SlotState::Replica { upstream: take_text(bytes)? },
+        3 => SlotState::Loading { upstream: take_text(bytes)? },
+        4 => SlotState::Moved { to: take_text(bytes)? },
+        _ => return None,
+    })
+}
+
+fn put_slot(out: &mut Vec<u8>, meta: &SlotMeta) {
+    put_state(out, &meta.state);
+    varint::put(out, u64::from(meta.highest_term));
+    varint::put(out, meta.history.starts().len() as u64);
+    for start in meta.history.starts() {
+        put_epoch(out, start.epoch);
+        varint::put(out, start.first_seq.0);
+    }
+    varint::put(out, meta.superseded.len() as u64);
+    meta.superseded.iter().for_each(|&epoch| put_epoch(out, epoch));
+    for number in [
+        meta.base_seq.0,
+        meta.base_lsn.0,
+        meta.role_lsn.0,
+        meta.flushed_seq.0,
+        meta.flushed_keys,
+        meta.time.0,
+    ] {
+        varint::put(out, number);
+    }
+    out.push(u8::from(meta.granted.is_some()));
+    if let Some((node, address)) = &meta.granted {
+        out.extend_from_slice(&node.0);
+        varint::put_slice(out, address.as_bytes());
+    }
+}
+
+fn take_slot(bytes: &mut &[u8]) -> Option<Edit> {
+    let slot = take_slot_number(bytes)?;
+    let state = take_state(bytes)?;
+    let highest_term = u32::try_from(varint::take(bytes)?).ok()?;
+    let starts = take_many(bytes, |bytes| {
+        Some(EpochStart { epoch: take_epoch(bytes)?, first_seq: Seq(varint::take(bytes)?) })
+    })?;
+    let meta = SlotMeta {
+        state,
+        highest_term,
+        history: History::from_starts(starts)?,
+        superseded: take_many(bytes, take_epoch)?,
+        base_seq: Seq(varint::take(bytes)?),
+        base_lsn: Lsn(varint::take(bytes)?),
+        role_lsn: Lsn(varint::take(bytes)?),
+        flushed_seq: Seq(varint::take(bytes)?),
+        flushed_keys: varint::take(bytes)?,
+        time: TimeMs(varint::take(bytes)?),
+        granted: if take_flag(bytes)? { Some((take_id(bytes)?, take_text(bytes)?)) } else { None },
+    };
+    Some(Edit::Slot(slot, Box::new(meta)))
+}
+
+fn take_runs(bytes: &mut &[u8]) -> Option<Edit> {
+    Some(Edit::Runs {
+        slot: take_slot_number(bytes)?,
+        add: take_many(bytes, RunMeta::take)?,
+        remove: take_many(bytes, |bytes| Some((FileNo(varint::take(bytes)?), varint::take(bytes)?)))?,
+    })
+}
+
+fn take_registration(bytes: &mut &[u8]) -> Option<Edit> {
+    Some(Edit::Registration {
+        node: take_id(bytes)?,
+        address: take_text(bytes)?,
+        acked: take_many(bytes, |bytes| Some((take_slot_number(bytes)?, take_option(bytes)?.map(Seq))))?,
+    })
+}

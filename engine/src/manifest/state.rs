@@ -1,0 +1,256 @@
+//! What the manifest says, as a value: the fold of all edits. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::clock::TimeMs;
+use crate::history::History;
+use crate::sst::{FileNo, RunMeta};
+use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
+
+/// Epochs that copies replaced, per slot; more are forgotten, oldest first, by whoever adds one.
+pub const SUPERSEDED_MAX: usize = 16;
+
+/// What this node is to a slot, as far as a restart must know. (Fenced and granted follow from the log.)
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum SlotState {
+    /// Not on this node.
+    #[default]
+    Absent,
+    /// The owner.
+    Master,
+    /// Follows another node.
+    Replica {
+        /// `host:port` of that node.
+        upstream: String,
+    },
+    /// Follows another node and waits for a copy.
+    Loading {
+        /// `host:port` of that node.
+        upstream: String,
+    },
+    /// Handed over: keeps its data, refuses clients.
+    Moved {
+        /// `host:port` of the new owner.
+        to: String,
+    },
+}
+
+/// What the manifest remembers of a slot besides its runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotMeta {
+    /// What this node is to it.
+    pub state: SlotState,
+    /// The greatest term ever seen; kept when the slot is dropped.
+    pub highest_term: u32,
+    /// The epochs that led here.
+    pub history: History,
+    /// Epochs of histories that a copy replaced here, oldest first; at most [`SUPERSEDED_MAX`].
+    pub superseded: Vec<Epoch>,
+    /// A copy brought everything up to here.
+    pub base_seq: Seq,
+    /// Records of this slot at lower positions of this log belong to a former life.
+    pub base_lsn: Lsn,
+    /// Control records at lower positions of this log do not change the role any more.
+    pub role_lsn: Lsn,
+    /// Everything up to here is in the runs.
+    pub flushed_seq: Seq,
+    /// How many keys there were at `flushed_seq`.
+    pub flushed_keys: u64,
+    /// The slot's own time.
+    pub time: TimeMs,
+    /// To whom the slot's last record grants it, if it does: node and address.
+    pub granted: Option<(NodeId, String)>,
+}
+
+/// A slot with its runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotEntry {
+    /// Everything but the runs.
+    pub meta: SlotMeta,
+    /// Its runs, newest first.
+    ///
+    /// Invariant: of this slot, and never overlapping in seqs.
+    pub runs: Vec<RunMeta>,
+}
+
+/// What the manifest remembers of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeMeta {
+    /// Who the node is.
+    pub node: NodeId,
+    /// How often it started.
+    pub incarnation: u32,
+    /// Where the log ended, synced, if the node stopped cleanly and has not started since.
+    pub clean_end: Option<Lsn>,
+    /// Nothing below is needed for recovery.
+    pub log_start: Lsn,
+    /// Greater than the number of every pack file that was ever referred to.
+    pub next_file: FileNo,
+}
+
+/// A replica that this node must keep log for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Registration {
+    /// Where it listens.
+    pub address: String,
+    /// For each slot that it follows: the last record that it has.
+    pub acked: BTreeMap<Slot, Seq>,
+}
+
+/// All that the manifest says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// The node.
+    pub node: NodeMeta,
+    /// Every slot that it has or had.
+    pub slots: BTreeMap<Slot, SlotEntry>,
+    /// The replicas that it must keep log for.
+    pub replicas: BTreeMap<NodeId, Registration>,
+}
+
+/// One change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// The node's own data are now these. `next_file` never goes back.
+    Node(NodeMeta),
+    /// A slot's data, besides its runs, are now these.
+    Slot(Slot, Box<SlotMeta>),
+    /// A slot's runs: first those to remove go, by file and offset, then those to add come.
+    Runs {
+        /// The slot.
+        slot: Slot,
+        /// New runs, in any order.
+        add: Vec<RunMeta>,
+        /// Runs that go.
+        remove: Vec<(FileNo, u64)>,
+    },
+    /// A replica is there, and has acknowledged; slots that are not named stay as they are.
+    Registration {
+        /// Who it is.
+        node: NodeId,
+        /// Where it listens.
+        address: String,
+        /// The last record that it has of a slot; `None` if it no longer follows it.
+        acked: Vec<(Slot, Option<Seq>)>,
+    },
+    /// No log is kept for this replica any more.
+    ReplicaForgotten(NodeId),
+}
+
+impl State {
+    /// The state of a node that has nothing yet.
+    #[must_use]
+    pub fn new(node: NodeId) -> State {
+        let node =
+            NodeMeta { node, incarnation: 0, clean_end: None, log_start: Lsn::ZERO, next_file: FileNo(1) };
+        State { node, slots: BTreeMap::new(), replicas: BTreeMap::new() }
+    }
+
+    /// All runs of all slots.
+    pub fn runs(&self) -> impl Iterator<Item = &RunMeta> {
+        self.slots.values().flat_map(|entry| &entry.runs)
+    }
+
+    /// Takes an edit in. The error says why it can't follow this state, which is then of no more use.
+    pub(super) fn fold(&mut self, edit: Edit) -> Result<(), String> {
+        match edit {
+            Edit::Node(node) => {
+                let next_file = node.next_file.max(self.node.next_file);
+                self.node = NodeMeta { next_file, ..node };
+            }
+            Edit::Slot(slot, meta) => {
+                if meta.superseded.len() > SUPERSEDED_MAX {
+                    return Err(format!("slot {slot}: {} superseded epochs", meta.superseded.len()));
+                }
+                self.slots.entry(slot).or_default().meta = *meta;
+            }
+            Edit::Runs { slot, add, remove } => {
+                let next_file = add.iter().map(|run| run.file.next()).max().unwrap_or_default();
+                self.node.next_file = self.node.next_file.max(next_file);
+                self.slots.entry(slot).or_default().change_runs(slot, add, &remove)?;
+            }
+            Edit::Registration { node, address, acked } => {
+                let registration = self.replicas.entry(node).or_default();
+                registration.address = address;
+                for (slot, seq) in acked {
+                    match seq {
+                        Some(seq) => registration.acked.insert(slot, seq),
+                        None => registration.acked.remove(&slot),
+                    };
+                }
+            }
+            Edit::ReplicaForgotten(node) => {
+                self.replicas.remove(&node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of the state that these edits touch.
+    pub(super) fn touched_by(&self, edits: &[Edit]) -> State {
+        let mut part = State { node: self.node, slots: BTreeMap::new(), replicas: BTreeMap::new() };
+        for edit in edits {
+            match edit {
+                Edit::Node(_) => {}
+                Edit::Slot(slot, _) | Edit::Runs { slot, .. } => {
+                    part.slots.extend(self.slots.get(slot).map(|entry| (*slot, entry.clone())));
+                }
+                Edit::Registration { node, .. } | Edit::ReplicaForgotten(node) => {
+                    part.replicas.extend(self.replicas.get(node).map(|replica| (*node, replica.clone())));
+                }
+            }
+        }
+        part
+    }
+
+    /// Puts back a part that [`State::touched_by`] gave, after edits.
+    pub(super) fn replace(&mut self, part: State, edits: &[Edit]) {
+        for edit in edits {
+            if let Edit::ReplicaForgotten(node) = edit {
+                self.replicas.remove(node);
+            }
+        }
+        self.node = part.node;
+        self.slots.extend(part.slots);
+        self.replicas.extend(part.replicas);
+    }
+
+    /// Edits that make this state out of one that knows the node only.
+    pub(super) fn as_edits(&self) -> impl Iterator<Item = Edit> {
+        let slots = self.slots.iter().flat_map(|(&slot, entry)| {
+            let runs = Edit::Runs { slot, add: entry.runs.clone(), remove: Vec::new() };
+            [Edit::Slot(slot, Box::new(entry.meta.clone())), runs]
+        });
+        let replicas = self.replicas.iter().map(|(&node, replica)| Edit::Registration {
+            node,
+            address: replica.address.clone(),
+            acked: replica.acked.iter().map(|(&slot, &seq)| (slot, Some(seq))).collect(),
+        });
+        std::iter::once(Edit::Node(self.node)).chain(slots).chain(replicas)
+    }
+}
+
+impl SlotEntry {
+    fn change_runs(&mut self, slot: Slot, add: Vec<RunMeta>, remove: &[(FileNo, u64)]) -> Result<(), String> {
+        for place in remove {
+            let at = self.runs.iter().position(|run| (run.file, run.offset) == *place);
+            let Some(at) = at else {
+                return Err(format!("slot {slot}: no run at byte {} of pack {}", place.1, place.0.0));
+            };
+            self.runs.remove(at);
+        }
+        self.runs.extend(add);
+        self.runs.sort_by_key(|run| std::cmp::Reverse(run.props.max_seq));
+        if let Some(run) = self.runs.iter().find(|run| run.props.slot != slot) {
+            return Err(format!("slot {slot}: a run of slot {}", run.props.slot));
+        }
+        for pair in self.runs.windows(2) {
+            let (newer, older) = (&pair[0].props, &pair[1].props);
+            if newer.min_seq <= older.max_seq {
+                let (from, to) = (newer.min_seq, older.max_seq);
+                return Err(format!("slot {slot}: two runs hold the records from {from} to {to}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -201,9 +201,7 @@ async fn data(
                 node.engine.write()?;
                 let changed = node.engine.role_changes().wait_past(changes);
                 if tokio::time::timeout(wait, changed).await.is_err() {
-                    return Err(Fail::error(format!(
-                        "ERR slot {slot} is being handed over and takes no writes yet: try again"
-                    )));
+                    return Err(handing_over(slot));
                 }
             }
         }
@@ -234,6 +232,24 @@ fn attempt(
         Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),
         Err(fail) => Attempt::Done(Err(fail)),
     }
+}
+
+/// Checks a slot for what is no data command of its own, and can't wait until a handover is over.
+///
+/// # Errors
+/// What the client is told.
+pub fn check_role(tx: &Tx<'_>, slot: Slot, flags: Flags) -> Result<(), Fail> {
+    let write = flags.has(Flags::WRITE);
+    match tx.role(slot) {
+        Role::Master => Ok(()),
+        Role::Fenced | Role::Replica { .. } if !write => Ok(()),
+        Role::Fenced => Err(handing_over(slot)),
+        role => Err(Fail::error(refusal(slot, role, write))),
+    }
+}
+
+fn handing_over(slot: Slot) -> Fail {
+    Fail::error(format!("ERR slot {slot} is being handed over and takes no writes yet: try again"))
 }
 
 /// Whether the node serves such a command on all slots of the transaction.

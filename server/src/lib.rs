@@ -10,6 +10,8 @@ pub mod config;
 pub mod connection;
 pub mod cx;
 pub mod execute;
+pub mod expiry;
+pub mod extended;
 pub mod glob;
 pub mod kind;
 pub mod node;

@@ -1,0 +1,275 @@
+//! What walks over all keys of this node: SCAN, KEYS, RANDOMKEY, DBSIZE, FLUSHDB, FLUSHALL.
+//!
+//! Only slots that this node serves are seen; each is locked for a page of keys at a time.
+
+use haypile_engine::slot::Role;
+use haypile_engine::tx::{KeyPage, Tx};
+use haypile_engine::types::Slot;
+use rand::RngExt;
+
+use super::scan;
+use crate::cx::{Fail, is};
+use crate::execute;
+use crate::glob;
+use crate::kind::Kind;
+use crate::node::Node;
+use crate::session::SessionCx;
+use crate::table::{Command, Flags, Keys, Pending, Run};
+
+const READ: Flags = Flags::READONLY;
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[
+    row("scan", -2, READ, "generic", "2.8.0", "Walks over the keys, some at a time.", |cx| {
+        Box::pin(scan_keys(cx))
+    }),
+    row("keys", 2, READ.with(Flags::DANGEROUS), "generic", "1.0.0", "Gives all keys of a pattern.", |cx| {
+        Box::pin(keys(cx))
+    }),
+    row("randomkey", 1, READ, "generic", "1.0.0", "Gives some key.", |cx| Box::pin(randomkey(cx))),
+    row("dbsize", 1, READ.with(Flags::FAST), "server", "1.0.0", "Counts the keys.", |cx| {
+        Box::pin(dbsize(cx))
+    }),
+    row("flushdb", -1, FLUSH, "server", "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
+    row("flushall", -1, FLUSH, "server", "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
+];
+
+const FLUSH: Flags = Flags::WRITE.with(Flags::DANGEROUS);
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    group: &'static str,
+    since: &'static str,
+    summary: &'static str,
+    run: for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>,
+) -> Command {
+    Command { name, arity, flags, keys: Keys::None, group, since, summary, run: Run::Async(run) }
+}
+
+/// How many keys a walk that nobody limits takes from a slot at a time.
+const PAGE_KEYS: usize = 1000;
+
+/// A place in the walk over all keys. As a cursor it is a number: the slot's number above 48 bits of hash; 0 is the
+/// beginning, and also the end, as no walk stops at its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    slot: Slot,
+    hash: u64,
+}
+
+impl Place {
+    fn of_cursor(cursor: u64) -> Option<Place> {
+        let slot = Slot::new(u16::try_from(cursor >> 48).ok()?)?;
+        Some(Place { slot, hash: cursor & ((1 << 48) - 1) })
+    }
+
+    fn cursor(place: Option<Place>) -> u64 {
+        place.map_or(0, |place| u64::from(place.slot.number()) << 48 | place.hash)
+    }
+
+    /// Where the next slot begins, unless this is the last.
+    fn next_slot(self) -> Option<Place> {
+        Slot::new(self.slot.number() + 1).map(|slot| Place { slot, hash: 0 })
+    }
+}
+
+/// Whether clients may read the slot here.
+fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
+    matches!(tx.role(slot), Role::Master | Role::Fenced | Role::Replica { .. })
+}
+
+/// A page of keys from `place` on, and where the walk goes on.
+async fn page(cx: &mut SessionCx<'_>, place: Place, limit: usize) -> Result<(KeyPage, Option<Place>), Fail> {
+    let Place { slot, hash } = place;
+    let read = |tx: &mut Tx<'_>| {
+        if serves(tx, slot) { Ok(tx.keys(slot, hash, limit)?) } else { Ok((Vec::new(), None)) }
+    };
+    let (page, gate) = cx.node.transact(&[slot], read).await?;
+    cx.gate.join(gate);
+    let next = match page.1 {
+        Some(hash) => Some(Place { slot, hash }),
+        None => place.next_slot(),
+    };
+    Ok((page, next))
+}
+
+const BEGINNING: u64 = 0;
+
+async fn scan_keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let cursor = scan::cursor(cx.arg(1))?;
+    let args = cx.args;
+    let (mut kind, mut others) = (None, Vec::new());
+    for option in args[2..].chunks(2) {
+        match option {
+            [name, value] if is(name, "type") => kind = Some(value),
+            _ => others.extend_from_slice(option),
+        }
+    }
+    let options = scan::Options::parse(&others)?;
+    let count = options.count;
+    let mut found = Vec::new();
+    let mut looked_at = 0;
+    // A number that no walk gave is past the end: as in Redis, no error.
+    let mut place = Place::of_cursor(cursor);
+    while let Some(here) = place
+        && looked_at < count
+    {
+        let ((keys, _), next) = page(cx, here, (count - looked_at).min(PAGE_KEYS)).await?;
+        looked_at += keys.len();
+        place = next;
+        let of_kind = |value: &_| kind.is_none_or(|kind| Kind::of(value).is_some_and(|k| is(kind, k.name())));
+        let wanted = keys.into_iter().filter(|(key, value)| of_kind(value) && options.takes(key));
+        found.extend(wanted.map(|(key, _)| key));
+    }
+    cx.reply.array(2);
+    cx.reply.bulk(Place::cursor(place).to_string().as_bytes());
+    cx.reply.bulks(found.iter());
+    Ok(())
+}
+
+async fn keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let pattern = cx.arg(1).clone();
+    let mut found = Vec::new();
+    let mut place = Place::of_cursor(BEGINNING);
+    while let Some(here) = place {
+        let ((keys, _), next) = page(cx, here, PAGE_KEYS).await?;
+        found.extend(keys.into_iter().map(|(key, _)| key).filter(|key| glob::matches(&pattern, key)));
+        place = next;
+    }
+    cx.reply.bulks(found.iter());
+    Ok(())
+}
+
+async fn randomkey(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let counts = key_counts(cx.node);
+    let total: u64 = counts.iter().map(|(_, keys)| keys).sum();
+    if total > 0 {
+        let mut chosen = rand::rng().random_range(0..total);
+        let slot = counts.iter().find(|(_, keys)| {
+            let here = chosen < *keys;
+            chosen = chosen.saturating_sub(*keys);
+            here
+        });
+        let slot = slot.map(|(slot, _)| *slot);
+        let hash = rand::rng().random_range(0..1 << 48);
+        // From a place by chance to the end, then from the beginning: what is expired may fill any of it.
+        let starts = [slot.map(|slot| Place { slot, hash }), Place::of_cursor(BEGINNING)];
+        for mut place in starts {
+            while let Some(here) = place {
+                let ((keys, _), next) = page(cx, here, 1).await?;
+                if let Some((key, _)) = keys.first() {
+                    cx.reply.bulk(key);
+                    return Ok(());
+                }
+                place = next;
+            }
+        }
+    }
+    cx.reply.null();
+    Ok(())
+}
+
+/// How many keys each slot has that this node serves.
+#[must_use]
+pub fn key_counts(node: &Node) -> Vec<(Slot, u64)> {
+    let fetched = haypile_engine::engine::Fetched::default();
+    Slot::all()
+        .filter_map(|slot| {
+            let tx = node.engine.begin(&[slot], &fetched);
+            serves(&tx, slot).then(|| (slot, tx.key_count(slot)))
+        })
+        .collect()
+}
+
+async fn dbsize(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let keys: u64 = key_counts(cx.node).iter().map(|(_, keys)| keys).sum();
+    cx.reply.integer(i64::try_from(keys).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+async fn flush(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    match cx.args {
+        [_] => {}
+        [_, how] if is(how, "async") || is(how, "sync") => {}
+        _ => return Err(Fail::syntax()),
+    }
+    let slots: Vec<Slot> = key_counts(cx.node).into_iter().map(|(slot, _)| slot).collect();
+    let clear = |tx: &mut Tx<'_>| {
+        // A slot that follows another node is that node's to flush.
+        let own: Vec<Slot> =
+            slots.iter().copied().filter(|&slot| !matches!(tx.role(slot), Role::Replica { .. })).collect();
+        let checked = if own.is_empty() { &slots } else { &own };
+        for &slot in checked {
+            execute::check_role(tx, slot, Flags::WRITE)?;
+        }
+        for &slot in &own {
+            if tx.key_count(slot) > 0 {
+                tx.clear(slot);
+            }
+        }
+        Ok(())
+    };
+    let ((), gate) = cx.node.transact(&slots, clear).await?;
+    cx.gate.join(gate);
+    cx.reply.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::testing::Bench;
+
+    /// Keys of a reply `*2 $n CURSOR *n $n KEY ...`.
+    fn answer(reply: &str) -> (String, Vec<String>) {
+        let words: Vec<&str> = reply.split(' ').filter(|word| !word.starts_with(['$', '*'])).collect();
+        (words[0].to_owned(), words[1..].iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_scan_finds_every_key_once_whatever_the_count() {
+        let mut bench = Bench::new();
+        let all: BTreeSet<String> = (0..300).map(|n| format!("key:{n}")).collect();
+        for key in &all {
+            bench.run(&format!("set {key} v"));
+        }
+        bench.check("dbsize -> :300");
+        for count in [1, 7, 100, 100_000] {
+            let (mut cursor, mut found, mut rounds) = ("0".to_owned(), Vec::new(), 0);
+            loop {
+                let (next, keys) = answer(&bench.run(&format!("scan {cursor} count {count}")));
+                found.extend(keys);
+                rounds += 1;
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+            assert_eq!(found.len(), 300);
+            assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), all);
+            assert!(rounds >= 300 / count);
+        }
+        let (_, some) = answer(&bench.run("scan 0 match key:1? count 1000 type string"));
+        assert_eq!(some.len(), 10);
+        assert_eq!(bench.run("scan 0 count 1000 type hash"), "*2 $1 0 *0");
+        assert!(bench.run("randomkey").contains("key:"));
+        assert!(bench.run("keys key:29?").starts_with("*10 "));
+        bench.check("flushall async -> +OK\ndbsize -> :0\nrandomkey -> $-1\nkeys * -> *0");
+    }
+
+    #[test]
+    fn a_scan_refuses_what_makes_no_sense() {
+        Bench::new().check(
+            "scan x                          -> -ERR invalid cursor
+             scan 0 count 0                  -> -ERR syntax error
+             scan 0 count x                  -> -ERR value is not an integer or out of range
+             scan 0 foo 1                    -> -ERR syntax error
+             scan 0 match                    -> -ERR syntax error
+             scan 18446744073709551615       -> *2 $1 0 *0
+             flushall foo                    -> -ERR syntax error",
+        );
+    }
+}

@@ -33,11 +33,13 @@
 //! for repair when a manifest is lost.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::FileNo;
+use super::file::PackFile;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, OpenMode};
+use crate::fs::{Fs, OpenMode};
 use crate::types::{NodeId, Slot};
 
 /// Bytes of a run's footer. Part of the format.
@@ -177,21 +179,6 @@ pub(super) fn encode_directory(
     seal(out, footer);
 }
 
-/// Reads exactly `buf.len()` bytes; fewer are an error that says what is missing.
-pub(super) fn read_exact(
-    file: &dyn File,
-    path: &Path,
-    buf: &mut [u8],
-    offset: u64,
-    what: &str,
-) -> Result<()> {
-    let got = file.read_at(buf, offset).map_err(|error| Error::io(path, "read", &error))?;
-    if got == buf.len() {
-        return Ok(());
-    }
-    Err(Error::corrupt(path, offset, format!("{what} cut short: {got} of {} bytes", buf.len())))
-}
-
 /// The runs of a pack file by its own account, without a manifest: for tools and repair.
 ///
 /// # Errors
@@ -199,13 +186,14 @@ pub(super) fn read_exact(
 /// format; `Io`.
 pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<RunMeta>)> {
     let file = fs.open(path, OpenMode::Read).map_err(|error| Error::io(path, "open", &error))?;
-    let size = file.size().map_err(|error| Error::io(path, "read size", &error))?;
+    let file = Arc::new(PackFile::unshared(FileNo(0), path.to_owned(), file));
+    let size = file.size()?;
     let footer_at = size
         .checked_sub(PACK_FOOTER_BYTES as u64)
         .ok_or_else(|| Error::corrupt(path, 0, format!("{size} bytes are no pack file")))?;
     let corrupt = |what: &str| Error::corrupt(path, footer_at, what);
     let mut raw = [0; PACK_FOOTER_BYTES];
-    read_exact(&*file, path, &mut raw, footer_at, "pack footer")?;
+    file.read(&mut raw, footer_at, "pack footer")?;
     let footer = unseal(&raw).ok_or_else(|| corrupt("wrong checksum of a pack's footer"))?;
     if footer[46..] != PACK_MAGIC {
         return Err(corrupt("not a pack file"));
@@ -219,7 +207,7 @@ pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<R
         return Err(corrupt("directory and footer of a pack don't fit each other"));
     }
     let mut directory = vec![0; count * DIRECTORY_ENTRY_BYTES];
-    read_exact(&*file, path, &mut directory, directory_at, "pack directory")?;
+    file.read(&mut directory, directory_at, "pack directory")?;
     if crc32fast::hash(&directory) != le32(&footer[12..]) {
         return Err(Error::corrupt(path, directory_at, "wrong checksum of a pack's directory"));
     }
@@ -231,7 +219,7 @@ pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<R
         if offset.checked_add(len).is_none_or(|end| end > directory_at) {
             return Err(Error::corrupt(path, directory_at, "a run lies beyond the directory"));
         }
-        let props = read_properties(&*file, path, offset, len)?.1;
+        let props = read_properties(&file, offset, len)?.1;
         if props.slot.number() != le16(entry) {
             return Err(Error::corrupt(path, offset, "directory and run name different slots"));
         }
@@ -242,23 +230,23 @@ pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<R
 
 /// Reads the footer and the properties of a run.
 pub(super) fn read_properties(
-    file: &dyn File,
-    path: &Path,
+    file: &Arc<PackFile>,
     offset: u64,
     len: u64,
 ) -> Result<(RunFooter, Properties)> {
+    let path = &file.path;
     let footer_at = len
         .checked_sub(RUN_FOOTER_BYTES as u64)
         .ok_or_else(|| Error::corrupt(path, offset, format!("{len} bytes are no run")))?;
     let mut raw = [0; RUN_FOOTER_BYTES];
-    read_exact(file, path, &mut raw, offset + footer_at, "run footer")?;
+    file.read(&mut raw, offset + footer_at, "run footer")?;
     let footer = RunFooter::decode(&raw, len, path, offset + footer_at)?;
     let at = offset + footer.properties_at;
     let corrupt = |what: &str| Error::corrupt(path, at, format!("slot {}: {what}", footer.slot));
     let bytes =
         usize::try_from(footer_at - footer.properties_at).map_err(|_| corrupt("properties too large"))?;
     let mut sealed = vec![0; bytes];
-    read_exact(file, path, &mut sealed, at, "properties of a run")?;
+    file.read(&mut sealed, at, "properties of a run")?;
     let mut body = unseal(&sealed).ok_or_else(|| corrupt("wrong checksum of a run's properties"))?;
     let props = Properties::take(&mut body).filter(|props| body.is_empty() && props.slot == footer.slot);
     Ok((footer, props.ok_or_else(|| corrupt("properties of a run have no meaning"))?))

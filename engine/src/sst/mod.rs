@@ -8,6 +8,7 @@
 mod block;
 mod cursor;
 mod entry;
+mod file;
 mod filter;
 mod footer;
 mod index;
@@ -24,7 +25,7 @@ pub use cursor::{RunCursor, Step};
 pub use entry::EntryRef;
 pub use filter::KeyHash;
 pub use footer::read_directory;
-pub use packs::{FileNo, PackUsage, Packs, pack_path};
+pub use packs::{FileNo, OPEN_FILES_MAX, PackUsage, Packs, pack_path};
 pub use properties::{Properties, RunMeta};
 pub use run::{Lookup, Probe, Run};
 pub use scan::Scan;

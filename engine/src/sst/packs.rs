@@ -6,13 +6,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
+use super::file::{OpenFiles, PackFile, lock};
 use super::properties::RunMeta;
 use super::run::Run;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, OpenMode};
+use crate::fs::Fs;
+
+/// How many pack files are open at a time, unless told otherwise: half of what a process may usually open.
+pub const OPEN_FILES_MAX: usize = 512;
 
 /// The number that names a pack file. Never used for two files that the manifest refers to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -35,42 +38,6 @@ pub fn pack_path(dir: &Path, file: FileNo) -> PathBuf {
 fn file_no_of(name: &str) -> Option<FileNo> {
     let number = name.strip_suffix(".pack")?.parse().ok().map(FileNo)?;
     (format!("{:06}.pack", number.0) == name).then_some(number)
-}
-
-/// An open pack file, held by its open runs.
-pub(super) struct PackFile {
-    pub(super) file_no: FileNo,
-    pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn File>,
-    /// Set under the lock of [`Packs`] when the manifest no longer refers to it; read when it is dropped.
-    obsolete: AtomicBool,
-    trash: Trash,
-}
-
-/// Files that nobody refers to or reads any more.
-type Trash = Arc<Mutex<Vec<FileNo>>>;
-
-impl PackFile {
-    /// A file that is read by its own writer only.
-    pub(super) fn unshared(file_no: FileNo, path: PathBuf, file: Arc<dyn File>) -> PackFile {
-        PackFile::new(file_no, path, file, Trash::default())
-    }
-
-    fn new(file_no: FileNo, path: PathBuf, file: Arc<dyn File>, trash: Trash) -> PackFile {
-        PackFile { file_no, path, file, obsolete: AtomicBool::new(false), trash }
-    }
-}
-
-impl Drop for PackFile {
-    fn drop(&mut self) {
-        if self.obsolete.load(Ordering::Acquire) {
-            lock(&self.trash).push(self.file_no);
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code panics under this lock")
 }
 
 /// How much of a pack file is in use: what makes it worth evacuating.
@@ -99,14 +66,27 @@ pub struct Packs {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     known: Mutex<HashMap<FileNo, Known>>,
-    trash: Trash,
+    files: Arc<OpenFiles>,
 }
 
 impl Packs {
-    /// The pack files of a folder, none of which is in use yet.
+    /// The pack files of a folder, none of which is in use yet. At most [`OPEN_FILES_MAX`] are open at a time.
     #[must_use]
     pub fn new(fs: Arc<dyn Fs>, dir: &Path) -> Packs {
-        Packs { fs, dir: dir.to_owned(), known: Mutex::default(), trash: Trash::default() }
+        Packs::with_open_files_max(fs, dir, OPEN_FILES_MAX)
+    }
+
+    /// As [`Packs::new`], with another number of files that are open at a time.
+    #[must_use]
+    pub fn with_open_files_max(fs: Arc<dyn Fs>, dir: &Path, files_max: usize) -> Packs {
+        let files = OpenFiles::new(Arc::clone(&fs), files_max);
+        Packs { fs, dir: dir.to_owned(), known: Mutex::default(), files }
+    }
+
+    /// How many pack files are open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.files.count()
     }
 
     /// Opens a run. Reads its index and filter; waits for the disk.
@@ -123,14 +103,12 @@ impl Packs {
     }
 
     fn open_file(&self, file_no: FileNo) -> Result<Arc<PackFile>> {
-        let path = pack_path(&self.dir, file_no);
-        let file = self.fs.open(&path, OpenMode::Read).map_err(|error| Error::io(&path, "open", &error))?;
-        let size = file.size().map_err(|error| Error::io(&path, "read size", &error))?;
-        let opened = Arc::new(PackFile::new(file_no, path, file, Arc::clone(&self.trash)));
+        let opened = PackFile::shared(file_no, pack_path(&self.dir, file_no), Arc::clone(&self.files));
+        let size = opened.size()?;
         let mut all = lock(&self.known);
         let known = all.entry(file_no).or_default();
         known.total_bytes = known.total_bytes.max(size);
-        // Another thread may have opened it meanwhile: one of the two is enough.
+        // Another thread may have come first: all of a file's runs share one.
         if let Some(theirs) = known.open.upgrade() {
             return Ok(theirs);
         }
@@ -166,8 +144,8 @@ impl Packs {
             let open = known.open.upgrade();
             all.remove(&run.file);
             match open {
-                Some(file) => file.obsolete.store(true, Ordering::Release),
-                None => lock(&self.trash).push(run.file),
+                Some(file) => file.set_obsolete(),
+                None => self.files.discard(run.file),
             }
         }
     }
@@ -179,10 +157,10 @@ impl Packs {
     pub fn sweep(&self) -> Result<Vec<FileNo>> {
         let mut removed = Vec::new();
         loop {
-            let Some(file) = lock(&self.trash).pop() else { return Ok(removed) };
+            let Some(file) = self.files.take_discarded() else { return Ok(removed) };
             let path = pack_path(&self.dir, file);
             if let Err(error) = self.fs.remove(&path) {
-                lock(&self.trash).push(file);
+                self.files.discard(file);
                 return Err(Error::io(&path, "remove", &error));
             }
             removed.push(file);

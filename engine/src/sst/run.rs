@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::block::{Block, BlockId, Blocks};
+use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
-use super::footer::{self, read_exact};
+use super::footer;
 use super::index::Index;
-use super::packs::PackFile;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
 use crate::memtable::Entry;
@@ -70,13 +70,13 @@ impl Run {
     /// Opens whatever run lies there.
     pub(super) fn read(file: Arc<PackFile>, offset: u64, len: u64, crc: u32) -> Result<(Run, Properties)> {
         let path = &file.path;
-        let (footer, props) = footer::read_properties(&*file.file, path, offset, len)?;
+        let (footer, props) = footer::read_properties(&file, offset, len)?;
         let corrupt =
             |at: u64, what: &str| Error::corrupt(path, offset + at, format!("slot {}: {what}", props.slot));
         let part = |at: u64, end: u64, what: &str| -> Result<Vec<u8>> {
             let bytes = usize::try_from(end - at).map_err(|_| corrupt(at, "too large for this machine"))?;
             let mut sealed = vec![0; bytes];
-            read_exact(&*file.file, path, &mut sealed, offset + at, what)?;
+            file.read(&mut sealed, offset + at, what)?;
             let body =
                 footer::unseal(&sealed).ok_or_else(|| corrupt(at, &format!("wrong checksum of a {what}")))?;
             let len = body.len();
@@ -151,7 +151,7 @@ impl Run {
     pub fn read_block(&self, id: BlockId) -> Result<Arc<Block>> {
         let extent = self.extent_of(id);
         let mut stored = vec![0; self.len_of(&extent)?];
-        read_exact(&*self.file.file, &self.file.path, &mut stored, id.offset, "block")?;
+        self.file.read(&mut stored, id.offset, "block")?;
         self.decode(&stored, extent.start).map(Arc::new)
     }
 
@@ -165,12 +165,10 @@ impl Run {
     pub fn try_read_block(&self, id: BlockId) -> Result<Option<Arc<Block>>> {
         let extent = self.extent_of(id);
         let mut stored = vec![0; self.len_of(&extent)?];
-        let got = self.file.file.try_read_at(&mut stored, id.offset);
-        // Part of it is as good as nothing: the read that waits tells a cut file from a cold page.
-        match got.map_err(|error| Error::io(&self.file.path, "read", &error))? {
-            Some(got) if got == stored.len() => Ok(Some(Arc::new(self.decode(&stored, extent.start)?))),
-            _ => Ok(None),
+        if !self.file.try_read(&mut stored, id.offset)? {
+            return Ok(None);
         }
+        self.decode(&stored, extent.start).map(|block| Some(Arc::new(block)))
     }
 
     fn extent_of(&self, id: BlockId) -> std::ops::Range<u64> {
@@ -202,7 +200,7 @@ impl Run {
             (first + 1..self.block_count()).take_while(|&n| self.index.extent(n).end - start <= bytes_max);
         let last = fits.last().unwrap_or(first);
         let mut stored = vec![0; self.len_of(&(start..self.index.extent(last).end))?];
-        read_exact(&*self.file.file, &self.file.path, &mut stored, self.meta.offset + start, "blocks")?;
+        self.file.read(&mut stored, self.meta.offset + start, "blocks")?;
         let mut rest = &stored[..];
         let blocks = (first..=last).map(|number| {
             let extent = self.index.extent(number);
@@ -221,7 +219,7 @@ impl Run {
     pub fn read_image(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let left = usize::try_from(self.meta.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let want = left.min(buf.len());
-        read_exact(&*self.file.file, &self.file.path, &mut buf[..want], self.meta.offset + offset, "run")?;
+        self.file.read(&mut buf[..want], self.meta.offset + offset, "run")?;
         Ok(want)
     }
 

@@ -352,6 +352,30 @@ fn a_pack_file_lives_until_the_manifest_and_the_last_reader_let_go() {
 }
 
 #[test]
+fn no_more_files_are_open_than_allowed_and_a_closed_one_is_read_all_the_same() {
+    let fs = memory();
+    let [first, _] = small_models();
+    let metas: Vec<_> =
+        (1..=9).flat_map(|file| write(&fs, file, &[(slot(1), &first)], RunOptions::new(false, 13))).collect();
+    let packs = Packs::with_open_files_max(fs.clone(), dir(), 3);
+    packs.adopt(&metas);
+    let runs: Vec<_> = metas.iter().map(|meta| packs.open_run(meta).expect("opens")).collect();
+    assert_eq!(packs.open_files(), 3);
+    for _ in 0..3 {
+        for run in &runs {
+            assert!(scan_all(run).expect("reads").into_iter().eq(first.clone()));
+            assert!(run.try_read_block(run.block_id(0)).expect("reads").is_some(), "it was just read");
+            assert!(packs.open_files() <= 3);
+        }
+    }
+    // Of those not read lately one is closed: a read that must not wait says so.
+    let cold = runs.iter().filter(|run| run.try_read_block(run.block_id(0)).expect("reads").is_none());
+    assert_eq!(cold.count(), 6);
+    drop(runs);
+    assert_eq!(packs.open_files(), 0);
+}
+
+#[test]
 fn a_foreign_file_in_the_folder_is_named_not_removed() {
     let fs = memory();
     let path = dir().join("notes.txt");

@@ -3,7 +3,8 @@
 //!
 //! A file begins with the whole state; edits follow; once they outgrow it a new file is begun and `CURRENT` is
 //! turned to it. Every start begins a new file: what was read back may never have reached the disk. A failed write
-//! or sync poisons it: nothing is applied any more. One owner; wrap it in a lock.
+//! or sync poisons it: nothing is applied any more. Only a write for which there is no space is as if it had not been
+//! tried. One owner; wrap it in a lock.
 
 mod edit;
 mod frame;
@@ -11,6 +12,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,8 +37,8 @@ pub struct Manifest {
     file: Arc<dyn File>,
     /// Where the next frame goes. What may lie there is the empty frame that confirms the one before.
     end: u64,
-    /// Bytes of the first frame: the whole state when the file was begun.
-    snapshot_bytes: u64,
+    /// The size at which a new file is begun.
+    roll_at: u64,
     state: State,
     poisoned: Option<String>,
 }
@@ -88,7 +90,8 @@ impl Manifest {
     /// Makes edits durable, all or none, and takes them into [`Manifest::state`].
     ///
     /// # Errors
-    /// `Poisoned` if this or an earlier write or sync failed: what of it reached the disk is not known.
+    /// `ReadOnly` if there is no space for them: nothing has changed, it can be tried again. `Poisoned` if this or an
+    /// earlier write or sync failed: what of it reached the disk is not known.
     ///
     /// # Panics
     /// If the edits can't follow the state: two runs that overlap, a run to remove that is not there. Nothing was
@@ -103,16 +106,9 @@ impl Manifest {
                 panic!("an edit that can't follow the manifest's state: {why}");
             }
         }
-        let done = self.append(edits);
-        if let Err(error) = done {
-            return Err(self.poison(&error));
-        }
+        self.append(edits)?;
         self.state.replace(part, edits);
-        if self.end > ROLL_BYTES_MIN && self.end > ROLL_FACTOR * self.snapshot_bytes {
-            let rolled = self.roll_over();
-            rolled.map_err(|error| self.poison(&error))?;
-        }
-        Ok(())
+        if self.end > self.roll_at { self.roll_over() } else { Ok(()) }
     }
 
     fn poison(&mut self, error: &Error) -> Error {
@@ -125,47 +121,50 @@ impl Manifest {
         edits.iter().for_each(|one| edit::encode(one, &mut body));
         let mut bytes = Vec::with_capacity(frame::HEADER_BYTES + body.len());
         frame::encode(&mut bytes, self.end, &body);
-        self.file.write_at(&bytes, self.end).map_err(io_error(&self.path, "write"))?;
-        self.file.sync().map_err(io_error(&self.path, "sync"))?;
+        if let Err(error) = self.file.write_at(&bytes, self.end) {
+            if is_no_space(error.kind()) {
+                // A part of it may lie beyond the end: the next frame takes its place, or a start cuts it.
+                return Err(Error::ReadOnly(format!("{}: no space: {error}", self.path.display())));
+            }
+            return Err(self.poison(&Error::io(&self.path, "write", &error)));
+        }
+        if let Err(error) = self.file.sync() {
+            return Err(self.poison(&Error::io(&self.path, "sync", &error)));
+        }
         self.end += bytes.len() as u64;
-        self.confirm()
-    }
-
-    /// Writes the empty frame that says: what is before was synced.
-    fn confirm(&self) -> Result<()> {
-        let mut bytes = Vec::new();
-        frame::encode(&mut bytes, self.end, &[]);
-        self.file.write_at(&bytes, self.end).map_err(io_error(&self.path, "write"))
+        confirm(&*self.file, &self.path, self.end).map_err(|error| self.poison(&error))
     }
 
     fn roll_over(&mut self) -> Result<()> {
-        let next =
-            Manifest::begin_file(Arc::clone(&self.fs), &self.dir, self.number + 1, self.state.clone())?;
-        let old = std::mem::replace(self, next);
-        self.fs.remove(&old.path).map_err(io_error(&old.path, "remove"))
+        let written = write_file(&*self.fs, &self.dir, self.number + 1, &self.state);
+        let next = match written {
+            Err(Error::Io { kind, .. }) if is_no_space(kind) => {
+                // This file goes on; it is tried again a while later.
+                self.roll_at = self.end + ROLL_BYTES_MIN;
+                tracing::warn!(path = %self.path.display(), "no space to begin a new manifest file");
+                return Ok(());
+            }
+            written => written.map_err(|error| self.poison(&error))?,
+        };
+        install(&*self.fs, &self.dir, &next).map_err(|error| self.poison(&error))?;
+        let old = std::mem::replace(&mut self.path, next.path);
+        (self.number, self.file, self.end, self.roll_at) =
+            (next.number, next.file, next.end, roll_at(next.end));
+        // What can't be removed now is removed by the next start.
+        if let Err(error) = self.fs.remove(&old) {
+            tracing::warn!(path = %old.display(), %error, "can't remove the former manifest file");
+        }
+        Ok(())
     }
 
-    /// Writes the whole state to a new file and turns `CURRENT` to it.
     fn begin_file(fs: Arc<dyn Fs>, dir: &Path, number: u64, state: State) -> Result<Manifest> {
-        let path = file_path(dir, number);
-        let mut body = Vec::new();
-        state.as_edits().for_each(|one| edit::encode(&one, &mut body));
-        let mut bytes = Vec::with_capacity(frame::HEADER_BYTES + body.len());
-        frame::encode(&mut bytes, 0, &body);
-        let file = write_durably(&*fs, &path, &bytes)?;
-        let current = dir.join("CURRENT");
-        let temporary = dir.join("CURRENT.tmp");
-        write_durably(&*fs, &temporary, current_line(&path).as_bytes())?;
-        // The new file's name must be durable before CURRENT can name it.
-        fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
-        fs.rename(&temporary, &current).map_err(io_error(&current, "rename to"))?;
-        fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
-        let end = bytes.len() as u64;
-        let dir = dir.to_owned();
-        let manifest =
-            Manifest { fs, dir, number, path, file, end, snapshot_bytes: end, state, poisoned: None };
-        manifest.confirm()?;
-        Ok(manifest)
+        let NewFile { number, path, file, end } = {
+            let new = write_file(&*fs, dir, number, &state)?;
+            install(&*fs, dir, &new)?;
+            new
+        };
+        let (dir, roll_at) = (dir.to_owned(), roll_at(end));
+        Ok(Manifest { fs, dir, number, path, file, end, roll_at, state, poisoned: None })
     }
 
     /// Removes what former files and crashes left.
@@ -177,6 +176,56 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+}
+
+/// A manifest file that holds the whole state and that `CURRENT` does not name yet.
+struct NewFile {
+    number: u64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    end: u64,
+}
+
+fn roll_at(snapshot_bytes: u64) -> u64 {
+    ROLL_BYTES_MIN.max(ROLL_FACTOR * snapshot_bytes)
+}
+
+fn is_no_space(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Writes the whole state to a new file, and the file that is to become `CURRENT`; makes both durable. A failure
+/// leaves nothing that anybody would read.
+fn write_file(fs: &dyn Fs, dir: &Path, number: u64, state: &State) -> Result<NewFile> {
+    let path = file_path(dir, number);
+    let mut body = Vec::new();
+    state.as_edits().for_each(|one| edit::encode(&one, &mut body));
+    let mut bytes = Vec::with_capacity(frame::HEADER_BYTES + body.len());
+    frame::encode(&mut bytes, 0, &body);
+    let file = write_durably(fs, &path, &bytes)?;
+    write_durably(fs, &dir.join("CURRENT.tmp"), current_line(&path).as_bytes())?;
+    // The new file's name must be durable before CURRENT can name it.
+    fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
+    Ok(NewFile { number, path, file, end: bytes.len() as u64 })
+}
+
+/// Turns `CURRENT` to a new file.
+fn install(fs: &dyn Fs, dir: &Path, new: &NewFile) -> Result<()> {
+    let current = dir.join("CURRENT");
+    fs.rename(&dir.join("CURRENT.tmp"), &current).map_err(io_error(&current, "rename to"))?;
+    fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
+    confirm(&*new.file, &new.path, new.end)
+}
+
+/// Writes the empty frame that says: what is before was synced. The next frame takes its place. It only helps to
+/// tell damage from a torn end, so it may be missing.
+fn confirm(file: &dyn File, path: &Path, end: u64) -> Result<()> {
+    let mut bytes = Vec::new();
+    frame::encode(&mut bytes, end, &[]);
+    match file.write_at(&bytes, end) {
+        Err(error) if !is_no_space(error.kind()) => Err(Error::io(path, "write", &error)),
+        _ => Ok(()),
     }
 }
 

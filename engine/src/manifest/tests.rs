@@ -330,27 +330,57 @@ fn a_loss_of_power_at_any_operation_loses_nothing_applied() {
 fn after_any_failed_operation_nothing_more_is_applied_and_nothing_applied_is_lost() {
     let fs = memory();
     life(&fs, &mut first(), &mut first()).expect("no failure");
-    for number in 0..fs.operations() {
+    for (number, kind) in
+        (0..fs.operations()).flat_map(|n| [(n, ErrorKind::Other), (n, ErrorKind::StorageFull)])
+    {
         let fs = memory();
-        fs.fail_operation(number, ErrorKind::Other);
+        fs.fail_operation(number, kind);
         let (mut applied, mut next) = (first(), first());
-        life(&fs, &mut applied, &mut next).expect_err("it fails");
+        let survived = life(&fs, &mut applied, &mut next).is_ok();
+        let case = format!("operation {number}, {kind}");
+        assert_eq!(survived, Some(&applied) == states().last(), "{case}");
         for seed in 0..4 {
             if let Some(manifest) = Manifest::open(Arc::new(fs.crash(seed)), dir()).expect("opens") {
                 let state = manifest.state();
-                assert!(*state == applied || *state == next, "operation {number} seed {seed}");
+                assert!(*state == applied || *state == next, "{case}, seed {seed}");
             } else {
-                assert_eq!(applied, first(), "operation {number} seed {seed}");
+                assert_eq!(applied, first(), "{case}, seed {seed}");
             }
         }
     }
     let fs = memory();
     let mut manifest = Manifest::create(fs.clone(), dir(), first()).expect("creates");
-    fs.fail_operation(fs.operations() + 1, ErrorKind::StorageFull);
+    fs.fail_operation(fs.operations() + 1, ErrorKind::Other);
     let edits = &history()[0];
     assert!(matches!(manifest.apply(edits), Err(Error::Poisoned(_))));
     assert!(matches!(manifest.apply(edits), Err(Error::Poisoned(_))), "it stays poisoned");
     assert_eq!(manifest.state(), &first());
+}
+
+#[test]
+fn no_space_is_an_answer_and_not_the_end() {
+    let fs = memory();
+    let mut manifest = Manifest::create(fs.clone(), dir(), first()).expect("creates");
+    let used = manifest.bytes() + 2 * frame::HEADER_BYTES as u64;
+    let frames = history();
+    fs.set_capacity(Some(used));
+    assert!(matches!(manifest.apply(&frames[0]), Err(Error::ReadOnly(_))));
+    assert!(matches!(manifest.apply(&frames[0]), Err(Error::ReadOnly(_))));
+    assert_eq!(manifest.state(), &first());
+    assert_eq!(read(&*fs, dir()).expect("reads").expect("is there").1, first());
+    fs.set_capacity(None);
+    for edits in &frames {
+        manifest.apply(edits).expect("applies");
+    }
+    // Nor is a state for which there is no room twice.
+    fs.set_capacity(Some(manifest.bytes() + 100));
+    manifest.roll_over().expect("goes on in the old file");
+    assert_eq!(manifest.number, 1);
+    fs.set_capacity(None);
+    manifest.apply(&[Edit::ReplicaForgotten(NodeId([1; 20]))]).expect("applies");
+    manifest.roll_over().expect("begins a new file");
+    assert_eq!(manifest.number, 2);
+    assert_eq!(&read(&*fs, dir()).expect("reads").expect("is there").1, manifest.state());
 }
 
 #[test]

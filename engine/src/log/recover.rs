@@ -1,0 +1,444 @@
+//! Opening a log: every record is given back in order, the end that a crash tore is cut, damage is told apart from it.
+//!
+//! The rule: the first position X that holds no valid frame is *damage* if anything valid promises that what lies
+//! beyond X was durable: a frame after X, the segment after this one, or the manifest. Else it is the *torn end*.
+//! A logical frame whose last part is missing is cut as a whole.
+//!
+//! Recovery may be killed at any point, with the same result the next time: it removes segments beyond the cut
+//! newest first, then zeroes what follows the cut, and appends only after that is synced. After a stop that was
+//! not clean, what no frame proves durable is written again and synced, because what a kernel gives back after a
+//! failed fsync need not be on the disk.
+
+use super::frame::{self, Frame, LOGICAL_BYTES_MAX, Parsed};
+use super::index::GrowingIndex;
+use super::scan::{Hits, Image, hits};
+use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use super::writer::{Log, Opened};
+use super::{LogOptions, RecordAt, records};
+use crate::error::{Error, Result};
+use crate::fs::{Fs, OpenMode};
+use crate::types::{Lsn, NodeId, Seq, Slot};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the manifest knows of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Whose log it is.
+    pub node: NodeId,
+    /// The number of this start of the node; higher than at every start before.
+    pub incarnation: u32,
+    /// Records in logical frames before this are not asked for: all of them are in files. 0 is "all".
+    pub from: Lsn,
+    /// Everything before this was synced, by the manifest's word.
+    pub promised: Lsn,
+}
+
+/// What was cut off the log's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Where the log ends now.
+    pub lsn: Lsn,
+    /// How many bytes went, not counting zeros at the end.
+    pub bytes: u64,
+}
+
+/// What recovery found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Recovered {
+    /// The node had stopped in order.
+    pub clean: bool,
+    /// Records given to the caller.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Live segments.
+    pub segments: usize,
+    /// The torn end, if there was one.
+    pub cut: Option<Cut>,
+    /// Where the log ends.
+    pub end: Lsn,
+}
+
+/// Where a scan stopped.
+#[derive(Clone, Copy)]
+struct Stop {
+    /// Index of the segment.
+    segment: usize,
+    offset: usize,
+    why: &'static str,
+    /// It stopped at the seal of a segment that has no successor: nothing is lost.
+    at_seal: bool,
+}
+
+/// A logical frame whose last part has not come yet.
+struct Chain {
+    lsn: Lsn,
+    segment: usize,
+    offset: usize,
+    body: Vec<u8>,
+}
+
+struct Replay<'a, 'f> {
+    start: Start,
+    segments: &'a [Segment],
+    indexes: Vec<GrowingIndex>,
+    chain: Option<Chain>,
+    incarnation: u32,
+    /// The greatest LSN that a frame or the manifest promises as durable.
+    promise: Lsn,
+    last_is_clean_stop: bool,
+    /// The beginning of a logical frame was seen, so none may lack its own from here on.
+    begun: bool,
+    last_seqs: BTreeMap<Slot, Seq>,
+    seen: Recovered,
+    apply: &'a mut (dyn FnMut(RecordAt<'_>) -> Result<()> + 'f),
+}
+
+impl Log {
+    /// Opens the log in `dir`, made if need be: gives every record from `start.from` on to `apply`, in log order,
+    /// repairs the end and returns a log that is ready to append.
+    ///
+    /// # Errors
+    /// `Corrupt` if something that was promised as durable is not what was written, with the slots and seqs it
+    /// hit; `Unusable` if the log is another node's or a newer version's; what `apply` returns.
+    pub fn recover(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        start: Start,
+        options: LogOptions,
+        apply: &mut dyn FnMut(RecordAt<'_>) -> Result<()>,
+    ) -> Result<(Log, Recovered)> {
+        let options = LogOptions { segment_bytes: legal_segment_bytes(options.segment_bytes), ..options };
+        let mut segments = open_segments(&*fs, dir, start)?;
+        if segments.is_empty() {
+            segments.push(create_first(&*fs, dir, start, options.segment_bytes)?);
+        }
+        let scanned_from = segments
+            .iter()
+            .take(segments.len() - 1)
+            .take_while(|segment| segment.header.end() <= start.from)
+            .count();
+        let mut replay = Replay {
+            start,
+            segments: &segments,
+            indexes: vec![],
+            chain: None,
+            incarnation: 0,
+            promise: start.promised,
+            last_is_clean_stop: false,
+            begun: false,
+            last_seqs: BTreeMap::new(),
+            seen: Recovered::default(),
+            apply,
+        };
+        let stop = replay.run(scanned_from)?;
+        let Replay { mut indexes, chain, promise, last_is_clean_stop, mut seen, .. } = replay;
+
+        let nothing_lost = stop.at_seal && chain.is_none();
+        let (keep, offset) = chain.map_or((stop.segment, stop.offset), |chain| (chain.segment, chain.offset));
+        remove_beyond(&*fs, dir, &mut segments, keep)?;
+        let active = segments.pop().expect("the segment with the log's end is kept");
+        seen.end = active.header.base.advance(offset as u64);
+        seen.cut = make_durable(&active, offset, promise)?.filter(|_| !nothing_lost);
+        if let Some(cut) = seen.cut {
+            tracing::warn!(path = %active.path.display(), at = %cut.lsn, bytes = cut.bytes, "cut the log's torn end");
+        }
+        seen.clean = last_is_clean_stop && seen.cut.is_none();
+        seen.segments = segments.len() + 1;
+        fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", &error))?;
+        indexes.truncate(keep + 1);
+        let index = indexes.pop().expect("every segment has an index");
+        for (segment, index) in segments.iter().zip(&indexes) {
+            segment.index.get_or_init(|| Arc::new(index.snapshot()));
+        }
+        let sealed: VecDeque<_> = segments.into_iter().map(Arc::new).collect();
+        let opened = Opened { sealed, active: Arc::new(active), index, end: seen.end };
+        Ok((Log::open(fs, dir, start.incarnation, options, opened), seen))
+    }
+}
+
+fn legal_segment_bytes(bytes: u64) -> u64 {
+    let bytes = bytes.clamp(segment::SEGMENT_BYTES_MIN, segment::SEGMENT_BYTES_MAX);
+    bytes - bytes % frame::ALIGN_BYTES as u64
+}
+
+/// All segments, oldest first, without a gap; what was prepared and never used is removed.
+fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> {
+    if !fs.exists(dir).map_err(|error| Error::io(dir, "look up", &error))? {
+        fs.create_dir_all(dir).map_err(|error| Error::io(dir, "make", &error))?;
+        let parent = dir.parent().unwrap_or(dir);
+        fs.sync_dir(parent).map_err(|error| Error::io(parent, "sync", &error))?;
+    }
+    let mut numbers = Vec::new();
+    for entry in fs.list(dir).map_err(|error| Error::io(dir, "list", &error))? {
+        if let Some(number) = segment::number_of(&entry.name) {
+            numbers.push(number);
+        } else if entry.name.ends_with(".tmp") {
+            let path = dir.join(&entry.name);
+            fs.remove(&path).map_err(|error| Error::io(&path, "remove", &error))?;
+        }
+    }
+    numbers.sort_unstable();
+    let mut segments: Vec<Segment> = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let path = segment::path_of(dir, number);
+        let segment = Segment::open(fs, &path, start.node, OpenMode::Write)?;
+        if segment.header.number != number {
+            return Err(Error::corrupt(
+                &path,
+                32,
+                format!("says that it is segment {}", segment.header.number),
+            ));
+        }
+        let follows = segments
+            .last()
+            .is_none_or(|last| last.header.number + 1 == number && last.header.end() == segment.header.base);
+        if !follows {
+            // Segments before the log's start come and go in a crash; after it none may be missing.
+            if segment.header.base > start.from {
+                let what = format!("the segment before it is missing, the log is needed from {}", start.from);
+                return Err(Error::corrupt(&path, 0, what));
+            }
+            segments.clear();
+        }
+        segments.push(segment);
+    }
+    let (first, end) = match (segments.first(), segments.last()) {
+        (Some(first), Some(last)) => (first.header.base, last.header.end()),
+        _ => (Lsn::ZERO, Lsn::ZERO),
+    };
+    if first > start.from || end < start.promised {
+        let what = format!(
+            "its segments hold {first} to {end}, but the manifest needs it from {} and promises all before {}",
+            start.from, start.promised
+        );
+        return Err(Error::corrupt(dir, 0, what));
+    }
+    Ok(segments)
+}
+
+fn create_first(fs: &dyn Fs, dir: &Path, start: Start, bytes: u64) -> Result<Segment> {
+    let header = SegmentHeader { node: start.node, number: 0, base: Lsn::ZERO, bytes };
+    let spare = Segment::prepare(fs, dir, header)?;
+    let path = segment::path_of(dir, header.number);
+    fs.rename(&spare.path, &path).map_err(|error| Error::io(&path, "rename", &error))?;
+    fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", &error))?;
+    Ok(Segment::new(header, path, spare.file))
+}
+
+/// Removes the segments after the one at `keep`, newest first, so that a crash leaves no gap.
+fn remove_beyond(fs: &dyn Fs, dir: &Path, segments: &mut Vec<Segment>, keep: usize) -> Result<()> {
+    while segments.len() > keep + 1 {
+        let newest = segments.pop().expect("longer than keep + 1");
+        fs.remove(&newest.path).map_err(|error| Error::io(&newest.path, "remove", &error))?;
+        fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", &error))?;
+    }
+    Ok(())
+}
+
+/// Cuts the active segment at `offset` and makes sure that what is left is on the disk: what nothing proves to be
+/// there is written again, be it only the mark of a clean stop.
+fn make_durable(active: &Segment, offset: usize, promise: Lsn) -> Result<Option<Cut>> {
+    let image = Image::load(active)?;
+    let file_bytes = active.file.size().map_err(|error| Error::io(&active.path, "look up", &error))?;
+    let torn = image.used_bytes_from(offset);
+    let proven = promise.0.saturating_sub(image.header.base.0);
+    let proven = usize::try_from(proven).unwrap_or(usize::MAX).clamp(SEGMENT_HEADER_BYTES, offset);
+    if proven == offset && torn == 0 && file_bytes == image.header.bytes {
+        return Ok(None);
+    }
+    let write_again = || {
+        active.file.write_at(&image.bytes[proven..offset], proven as u64)?;
+        if torn > 0 || file_bytes < image.header.bytes {
+            let from = if torn > 0 { offset as u64 } else { file_bytes.max(offset as u64) };
+            segment::zero(&*active.file, from, image.header.bytes)?;
+        }
+        active.file.sync()
+    };
+    write_again().map_err(|error| Error::io(&active.path, "repair", &error))?;
+    let lsn = image.lsn(offset);
+    Ok((torn > 0).then_some(Cut { lsn, bytes: torn as u64 }))
+}
+
+impl Replay<'_, '_> {
+    /// Reads the indexes of the segments before `scanned_from` and everything in the others.
+    fn run(&mut self, scanned_from: usize) -> Result<Stop> {
+        for index in 0..scanned_from {
+            self.indexes.push(GrowingIndex::default());
+            let segment = &self.segments[index];
+            match segment.read_index()? {
+                Some(read) => {
+                    self.last_seqs.extend(read.iter().map(|(slot, span)| (slot, span.last)));
+                    segment.index.set(Arc::new(read)).expect("opened just now");
+                }
+                None => self.scan_old(index)?,
+            }
+        }
+        for index in scanned_from..self.segments.len() {
+            self.indexes.push(GrowingIndex::default());
+            let image = Image::load(&self.segments[index])?;
+            if let Some(stop) = self.scan(index, &image)? {
+                return Ok(stop);
+            }
+        }
+        unreachable!("the scan of the last segment always stops")
+    }
+
+    /// Scans a segment before the log's start whose index does not hold: nothing in it is given to the caller.
+    fn scan_old(&mut self, index: usize) -> Result<()> {
+        tracing::warn!(path = %self.segments[index].path.display(), "the slot index is damaged; made again");
+        let image = Image::load(&self.segments[index])?;
+        self.scan(index, &image)?;
+        // The segment after it may be known by its index only.
+        self.chain = None;
+        self.begun = false;
+        Ok(())
+    }
+
+    /// Takes the frames of a segment; says where the log ends if it ends here.
+    fn scan(&mut self, index: usize, image: &Image) -> Result<Option<Stop>> {
+        let is_last = index + 1 == self.segments.len();
+        let mut offset = SEGMENT_HEADER_BYTES;
+        loop {
+            let mut at_seal = false;
+            let why = match image.frame(offset) {
+                Parsed::Frame(frame) if frame.header.incarnation < self.incarnation => {
+                    "a frame from before a cut"
+                }
+                Parsed::Frame(frame) if frame.header.incarnation > self.start.incarnation => {
+                    let what = format!(
+                        "was written by start {} of the node, but the manifest counts only {}",
+                        frame.header.incarnation, self.start.incarnation
+                    );
+                    return Err(Error::corrupt(&self.segments[index].path, offset as u64, what));
+                }
+                Parsed::Frame(frame) if frame.header.has(frame::SEAL) => {
+                    self.note(&frame);
+                    if !is_last {
+                        return Ok(None);
+                    }
+                    at_seal = true;
+                    "the segment after it was never begun"
+                }
+                Parsed::Frame(frame) => {
+                    self.note(&frame);
+                    offset = self.take(index, image, offset, &frame)?;
+                    continue;
+                }
+                Parsed::Blank => "nothing",
+                Parsed::Bad(why) => why,
+            };
+            if !is_last && image.seal_offset() == Some(offset) {
+                let path = &self.segments[index].path;
+                tracing::warn!(path = %path.display(), offset, "the seal is damaged, all frames before it hold");
+                return Ok(None);
+            }
+            let stop = Stop { segment: index, offset, why, at_seal };
+            self.check_torn(image, stop, is_last)?;
+            return Ok(Some(stop));
+        }
+    }
+
+    fn note(&mut self, frame: &Frame) {
+        self.incarnation = frame.header.incarnation;
+        self.promise = self.promise.max(frame.header.synced);
+        // A seal says nothing about how the node stopped.
+        if !frame.header.has(frame::SEAL) {
+            self.last_is_clean_stop = frame.header.has(frame::CLEAN_STOP);
+        }
+    }
+
+    /// Takes a frame; gives its end.
+    fn take(&mut self, index: usize, image: &Image, offset: usize, frame: &Frame) -> Result<usize> {
+        let path = &self.segments[index].path;
+        let body = &image.bytes[frame.body.clone()];
+        let corrupt = |what: &str| Err(Error::corrupt(path, offset as u64, what));
+        if frame.header.has(frame::CONTINUED) {
+            match &mut self.chain {
+                Some(chain) if chain.body.len() + body.len() > LOGICAL_BYTES_MAX => {
+                    return corrupt("a logical frame without end");
+                }
+                Some(chain) => chain.body.extend_from_slice(body),
+                // It began in a segment that is gone or that is not asked for.
+                None if !self.begun => {}
+                None => return corrupt("the beginning of a logical frame is missing"),
+            }
+        } else if self.chain.is_some() {
+            return corrupt("the rest of a logical frame is missing");
+        } else if frame.header.has(frame::MORE) {
+            self.begun = true;
+            let lsn = image.lsn(offset);
+            self.chain = Some(Chain { lsn, segment: index, offset, body: body.to_vec() });
+        } else {
+            self.begun = true;
+            self.deliver(index, offset, image.lsn(offset), body)?;
+        }
+        if frame.header.has(frame::CONTINUED)
+            && !frame.header.has(frame::MORE)
+            && let Some(chain) = self.chain.take()
+        {
+            self.deliver(chain.segment, chain.offset, chain.lsn, &chain.body)?;
+        }
+        Ok(frame.end)
+    }
+
+    /// Gives a whole logical frame's records to the caller.
+    fn deliver(&mut self, segment: usize, offset: usize, lsn: Lsn, body: &[u8]) -> Result<()> {
+        let in_segment = u32::try_from(offset).expect("a segment is at most 1 GiB");
+        let mut read = 0;
+        for record in records(body) {
+            let record = record.map_err(|bad| {
+                let what = format!("the record at byte {read} of this frame: {bad}");
+                Error::corrupt(&self.segments[segment].path, offset as u64, what)
+            })?;
+            read += record.bytes.len();
+            let header = record.header;
+            self.indexes[segment].add(header.slot, header.seq, in_segment);
+            self.last_seqs.insert(header.slot, header.seq);
+            if lsn >= self.start.from {
+                self.seen.records += 1;
+                self.seen.bytes += record.bytes.len() as u64;
+                (self.apply)(RecordAt { lsn, record })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds that nothing promises anything beyond where the scan stopped.
+    fn check_torn(&self, image: &Image, stop: Stop, is_last: bool) -> Result<()> {
+        let at = image.lsn(stop.offset);
+        let promised_by = if !is_last {
+            Some("the segment after it".to_owned())
+        } else if self.start.promised > at {
+            Some("the manifest".to_owned())
+        } else {
+            self.promising_frame(image, stop.offset).map(|lsn| format!("the frame at {lsn}"))
+        };
+        let Some(promised_by) = promised_by else { return Ok(()) };
+        let hit = self.hits(image, stop)?;
+        let what = format!("{}, but {promised_by} promises that it was durable; {}", stop.why, Hits(&hit));
+        Err(Error::corrupt(&self.segments[stop.segment].path, stop.offset as u64, what))
+    }
+
+    /// The first frame after `offset` that promises something beyond `offset`.
+    fn promising_frame(&self, image: &Image, offset: usize) -> Option<Lsn> {
+        let stopped_at = image.lsn(offset);
+        let promises =
+            |frame: &Frame| frame.header.incarnation >= self.incarnation && frame.header.synced > stopped_at;
+        image.frames_after(offset).find(promises).map(|frame| frame.header.lsn)
+    }
+
+    fn hits(&self, image: &Image, stop: Stop) -> Result<Vec<super::scan::Hit>> {
+        let mut after = BTreeMap::new();
+        image.first_seqs_after(stop.offset, &mut after);
+        let damaged = &self.segments[stop.segment];
+        for segment in &self.segments[stop.segment + 1..] {
+            Image::load(segment)?.first_seqs_after(0, &mut after);
+        }
+        let indexed = damaged.read_index()?.unwrap_or_default();
+        let indexed = indexed.iter().map(|(slot, span)| (slot, (span.first, span.last))).collect();
+        Ok(hits(&self.last_seqs, &after, &indexed))
+    }
+}

@@ -1,0 +1,135 @@
+//! A segment's bytes in memory, and what can be told from them when they are damaged.
+
+use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed};
+use super::records;
+use super::segment::{Segment, SegmentHeader, TRAILER_BYTES};
+use crate::error::Result;
+use crate::types::{Lsn, Seq, Slot};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A whole segment in memory.
+pub(super) struct Image {
+    pub(super) header: SegmentHeader,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Image {
+    pub(super) fn load(segment: &Segment) -> Result<Image> {
+        Ok(Image { header: segment.header, bytes: segment.read_whole()? })
+    }
+
+    /// Where frames must end, as an index into the bytes.
+    fn frames_end(&self) -> usize {
+        self.bytes.len() - TRAILER_BYTES
+    }
+
+    pub(super) fn lsn(&self, offset: usize) -> Lsn {
+        self.header.base.advance(offset as u64)
+    }
+
+    /// What lies at `offset`.
+    pub(super) fn frame(&self, offset: usize) -> Parsed {
+        frame::parse(&self.bytes[..self.frames_end()], offset, self.lsn(offset), self.header.salt())
+    }
+
+    /// The first frame that begins after `offset`, wherever it may be.
+    pub(super) fn next_frame(&self, offset: usize) -> Option<(usize, Frame)> {
+        let first = frame::align(offset + 1);
+        let salt = self.header.salt();
+        (first..self.frames_end().saturating_sub(FRAME_HEADER_BYTES)).step_by(frame::ALIGN_BYTES).find_map(
+            |at| {
+                // Most positions are none: look at the header's own word before the checksum.
+                frame::claimed_len(&self.bytes[at..self.frames_end()], self.lsn(at))?;
+                match frame::parse(&self.bytes[..self.frames_end()], at, self.lsn(at), salt) {
+                    Parsed::Frame(frame) => Some((at, frame)),
+                    Parsed::Blank | Parsed::Bad(_) => None,
+                }
+            },
+        )
+    }
+
+    /// All frames that begin after `offset`, whatever lies between them.
+    pub(super) fn frames_after(&self, mut offset: usize) -> impl Iterator<Item = Frame> {
+        std::iter::from_fn(move || {
+            let (_, frame) = self.next_frame(offset)?;
+            offset = frame.end - frame::ALIGN_BYTES;
+            Some(frame)
+        })
+    }
+
+    /// Where the seal begins, by the trailer's word.
+    pub(super) fn seal_offset(&self) -> Option<usize> {
+        let offset = self.header.seal_offset(&self.bytes[self.frames_end()..])?;
+        usize::try_from(offset).ok()
+    }
+
+    /// How many bytes from `offset` on there are until only zeros follow.
+    pub(super) fn used_bytes_from(&self, offset: usize) -> usize {
+        let rest = self.bytes.get(offset..).unwrap_or_default();
+        rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    }
+
+    /// Notes the first record of each slot in the whole frames after `offset`.
+    pub(super) fn first_seqs_after(&self, offset: usize, first: &mut BTreeMap<Slot, Seq>) {
+        for frame in
+            self.frames_after(offset).filter(|frame| !frame.header.has(frame::SEAL | frame::CONTINUED))
+        {
+            for record in records(&self.bytes[frame.body]).map_while(Result::ok) {
+                first.entry(record.header.slot).or_insert(record.header.seq);
+            }
+        }
+    }
+}
+
+/// Records that damage may have hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Hit {
+    pub(super) slot: Slot,
+    pub(super) first: Seq,
+    pub(super) last: Seq,
+}
+
+/// The records that lie in a hole, told from what lies around it: the last record of each slot before it, the
+/// first after it, and the span that the segment's own index gives.
+pub(super) fn hits(
+    before: &BTreeMap<Slot, Seq>,
+    after: &BTreeMap<Slot, Seq>,
+    indexed: &BTreeMap<Slot, (Seq, Seq)>,
+) -> Vec<Hit> {
+    let mut slots: Vec<Slot> = after.keys().chain(indexed.keys()).copied().collect();
+    slots.sort_unstable();
+    slots.dedup();
+    let hit = |slot: Slot| {
+        let first = before.get(&slot).map(|seq| seq.next()).or(indexed.get(&slot).map(|span| span.0))?;
+        let last = match after.get(&slot) {
+            Some(seq) => Seq(seq.0.checked_sub(1)?),
+            None => indexed.get(&slot)?.1,
+        };
+        (first <= last).then_some(Hit { slot, first, last })
+    };
+    slots.into_iter().filter_map(hit).collect()
+}
+
+/// How many slots an error names.
+const NAMED_HITS_MAX: usize = 16;
+
+/// A list of hits as a person reads it.
+pub(super) struct Hits<'a>(pub(super) &'a [Hit]);
+
+impl fmt::Display for Hits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("which records it held can't be told");
+        }
+        f.write_str("it held")?;
+        for (index, hit) in self.0.iter().take(NAMED_HITS_MAX).enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma} slot {} seq {}..{}", hit.slot, hit.first, hit.last)?;
+        }
+        match self.0.len().saturating_sub(NAMED_HITS_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and of {more} more slots"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Segments made ahead, so that the append path meets neither a full device nor a journal commit.
+
+use super::layout::Geometry;
+use super::lock;
+use super::segment::Segment;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// The segments after the active one that are ready.
+pub(super) struct Spares {
+    /// Held while a segment is made, which takes long.
+    preparing: Mutex<()>,
+    ready: Mutex<VecDeque<Arc<Segment>>>,
+    /// The number of the last segment that exists, active or ready. Stored (Release) by who holds `preparing`,
+    /// loaded (Acquire) by appenders.
+    last: AtomicU64,
+    /// Why nothing may be appended now.
+    full: Mutex<Option<String>>,
+}
+
+impl Spares {
+    /// Of a log whose segment `active` is the last.
+    pub(super) fn new(active: u64) -> Spares {
+        Spares {
+            preparing: Mutex::default(),
+            ready: Mutex::default(),
+            last: AtomicU64::new(active),
+            full: Mutex::default(),
+        }
+    }
+
+    /// The number of the last segment that exists.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Why nothing may be appended now.
+    pub(super) fn full(&self) -> Option<String> {
+        lock(&self.full).clone()
+    }
+
+    /// Makes one segment if none is ready; says whether it did. Success ends the state of being full.
+    pub(super) fn prepare_next(&self, fs: &dyn Fs, dir: &Path, geometry: &Geometry) -> Result<bool> {
+        let _one_at_a_time = lock(&self.preparing);
+        let missing = lock(&self.ready).is_empty();
+        if missing {
+            self.prepare(fs, dir, geometry)?;
+        }
+        *lock(&self.full) = None;
+        Ok(missing)
+    }
+
+    /// Makes segments until the one with this number exists.
+    pub(super) fn prepare_up_to(
+        &self,
+        number: u64,
+        fs: &dyn Fs,
+        dir: &Path,
+        geometry: &Geometry,
+    ) -> Result<()> {
+        let _one_at_a_time = lock(&self.preparing);
+        while self.last() < number {
+            self.prepare(fs, dir, geometry)?;
+        }
+        Ok(())
+    }
+
+    /// The caller holds `preparing`.
+    fn prepare(&self, fs: &dyn Fs, dir: &Path, geometry: &Geometry) -> Result<()> {
+        let number = self.last() + 1;
+        match Segment::prepare(fs, dir, geometry.header(number)) {
+            Ok(segment) => {
+                lock(&self.ready).push_back(Arc::new(segment));
+                self.last.store(number, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                let why = format!(
+                    "the log has no room for its next segment of {} bytes ({error}); reads go on, writes are \
+                     taken again once there is space",
+                    geometry.header(number).bytes
+                );
+                // With a segment in hand only what is larger than it is refused.
+                if lock(&self.ready).is_empty() {
+                    *lock(&self.full) = Some(why.clone());
+                }
+                Err(Error::ReadOnly(why))
+            }
+        }
+    }
+
+    /// Takes the next segment, which must be ready: appenders asked for it before they were let in.
+    pub(super) fn take(&self, number: u64) -> Arc<Segment> {
+        let next = lock(&self.ready).pop_front().expect("room was made before the append was accepted");
+        assert_eq!(next.header.number, number, "segments are used in order");
+        next
+    }
+}

@@ -1,0 +1,454 @@
+//! The log: appending, writing, syncing, going on to the next segment.
+//!
+//! Any thread may call anything. Locks, outermost first: writer, pending, spares, syncing, view, watermark; none
+//! of those that an appender needs is held across a write(2) or an fdatasync, except while a segment is made for
+//! want of a spare.
+//!
+//! A failed write or sync poisons the log for ever: nothing is retried and nothing acknowledged any more.
+
+use super::LogOptions;
+use super::frame::{self, FrameHeader, HEADER_BYTES as FRAME_HEADER_BYTES};
+use super::index::GrowingIndex;
+use super::layout::{Geometry, Part, Place};
+use super::lock;
+use super::pending::{Appender, PENDING_BYTES_MAX, Pending};
+use super::reader::LogReader;
+use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, TRAILER_BYTES};
+use super::spares::Spares;
+use super::tail::Tail;
+use super::view::{SegmentInfo, View};
+use super::watermark::{Mark, Ticket, Wait, Watermark};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::types::{Lsn, Seq, Slot};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Buffers that grew beyond this are not kept.
+const KEPT_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// A node's log, open. See the head of this file.
+pub struct Log {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    incarnation: u32,
+    geometry: Geometry,
+    writer: Mutex<Writer>,
+    pending: Mutex<Pending>,
+    spares: Spares,
+    /// Held while the log's files are synced: of two syncs at once the kernel tells only one of an error.
+    syncing: Mutex<()>,
+    removing: Mutex<()>,
+    view: Arc<Mutex<View>>,
+    watermark: Watermark,
+}
+
+/// Whether the log takes appends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogState {
+    /// It does.
+    Open,
+    /// Not now: there is no room for the next segment. [`Log::prepare_next`] tries again.
+    ReadOnly(String),
+    /// Never again in this process.
+    Poisoned(String),
+}
+
+/// What only the thread that writes touches.
+struct Writer {
+    segment: Arc<Segment>,
+    /// Where the next frame may begin.
+    at: Place,
+    /// An empty buffer to give to the appenders in exchange for a full one.
+    buffer: Vec<u8>,
+    records: Vec<(Slot, Seq)>,
+}
+
+/// A group commit on its way.
+struct Batch {
+    buffer: Vec<u8>,
+    records: Vec<(Slot, Seq)>,
+    ticket: Ticket,
+    from: Place,
+}
+
+/// What recovery found and made good: everything before `end` is durable.
+pub(super) struct Opened {
+    pub(super) sealed: VecDeque<Arc<Segment>>,
+    pub(super) active: Arc<Segment>,
+    pub(super) index: GrowingIndex,
+    pub(super) end: Lsn,
+}
+
+impl Log {
+    pub(super) fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        incarnation: u32,
+        options: LogOptions,
+        opened: Opened,
+    ) -> Log {
+        let Opened { sealed, active, index, end } = opened;
+        let header = active.header;
+        let at = Place { segment: header.number, offset: header.offset_of(end) };
+        let writer = Writer {
+            segment: Arc::clone(&active),
+            at,
+            buffer: vec![0; FRAME_HEADER_BYTES],
+            records: Vec::new(),
+        };
+        let tail = Tail::new(end, options.tail_bytes);
+        Log {
+            fs,
+            dir: dir.to_owned(),
+            incarnation,
+            geometry: Geometry::new(header, options.segment_bytes),
+            writer: Mutex::new(writer),
+            pending: Mutex::new(Pending::new(at)),
+            spares: Spares::new(header.number),
+            syncing: Mutex::default(),
+            removing: Mutex::default(),
+            view: Arc::new(Mutex::new(View { sealed, active, index, end, tail })),
+            watermark: Watermark::starting_at(end),
+        }
+    }
+
+    /// Begins an atomic group of records. Others wait until it is finished or dropped.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Poisoned`.
+    pub fn begin(&self) -> Result<Appender<'_>> {
+        loop {
+            self.check_open()?;
+            let pending = lock(&self.pending);
+            if pending.body_bytes() < PENDING_BYTES_MAX {
+                return Ok(Appender::new(self, pending));
+            }
+            drop(pending);
+            self.write()?;
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        self.spares.full().map_or(Ok(()), |why| Err(Error::ReadOnly(why)))
+    }
+
+    /// Makes sure that a frame of `body_bytes` that begins at `from` finds its segments.
+    pub(super) fn make_room(&self, from: Place, body_bytes: usize) -> Result<()> {
+        let end = self.geometry.plan(from, body_bytes as u64, |_| {});
+        if end.segment <= self.spares.last() {
+            return Ok(());
+        }
+        self.spares.prepare_up_to(end.segment, &*self.fs, &self.dir, &self.geometry)
+    }
+
+    /// Writes everything pending, everybody's, as one logical frame; says which group commit is the last written.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn write(&self) -> Result<Ticket> {
+        let mut writer = self.lock_writer()?;
+        self.write_pending(&mut writer)?;
+        Ok(self.watermark.written().ticket)
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        self.writer.lock().map_err(|_| {
+            self.watermark.poison_with(&Error::Poisoned("a thread panicked while it wrote the log".into()))
+        })
+    }
+
+    fn write_pending(&self, writer: &mut Writer) -> Result<()> {
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        let Some(batch) = self.take_pending(writer) else { return Ok(()) };
+        self.write_batch(writer, batch).map_err(|error| self.watermark.poison_with(&error))
+    }
+
+    fn take_pending(&self, writer: &mut Writer) -> Option<Batch> {
+        let mut pending = lock(&self.pending);
+        if pending.records.is_empty() {
+            return None;
+        }
+        let from = pending.at;
+        pending.at = self.geometry.plan(from, pending.body_bytes() as u64, |_| {});
+        let ticket = pending.ticket;
+        pending.ticket = Ticket(ticket.0 + 1);
+        Some(Batch {
+            buffer: std::mem::replace(&mut pending.buffer, std::mem::take(&mut writer.buffer)),
+            records: std::mem::replace(&mut pending.records, std::mem::take(&mut writer.records)),
+            ticket,
+            from,
+        })
+    }
+
+    fn write_batch(&self, writer: &mut Writer, mut batch: Batch) -> Result<()> {
+        assert_eq!(writer.at, batch.from, "frames are written where they were planned");
+        let body_bytes = batch.buffer.len() - FRAME_HEADER_BYTES;
+        let mut parts = Vec::with_capacity(1);
+        let end = self.geometry.plan(batch.from, body_bytes as u64, |part| parts.push(part));
+        let first = parts[0].at;
+        if first.segment != writer.segment.header.number {
+            self.rotate(writer)?;
+        }
+        let offset = u32::try_from(first.offset).expect("a segment is at most 1 GiB");
+        {
+            let view = &mut *lock(&self.view);
+            batch.records.iter().for_each(|&(slot, seq)| view.index.add(slot, seq, offset));
+        }
+        if parts.len() == 1 {
+            self.write_frame(writer, &mut batch.buffer, first, 0)?;
+        } else {
+            self.write_parts(writer, &batch.buffer[FRAME_HEADER_BYTES..], &parts)?;
+        }
+        assert_eq!(writer.at, end, "a frame ends where it was planned to");
+        let (lsn, end) = (self.geometry.lsn(first), self.geometry.lsn(end));
+        {
+            let view = &mut *lock(&self.view);
+            let body = &batch.buffer[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + body_bytes];
+            view.tail.push(lsn, end, body);
+            view.end = end;
+        }
+        self.watermark.publish_written(Mark { ticket: batch.ticket, lsn: end });
+        writer.keep(batch);
+        Ok(())
+    }
+
+    fn write_parts(&self, writer: &mut Writer, mut body: &[u8], parts: &[Part]) -> Result<()> {
+        let mut buffer = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            if part.at.segment != writer.segment.header.number {
+                self.rotate(writer)?;
+            }
+            let bytes = usize::try_from(part.body_bytes).expect("a part lies in memory");
+            let (piece, rest) = body.split_at(bytes);
+            body = rest;
+            buffer.clear();
+            buffer.resize(FRAME_HEADER_BYTES, 0);
+            buffer.extend_from_slice(piece);
+            let more = if index + 1 < parts.len() { frame::MORE } else { 0 };
+            let continued = if index > 0 { frame::CONTINUED } else { 0 };
+            self.write_frame(writer, &mut buffer, part.at, more | continued)?;
+        }
+        Ok(())
+    }
+
+    /// One write(2) of one frame into the writer's segment.
+    fn write_frame(&self, writer: &mut Writer, buffer: &mut Vec<u8>, at: Place, flags: u16) -> Result<()> {
+        let segment = &writer.segment;
+        assert_eq!(at.segment, segment.header.number, "a frame goes into the active segment");
+        let header = FrameHeader {
+            flags,
+            incarnation: self.incarnation,
+            lsn: segment.header.base.advance(at.offset),
+            synced: self.watermark.synced().lsn,
+        };
+        frame::seal_up(buffer, &header, segment.salt);
+        segment
+            .file
+            .write_at(buffer, at.offset)
+            .map_err(|error| Error::io(&segment.path, "write", &error))?;
+        writer.at = Place { segment: at.segment, offset: at.offset + buffer.len() as u64 };
+        Ok(())
+    }
+
+    /// Seals and syncs the active segment, then makes the next one active.
+    fn rotate(&self, writer: &mut Writer) -> Result<()> {
+        let old = Arc::clone(&writer.segment);
+        let index = Arc::new(lock(&self.view).index.snapshot());
+        let seal_at = writer.at;
+        let mut seal = vec![0; FRAME_HEADER_BYTES];
+        index.encode(&mut seal);
+        self.write_frame(writer, &mut seal, seal_at, frame::SEAL)?;
+        let trailer = old.header.trailer(seal_at.offset);
+        old.file
+            .write_at(&trailer, old.header.bytes - TRAILER_BYTES as u64)
+            .map_err(|error| Error::io(&old.path, "write", &error))?;
+        self.sync_segment(&old, self.watermark.written())?;
+
+        let number = old.header.number + 1;
+        let spare = self.spares.take(number);
+        let path = segment::path_of(&self.dir, number);
+        self.fs.rename(&spare.path, &path).map_err(|error| Error::io(&path, "rename", &error))?;
+        self.fs.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", &error))?;
+        let next = Arc::new(Segment::new(spare.header, path, Arc::clone(&spare.file)));
+        writer.segment = Arc::clone(&next);
+        writer.at = Place { segment: number, offset: SEGMENT_HEADER_BYTES as u64 };
+        old.index.set(index).expect("a segment is sealed once");
+        let view = &mut *lock(&self.view);
+        view.sealed.push_back(old);
+        view.active = next;
+        view.index = GrowingIndex::default();
+        Ok(())
+    }
+
+    /// Makes what is written durable; says which group commit is the last synced.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn sync(&self) -> Result<Ticket> {
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        let written = self.watermark.written();
+        if self.watermark.synced() != written {
+            // If the segment was changed since, the old one was synced before.
+            let active = Arc::clone(&lock(&self.view).active);
+            self.sync_segment(&active, written)?;
+        }
+        Ok(self.watermark.synced().ticket)
+    }
+
+    /// Syncs a segment that holds, together with those before it, all up to `covered`.
+    fn sync_segment(&self, segment: &Segment, covered: Mark) -> Result<()> {
+        let _one_at_a_time = lock(&self.syncing);
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        // Poisoned before the lock is let go, so that no other sync is believed.
+        segment
+            .file
+            .sync()
+            .map_err(|error| self.watermark.poison_with(&Error::io(&segment.path, "sync", &error)))?;
+        self.watermark.publish_synced(covered);
+        Ok(())
+    }
+
+    /// Writes and syncs everything, then a mark that the node stopped in order. An append after it makes the stop
+    /// an unclean one again.
+    ///
+    /// # Errors
+    /// `Poisoned`; `ReadOnly` if there is no room for the mark (all else is durable then).
+    pub fn stop_clean(&self) -> Result<()> {
+        let mut writer = self.lock_writer()?;
+        loop {
+            self.write_pending(&mut writer)?;
+            let mut pending = lock(&self.pending);
+            if !pending.records.is_empty() {
+                continue;
+            }
+            let segment = Arc::clone(&writer.segment);
+            self.sync_segment(&segment, self.watermark.written())?;
+            self.make_room(pending.at, 0)?;
+            let stopped = self.write_clean_stop(&mut writer);
+            let mark = stopped.map_err(|error| self.watermark.poison_with(&error))?;
+            pending.at = writer.at;
+            let segment = Arc::clone(&writer.segment);
+            return self.sync_segment(&segment, mark);
+        }
+    }
+
+    fn write_clean_stop(&self, writer: &mut Writer) -> Result<Mark> {
+        let mut at = writer.at;
+        self.geometry.plan(writer.at, 0, |part| at = part.at);
+        if at.segment != writer.segment.header.number {
+            self.rotate(writer)?;
+        }
+        self.write_frame(writer, &mut vec![0; FRAME_HEADER_BYTES], at, frame::CLEAN_STOP)?;
+        let mark = Mark { ticket: self.watermark.written().ticket, lsn: self.geometry.lsn(writer.at) };
+        lock(&self.view).end = mark.lsn;
+        self.watermark.publish_written(mark);
+        Ok(mark)
+    }
+
+    /// Makes the next segment ahead if none is ready; says whether it did. For a thread in the background, after
+    /// each change of segment, and again while the log is read-only.
+    ///
+    /// # Errors
+    /// `ReadOnly` if there is no room, `Poisoned`.
+    pub fn prepare_next(&self) -> Result<bool> {
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        self.spares.prepare_next(&*self.fs, &self.dir, &self.geometry)
+    }
+
+    /// Where the next frame will begin at the earliest: after what is written.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        lock(&self.view).end
+    }
+
+    /// Bytes of memory that the log's last frames take.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        lock(&self.view).tail.bytes()
+    }
+
+    /// How far the log is written and synced.
+    #[must_use]
+    pub fn watermark(&self) -> &Watermark {
+        &self.watermark
+    }
+
+    /// Waits until something is written beyond `since`.
+    pub fn changed(&self, since: Lsn) -> Wait {
+        self.watermark.wait_beyond(since)
+    }
+
+    /// Whether the log takes appends.
+    #[must_use]
+    pub fn state(&self) -> LogState {
+        match self.check_open() {
+            Ok(()) => LogState::Open,
+            Err(Error::Poisoned(why)) => LogState::Poisoned(why),
+            Err(error) => LogState::ReadOnly(error.to_string()),
+        }
+    }
+
+    /// The start of a frame at or before the record; `None` if its segment is gone or it is not written yet.
+    #[must_use]
+    pub fn locate(&self, slot: Slot, seq: Seq) -> Option<Lsn> {
+        lock(&self.view).locate(slot, seq)
+    }
+
+    /// Reads from `from` on, which is the start of a frame or of a segment.
+    #[must_use]
+    pub fn reader(&self, from: Lsn) -> LogReader {
+        LogReader::new(Arc::clone(&self.view), from)
+    }
+
+    /// The live segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        lock(&self.view).segments()
+    }
+
+    /// Removes the sealed segments that lie wholly below `lsn`; says how many. The caller has made sure that
+    /// recovery no longer begins in them.
+    ///
+    /// # Errors
+    /// As the file system says; what could not be removed stays readable.
+    pub fn remove_below(&self, lsn: Lsn) -> Result<usize> {
+        let _one_at_a_time = lock(&self.removing);
+        let mut removed = 0;
+        loop {
+            let oldest = lock(&self.view).sealed.front().filter(|oldest| oldest.header.end() <= lsn).cloned();
+            let Some(oldest) = oldest else { return Ok(removed) };
+            self.fs.remove(&oldest.path).map_err(|error| Error::io(&oldest.path, "remove", &error))?;
+            lock(&self.view).sealed.pop_front();
+            removed += 1;
+            // One name at a time, so that a crash never leaves a hole between those that came back.
+            self.fs.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", &error))?;
+        }
+    }
+}
+
+impl Writer {
+    /// Keeps a batch's buffers for the next one, unless it was unusually large.
+    fn keep(&mut self, batch: Batch) {
+        let (mut buffer, mut records) = (batch.buffer, batch.records);
+        buffer.clear();
+        buffer.shrink_to(KEPT_BUFFER_BYTES_MAX);
+        buffer.resize(FRAME_HEADER_BYTES, 0);
+        records.clear();
+        records.shrink_to(KEPT_BUFFER_BYTES_MAX / size_of::<(Slot, Seq)>());
+        self.buffer = buffer;
+        self.records = records;
+    }
+}

@@ -1,0 +1,705 @@
+//! What two nodes say to each other: messages, and their form on the wire.
+//!
+//! Bytes from a peer never panic here: every length is bounded by the frame, every frame by [`PAYLOAD_BYTES_MAX`].
+//! `docs/PROTOCOL.md` says who sends what, when.
+//!
+//! ```text
+//! frame; all numbers little-endian
+//!  0   4   len      of the payload, at most PAYLOAD_BYTES_MAX
+//!  4   1   kind
+//!  5   4   crc      CRC-32 of kind and payload
+//!  9   n   payload
+//!
+//! parts
+//!  slot   u16                     seq, time, bytes  u64
+//!  node   20 bytes                epoch             u32 term, u64 tag
+//!  text   u16 length, UTF-8       data              u32 length, bytes
+//!  list   u32 count, items        history           list of (epoch, seq)
+//!  ask    slot, u32 number, history, seq last, u8 state (0 data, 1 empty, 2 loading), u8 force
+//!  copy   slot, u32 number (the ask's): names one copy on a connection
+//!
+//! kind                   payload                                              sent by
+//!   1 hello              u64 features, u8 purpose (0 stream, 1 question)      who connects
+//!   2 probe              list of ask                                          replica
+//!   3 follow             list of ask                                          replica
+//!   4 unfollow           list of slot                                         replica
+//!   5 ack                bytes, list of (slot, seq)                           replica
+//!   6 handover ask       u64 id, u32 deadline ms, list of slot                replica
+//!   7 grant taken        slot, epoch                                          grantee
+//!   8 grant refused      slot, text                                           grantee
+//!   9 pong               (nothing)                                            replica
+//!  10 grant ask          list of (slot, u32 term, seq)                        old owner
+//!  32 hello ok           node, u64 features                                   who accepts
+//!  33 probe answer       list of (slot, u8 verdict, text)                     master
+//!  34 refused            slot, u32 number, u8 reason, text                    master
+//!  35 continue           slot, u32 number, seq from                           master
+//!  36 copy queued        copy                                                 master
+//!  37 copy begin         copy, history, seq base, u64 keys, time, u32 runs, bytes   master
+//!  38 copy run           copy, data                                           master
+//!  39 copy chunk         copy, data                                           master
+//!  40 copy run end       copy                                                 master
+//!  41 copy end           copy                                                 master
+//!  42 records            u8 more, list of (slot, time), data                  master
+//!  43 heartbeat          list of (slot, seq last, time)                       master
+//!  44 handover answer    u64 id, list of (slot, u8 granted, seq, text)        master
+//!  45 history changed    slot                                                 master
+//!  46 dropped            slot                                                 master
+//!  47 grant done         slot                                                 old owner
+//!  48 grant pending      slot                                                 grantee
+//! ```
+
+use bytes::{Buf, Bytes, BytesMut};
+use haypile_engine::clock::TimeMs;
+use haypile_engine::history::{EpochStart, History};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
+
+/// The version of this protocol. Nodes of different versions do not talk.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// The greatest payload that is sent or taken.
+pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// Bytes before a frame's payload.
+pub const FRAME_HEADER_BYTES: usize = 9;
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Records of slots that the connecting node follows. One per pair of nodes: a newer one ends the older.
+    Stream,
+    /// A few questions; nothing is attached.
+    Question,
+}
+
+/// What a replica's slot is like when it asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AskState {
+    /// It holds keys.
+    Data,
+    /// It holds no key: nothing is lost if it is replaced.
+    Empty,
+    /// A copy was under way: what it has is no prefix of anything.
+    Loading,
+}
+
+/// A replica's question for one slot: may I follow, and from where?
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotAsk {
+    /// The slot.
+    pub slot: Slot,
+    /// Comes back in the answer, so that an answer to an older question is told apart.
+    pub number: u32,
+    /// The replica's history of the slot.
+    pub history: History,
+    /// Its last record.
+    pub last: Seq,
+    /// What the slot is like.
+    pub state: AskState,
+    /// Whether data that shares no history may be replaced.
+    pub force: bool,
+}
+
+/// Names one copy on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CopyId {
+    /// The slot.
+    pub slot: Slot,
+    /// The number of the question that the copy answers.
+    pub number: u32,
+}
+
+/// Why a slot is not given to a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The slot is not on the asked node.
+    NotHere,
+    /// The slot is waiting for a copy itself: ask again.
+    NotReady,
+    /// Both have data and nothing in common.
+    Unrelated,
+    /// The asked node follows the asking one.
+    Cycle,
+    /// The slot was handed over to another node.
+    Moved,
+    /// The asked node can't read what it should send.
+    Failed,
+}
+
+/// What a master would answer to a follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The replica's records are a prefix of the master's.
+    Continue,
+    /// A copy would replace what the replica has.
+    Copy,
+    /// No.
+    Refused(Reason),
+}
+
+/// What a slot's copy begins with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopyHead {
+    /// The history up to `base`.
+    pub history: History,
+    /// The copy holds the state after this record; the records that follow come on their own.
+    pub base: Seq,
+    /// Keys in it.
+    pub keys: u64,
+    /// The slot's time.
+    pub time: TimeMs,
+    /// How many runs come, newest first.
+    pub runs: u32,
+    /// Bytes of all runs.
+    pub bytes: u64,
+}
+
+/// A slot's end on its master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Beat {
+    /// The slot.
+    pub slot: Slot,
+    /// Its last record.
+    pub last: Seq,
+    /// Its time.
+    pub time: TimeMs,
+}
+
+/// A message. See the table at the top of the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the table says what each part is
+pub enum Message {
+    Hello { features: u64, purpose: Purpose },
+    Probe(Vec<SlotAsk>),
+    Follow(Vec<SlotAsk>),
+    Unfollow(Vec<Slot>),
+    Ack { bytes: u64, slots: Vec<(Slot, Seq)> },
+    HandoverAsk { id: u64, deadline_ms: u32, slots: Vec<Slot> },
+    GrantTaken { slot: Slot, epoch: Epoch },
+    GrantRefused { slot: Slot, why: String },
+    Pong,
+    GrantAsk(Vec<(Slot, u32, Seq)>),
+    HelloOk { node: NodeId, features: u64 },
+    ProbeAnswer(Vec<(Slot, Verdict, String)>),
+    Refused { slot: Slot, number: u32, reason: Reason, why: String },
+    Continue { slot: Slot, number: u32, from: Seq },
+    CopyQueued(CopyId),
+    CopyBegin { copy: CopyId, head: CopyHead },
+    CopyRun { copy: CopyId, info: Bytes },
+    CopyChunk { copy: CopyId, data: Bytes },
+    CopyRunEnd(CopyId),
+    CopyEnd(CopyId),
+    Records { more: bool, times: Vec<(Slot, TimeMs)>, data: Bytes },
+    Heartbeat(Vec<Beat>),
+    HandoverAnswer { id: u64, slots: Vec<(Slot, Result<Seq, String>)> },
+    HistoryChanged(Slot),
+    Dropped(Slot),
+    GrantDone(Slot),
+    GrantPending(Slot),
+}
+
+/// Why bytes are no message: the connection can't go on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadMessage {
+    /// A frame claims to be larger than any that is sent.
+    #[error("a frame of {0} bytes, at most {PAYLOAD_BYTES_MAX} are sent")]
+    TooLong(usize),
+    /// The checksum does not hold.
+    #[error("a frame with a wrong checksum")]
+    Checksum,
+    /// The content has no meaning: a bug, or not this protocol.
+    #[error("a message of kind {kind} without meaning: {what}")]
+    Meaning {
+        /// The frame's kind.
+        kind: u8,
+        /// What does not hold.
+        what: &'static str,
+    },
+}
+
+impl Message {
+    /// Appends the message as one frame.
+    ///
+    /// # Panics
+    /// If its payload is larger than [`PAYLOAD_BYTES_MAX`]: senders split lists and data before.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+        let kind = self.encode_payload(&mut Writer(out));
+        let len = out.len() - start - FRAME_HEADER_BYTES;
+        assert!(len <= PAYLOAD_BYTES_MAX, "a message of kind {kind} with {len} bytes");
+        let len = u32::try_from(len).expect("at most PAYLOAD_BYTES_MAX");
+        out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+        out[start + 4] = kind;
+        let crc = checksum(kind, &out[start + FRAME_HEADER_BYTES..]);
+        out[start + 5..start + 9].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Takes the first whole frame off `buffer`; `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// See [`BadMessage`].
+    pub fn take(buffer: &mut BytesMut) -> Result<Option<Message>, BadMessage> {
+        let Some(&head) = buffer.first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+        let [l0, l1, l2, l3, kind, c0, c1, c2, c3] = head;
+        let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        if len > PAYLOAD_BYTES_MAX {
+            return Err(BadMessage::TooLong(len));
+        }
+        if buffer.len() < FRAME_HEADER_BYTES + len {
+            buffer.reserve(FRAME_HEADER_BYTES + len - buffer.len());
+            return Ok(None);
+        }
+        let mut payload = buffer.split_to(FRAME_HEADER_BYTES + len).freeze();
+        payload.advance(FRAME_HEADER_BYTES);
+        if checksum(kind, &payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
+            return Err(BadMessage::Checksum);
+        }
+        let mut reader = Reader(payload);
+        let message = reader.message(kind).map_err(|what| BadMessage::Meaning { kind, what })?;
+        if !reader.0.is_empty() {
+            return Err(BadMessage::Meaning { kind, what: "bytes after the end" });
+        }
+        Ok(Some(message))
+    }
+
+    fn encode_payload(&self, out: &mut Writer<'_>) -> u8 {
+        match self {
+            Message::Hello { features, purpose } => {
+                out.u64(*features);
+                out.u8(match purpose {
+                    Purpose::Stream => 0,
+                    Purpose::Question => 1,
+                });
+                1
+            }
+            Message::Probe(asks) => {
+                out.list(asks, |out, ask| out.ask(ask));
+                2
+            }
+            Message::Follow(asks) => {
+                out.list(asks, |out, ask| out.ask(ask));
+                3
+            }
+            Message::Unfollow(slots) => {
+                out.list(slots, |out, &slot| out.slot(slot));
+                4
+            }
+            Message::Ack { bytes, slots } => {
+                out.u64(*bytes);
+                out.list(slots, |out, &(slot, seq)| {
+                    out.slot(slot);
+                    out.u64(seq.0);
+                });
+                5
+            }
+            Message::HandoverAsk { id, deadline_ms, slots } => {
+                out.u64(*id);
+                out.u32(*deadline_ms);
+                out.list(slots, |out, &slot| out.slot(slot));
+                6
+            }
+            Message::GrantTaken { slot, epoch } => {
+                out.slot(*slot);
+                out.epoch(*epoch);
+                7
+            }
+            Message::GrantRefused { slot, why } => {
+                out.slot(*slot);
+                out.text(why);
+                8
+            }
+            Message::Pong => 9,
+            Message::GrantAsk(grants) => {
+                out.list(grants, |out, &(slot, term, seq)| {
+                    out.slot(slot);
+                    out.u32(term);
+                    out.u64(seq.0);
+                });
+                10
+            }
+            Message::HelloOk { node, features } => {
+                out.0.extend_from_slice(&node.0);
+                out.u64(*features);
+                32
+            }
+            Message::ProbeAnswer(answers) => {
+                out.list(answers, |out, (slot, verdict, text)| {
+                    out.slot(*slot);
+                    out.u8(match verdict {
+                        Verdict::Continue => 0,
+                        Verdict::Copy => 1,
+                        Verdict::Refused(reason) => reason.number(),
+                    });
+                    out.text(text);
+                });
+                33
+            }
+            Message::Refused { slot, number, reason, why } => {
+                out.slot(*slot);
+                out.u32(*number);
+                out.u8(reason.number());
+                out.text(why);
+                34
+            }
+            Message::Continue { slot, number, from } => {
+                out.slot(*slot);
+                out.u32(*number);
+                out.u64(from.0);
+                35
+            }
+            Message::CopyQueued(copy) => {
+                out.copy(*copy);
+                36
+            }
+            Message::CopyBegin { copy, head } => {
+                out.copy(*copy);
+                out.history(&head.history);
+                out.u64(head.base.0);
+                out.u64(head.keys);
+                out.u64(head.time.0);
+                out.u32(head.runs);
+                out.u64(head.bytes);
+                37
+            }
+            Message::CopyRun { copy, info } => {
+                out.copy(*copy);
+                out.data(info);
+                38
+            }
+            Message::CopyChunk { copy, data } => {
+                out.copy(*copy);
+                out.data(data);
+                39
+            }
+            Message::CopyRunEnd(copy) => {
+                out.copy(*copy);
+                40
+            }
+            Message::CopyEnd(copy) => {
+                out.copy(*copy);
+                41
+            }
+            Message::Records { more, times, data } => {
+                out.u8(u8::from(*more));
+                out.list(times, |out, &(slot, time)| {
+                    out.slot(slot);
+                    out.u64(time.0);
+                });
+                out.data(data);
+                42
+            }
+            Message::Heartbeat(beats) => {
+                out.list(beats, |out, beat| {
+                    out.slot(beat.slot);
+                    out.u64(beat.last.0);
+                    out.u64(beat.time.0);
+                });
+                43
+            }
+            Message::HandoverAnswer { id, slots } => {
+                out.u64(*id);
+                out.list(slots, |out, (slot, outcome)| {
+                    out.slot(*slot);
+                    out.u8(u8::from(outcome.is_ok()));
+                    out.u64(outcome.as_ref().map_or(0, |seq| seq.0));
+                    out.text(outcome.as_ref().err().map_or("", String::as_str));
+                });
+                44
+            }
+            Message::HistoryChanged(slot) => {
+                out.slot(*slot);
+                45
+            }
+            Message::Dropped(slot) => {
+                out.slot(*slot);
+                46
+            }
+            Message::GrantDone(slot) => {
+                out.slot(*slot);
+                47
+            }
+            Message::GrantPending(slot) => {
+                out.slot(*slot);
+                48
+            }
+        }
+    }
+}
+
+impl Reason {
+    const ALL: [Reason; 6] =
+        [Reason::NotHere, Reason::NotReady, Reason::Unrelated, Reason::Cycle, Reason::Moved, Reason::Failed];
+
+    /// Part of the protocol: 16 and up, so that a verdict fits in the same byte.
+    fn number(self) -> u8 {
+        match self {
+            Reason::NotHere => 16,
+            Reason::NotReady => 17,
+            Reason::Unrelated => 18,
+            Reason::Cycle => 19,
+            Reason::Moved => 20,
+            Reason::Failed => 21,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.number() == number)
+    }
+}
+
+fn checksum(kind: u8, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[kind]);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+struct Writer<'a>(&'a mut BytesMut);
+
+impl Writer<'_> {
+    fn u8(&mut self, value: u8) {
+        self.0.extend_from_slice(&[value]);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn slot(&mut self, slot: Slot) {
+        self.0.extend_from_slice(&slot.number().to_le_bytes());
+    }
+
+    fn epoch(&mut self, epoch: Epoch) {
+        self.u32(epoch.term);
+        self.u64(epoch.tag);
+    }
+
+    fn copy(&mut self, copy: CopyId) {
+        self.slot(copy.slot);
+        self.u32(copy.number);
+    }
+
+    fn history(&mut self, history: &History) {
+        self.list(history.starts(), |out, start| {
+            out.epoch(start.epoch);
+            out.u64(start.first_seq.0);
+        });
+    }
+
+    fn ask(&mut self, ask: &SlotAsk) {
+        self.slot(ask.slot);
+        self.u32(ask.number);
+        self.history(&ask.history);
+        self.u64(ask.last.0);
+        self.u8(match ask.state {
+            AskState::Data => 0,
+            AskState::Empty => 1,
+            AskState::Loading => 2,
+        });
+        self.u8(u8::from(ask.force));
+    }
+
+    /// A text that is too long is cut: it is for people.
+    fn text(&mut self, text: &str) {
+        let end = (0..=text.len().min(1024)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let len = u16::try_from(end).expect("at most 1024");
+        self.0.extend_from_slice(&len.to_le_bytes());
+        self.0.extend_from_slice(&text.as_bytes()[..end]);
+    }
+
+    fn data(&mut self, data: &[u8]) {
+        self.u32(u32::try_from(data.len()).expect("data is split into parts far below 4 GiB"));
+        self.0.extend_from_slice(data);
+    }
+
+    fn list<T>(&mut self, items: &[T], put: impl Fn(&mut Writer<'_>, &T)) {
+        self.u32(u32::try_from(items.len()).expect("a list in memory has fewer than 2^32 items"));
+        items.iter().for_each(|item| put(self, item));
+    }
+}
+
+struct Reader(Bytes);
+
+type Taken<T> = Result<T, &'static str>;
+
+impl Reader {
+    fn bytes(&mut self, len: usize) -> Taken<Bytes> {
+        if len > self.0.len() {
+            return Err("cut short");
+        }
+        Ok(self.0.split_to(len))
+    }
+
+    fn array<const N: usize>(&mut self) -> Taken<[u8; N]> {
+        let array = *self.0.first_chunk::<N>().ok_or("cut short")?;
+        self.0.advance(N);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Taken<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn flag(&mut self) -> Taken<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err("a flag that is neither 0 nor 1"),
+        }
+    }
+
+    fn u32(&mut self) -> Taken<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Taken<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn slot(&mut self) -> Taken<Slot> {
+        Slot::new(u16::from_le_bytes(self.array()?)).ok_or("slot out of range")
+    }
+
+    fn seq(&mut self) -> Taken<Seq> {
+        let seq = Seq(self.u64()?);
+        if seq > Seq::MAX { Err("seq out of range") } else { Ok(seq) }
+    }
+
+    fn time(&mut self) -> Taken<TimeMs> {
+        self.u64().map(TimeMs)
+    }
+
+    fn epoch(&mut self) -> Taken<Epoch> {
+        Ok(Epoch { term: self.u32()?, tag: self.u64()? })
+    }
+
+    fn copy(&mut self) -> Taken<CopyId> {
+        Ok(CopyId { slot: self.slot()?, number: self.u32()? })
+    }
+
+    fn history(&mut self) -> Taken<History> {
+        let starts =
+            self.list(|reader| Ok(EpochStart { epoch: reader.epoch()?, first_seq: reader.seq()? }))?;
+        History::from_starts(starts).ok_or("a history that goes back")
+    }
+
+    fn ask(&mut self) -> Taken<SlotAsk> {
+        Ok(SlotAsk {
+            slot: self.slot()?,
+            number: self.u32()?,
+            history: self.history()?,
+            last: self.seq()?,
+            state: match self.u8()? {
+                0 => AskState::Data,
+                1 => AskState::Empty,
+                2 => AskState::Loading,
+                _ => return Err("unknown state"),
+            },
+            force: self.flag()?,
+        })
+    }
+
+    fn text(&mut self) -> Taken<String> {
+        let len = u16::from_le_bytes(self.array()?);
+        let bytes = self.bytes(usize::from(len))?;
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| "text is not UTF-8")
+    }
+
+    fn data(&mut self) -> Taken<Bytes> {
+        let len = usize::try_from(self.u32()?).map_err(|_| "too long")?;
+        self.bytes(len)
+    }
+
+    /// Every item takes at least a byte, so a count is no reason to reserve memory for more than that.
+    fn list<T>(&mut self, take: impl Fn(&mut Reader) -> Taken<T>) -> Taken<Vec<T>> {
+        let count = usize::try_from(self.u32()?).map_err(|_| "too long")?;
+        if count > self.0.len() {
+            return Err("a list that is longer than its message");
+        }
+        (0..count).map(|_| take(self)).collect()
+    }
+
+    fn message(&mut self, kind: u8) -> Taken<Message> {
+        Ok(match kind {
+            1 => Message::Hello {
+                features: self.u64()?,
+                purpose: match self.u8()? {
+                    0 => Purpose::Stream,
+                    1 => Purpose::Question,
+                    _ => return Err("unknown purpose"),
+                },
+            },
+            2 => Message::Probe(self.list(Reader::ask)?),
+            3 => Message::Follow(self.list(Reader::ask)?),
+            4 => Message::Unfollow(self.list(Reader::slot)?),
+            5 => Message::Ack { bytes: self.u64()?, slots: self.list(|r| Ok((r.slot()?, r.seq()?)))? },
+            6 => Message::HandoverAsk {
+                id: self.u64()?,
+                deadline_ms: self.u32()?,
+                slots: self.list(Reader::slot)?,
+            },
+            7 => Message::GrantTaken { slot: self.slot()?, epoch: self.epoch()? },
+            8 => Message::GrantRefused { slot: self.slot()?, why: self.text()? },
+            9 => Message::Pong,
+            10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.u32()?, r.seq()?)))?),
+            32 => Message::HelloOk { node: NodeId(self.array()?), features: self.u64()? },
+            33 => Message::ProbeAnswer(self.list(|r| {
+                let slot = r.slot()?;
+                let verdict = match r.u8()? {
+                    0 => Verdict::Continue,
+                    1 => Verdict::Copy,
+                    number => Verdict::Refused(Reason::from_number(number).ok_or("unknown verdict")?),
+                };
+                Ok((slot, verdict, r.text()?))
+            })?),
+            34 => Message::Refused {
+                slot: self.slot()?,
+                number: self.u32()?,
+                reason: Reason::from_number(self.u8()?).ok_or("unknown reason")?,
+                why: self.text()?,
+            },
+            35 => Message::Continue { slot: self.slot()?, number: self.u32()?, from: self.seq()? },
+            36 => Message::CopyQueued(self.copy()?),
+            37 => Message::CopyBegin {
+                copy: self.copy()?,
+                head: CopyHead {
+                    history: self.history()?,
+                    base: self.seq()?,
+                    keys: self.u64()?,
+                    time: self.time()?,
+                    runs: self.u32()?,
+                    bytes: self.u64()?,
+                },
+            },
+            38 => Message::CopyRun { copy: self.copy()?, info: self.data()? },
+            39 => Message::CopyChunk { copy: self.copy()?, data: self.data()? },
+            40 => Message::CopyRunEnd(self.copy()?),
+            41 => Message::CopyEnd(self.copy()?),
+            42 => Message::Records {
+                more: self.flag()?,
+                times: self.list(|r| Ok((r.slot()?, r.time()?)))?,
+                data: self.data()?,
+            },
+            43 => Message::Heartbeat(
+                self.list(|r| Ok(Beat { slot: r.slot()?, last: r.seq()?, time: r.time()? }))?,
+            ),
+            44 => Message::HandoverAnswer {
+                id: self.u64()?,
+                slots: self.list(|r| {
+                    let (slot, granted, seq, text) = (r.slot()?, r.flag()?, r.seq()?, r.text()?);
+                    Ok((slot, if granted { Ok(seq) } else { Err(text) }))
+                })?,
+            },
+            45 => Message::HistoryChanged(self.slot()?),
+            46 => Message::Dropped(self.slot()?),
+            47 => Message::GrantDone(self.slot()?),
+            48 => Message::GrantPending(self.slot()?),
+            _ => return Err("unknown kind"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -100,13 +100,16 @@ mod tests {
 
     use super::*;
 
-    fn history(epochs: &[(u32, u64, u64)]) -> History {
+    /// Term, tag and first seq of each.
+    type Epochs = &'static [(u32, u64, u64)];
+
+    fn history(epochs: Epochs) -> History {
         let start = |&(term, tag, seq)| EpochStart { epoch: Epoch { term, tag }, first_seq: Seq(seq) };
         History::from_starts(epochs.iter().map(start).collect()).expect("ordered")
     }
 
     const ASKER: NodeId = NodeId([1; 20]);
-    const MINE: &[(u32, u64, u64)] = &[(1, 7, 1), (2, 8, 11)];
+    const MINE: Epochs = &[(1, 7, 1), (2, 8, 11)];
 
     fn view(role: Role) -> View {
         View {
@@ -119,7 +122,7 @@ mod tests {
         }
     }
 
-    fn ask(epochs: &[(u32, u64, u64)], last: u64, state: AskState) -> SlotAsk {
+    fn ask(epochs: Epochs, last: u64, state: AskState) -> SlotAsk {
         let slot = Slot::new(5).expect("in range");
         SlotAsk { slot, number: 1, history: history(epochs), last: Seq(last), state, force: false }
     }
@@ -137,7 +140,7 @@ mod tests {
     fn a_slot_is_continued_where_its_records_are_a_prefix_and_copied_where_they_once_were_one() {
         use AskState::{Data, Empty, Loading};
         use LogReach::{Gone, There};
-        let table: &[(&[(u32, u64, u64)], u64, AskState, LogReach, &str)] = &[
+        let table: &[(Epochs, u64, AskState, LogReach, &str)] = &[
             (MINE, 20, Data, There, "continue from 21"),
             (MINE, 12, Data, There, "continue from 13"),
             (MINE, 12, Data, Gone, "copy"),

@@ -35,10 +35,10 @@
 //!  35 continue           slot, u32 number, seq from                           master
 //!  36 copy queued        copy                                                 master
 //!  37 copy begin         copy, history, seq base, u64 keys, time, u32 runs, bytes   master
-//!  38 copy run           copy, data                                           master
+//!  38 copy run           copy, bytes, u32 crc of the run's bytes              master
 //!  39 copy chunk         copy, data                                           master
 //!  40 copy run end       copy                                                 master
-//!  41 copy end           copy                                                 master
+//!  41 copy end           copy (none if it has no runs)                        master
 //!  42 records            u8 more, list of (slot, time), data                  master
 //!  43 heartbeat          list of (slot, seq last, time)                       master
 //!  44 handover answer    u64 id, list of (slot, u8 granted, seq, text)        master
@@ -182,7 +182,7 @@ pub enum Message {
     Continue { slot: Slot, number: u32, from: Seq },
     CopyQueued(CopyId),
     CopyBegin { copy: CopyId, head: CopyHead },
-    CopyRun { copy: CopyId, info: Bytes },
+    CopyRun { copy: CopyId, bytes: u64, crc: u32 },
     CopyChunk { copy: CopyId, data: Bytes },
     CopyRunEnd(CopyId),
     CopyEnd(CopyId),
@@ -359,9 +359,10 @@ impl Message {
                 out.u64(head.bytes);
                 37
             }
-            Message::CopyRun { copy, info } => {
+            Message::CopyRun { copy, bytes, crc } => {
                 out.copy(*copy);
-                out.data(info);
+                out.u64(*bytes);
+                out.u32(*crc);
                 38
             }
             Message::CopyChunk { copy, data } => {
@@ -673,7 +674,7 @@ impl Reader {
                     bytes: self.u64()?,
                 },
             },
-            38 => Message::CopyRun { copy: self.copy()?, info: self.data()? },
+            38 => Message::CopyRun { copy: self.copy()?, bytes: self.u64()?, crc: self.u32()? },
             39 => Message::CopyChunk { copy: self.copy()?, data: self.data()? },
             40 => Message::CopyRunEnd(self.copy()?),
             41 => Message::CopyEnd(self.copy()?),

@@ -156,16 +156,14 @@ impl Master {
             return shipper::Event::CopyFailed { copy, reason: Reason::NotReady, why };
         };
         let content = self.slots[&copy.slot].truncated(base);
-        let mut parts = VecDeque::new();
-        if !content.records.is_empty() {
-            parts.push_back(CopyPart::Run(Bytes::from_static(b"run")));
+        let runs = u32::from(!content.records.is_empty());
+        if runs > 0 {
+            let mut parts = VecDeque::from([CopyPart::Run { bytes: base.0, crc: 0 }]);
             parts.extend(content.records.iter().cloned().map(CopyPart::Chunk));
-            parts.push_back(CopyPart::RunEnd);
+            parts.extend([CopyPart::RunEnd, CopyPart::End]);
+            self.copies.insert(copy, parts);
         }
-        parts.push_back(CopyPart::End);
-        self.copies.insert(copy, parts);
-        let head =
-            CopyHead { history: content.history, base, keys: 0, time: TimeMs(0), runs: 1, bytes: base.0 };
+        let head = CopyHead { history: content.history, base, keys: 0, time: TimeMs(0), runs, bytes: base.0 };
         shipper::Event::CopyOpened { copy, head, start }
     }
 }
@@ -320,7 +318,8 @@ impl Pair {
                 }
                 receiver::Action::StartLoading { slot, head } => {
                     let content = Content { history: head.history, records: Vec::new() };
-                    let held = Held { content, loading: Some((head.base, Vec::new())), after: Vec::new() };
+                    let loading = (head.runs > 0).then(|| (head.base, Vec::new()));
+                    let held = Held { content, loading, after: Vec::new() };
                     self.replica.slots.insert(slot, held);
                 }
                 receiver::Action::ImportChunk(slot, data) => {
@@ -347,7 +346,7 @@ impl Pair {
                 other => assert!(
                     matches!(
                         other,
-                        receiver::Action::ImportRun(..)
+                        receiver::Action::ImportRun { .. }
                             | receiver::Action::ImportRunEnd(_)
                             | receiver::Action::ImportAbort(_)
                             | receiver::Action::SetTimes(_)
@@ -476,9 +475,15 @@ fn run(steps: Vec<Step>) {
                 pair.shipped(shipper::Event::Replaced(slot));
                 pair.shipped(shipper::Event::Ready(slot));
             }
-            Step::Work(times) => (0..times).for_each(|_| drop(pair.work())),
-            Step::ToMaster(times) => (0..times).for_each(|_| drop(pair.deliver_to_master())),
-            Step::ToReplica(times) => (0..times).for_each(|_| drop(pair.deliver_to_replica())),
+            Step::Work(times) => (0..times).for_each(|_| {
+                pair.work();
+            }),
+            Step::ToMaster(times) => (0..times).for_each(|_| {
+                pair.deliver_to_master();
+            }),
+            Step::ToReplica(times) => (0..times).for_each(|_| {
+                pair.deliver_to_replica();
+            }),
             Step::Connect => pair.connect(),
             Step::Disconnect => pair.disconnect(),
             Step::RestartReplica => pair.restart_replica(),

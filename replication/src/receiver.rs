@@ -108,7 +108,7 @@ pub enum Action {
     Append(Bytes),
     /// Note slots' times.
     SetTimes(Vec<(Slot, TimeMs)>),
-    /// Drop what the slot holds and make it ready for a copy.
+    /// Drop what the slot holds and make it ready for a copy. If the copy has no runs the slot is whole then.
     StartLoading {
         /// The slot.
         slot: Slot,
@@ -116,7 +116,14 @@ pub enum Action {
         head: CopyHead,
     },
     /// A run of the copy begins.
-    ImportRun(Slot, Bytes),
+    ImportRun {
+        /// The slot.
+        slot: Slot,
+        /// Bytes of the run.
+        bytes: u64,
+        /// CRC-32 of them.
+        crc: u32,
+    },
     /// Bytes of the run.
     ImportChunk(Slot, Bytes),
     /// The run ends.
@@ -368,18 +375,23 @@ impl Receiver {
             Message::CopyBegin { copy, head } => {
                 if let Some(link) = self.answered(copy.slot, copy.number) {
                     link.next = Some(head.base.next());
-                    link.copy = Some(copy);
-                    (link.copied_bytes, link.copy_bytes) = (0, head.bytes);
-                    link.enter(LinkState::WaitDbSync, now_ms);
-                    out.push(Action::StartLoading { slot: copy.slot, head });
+                    let base = head.base;
+                    if head.runs == 0 {
+                        link.connected(now_ms);
+                        out.push(Action::StartLoading { slot: copy.slot, head });
+                        out.push(Action::Acknowledge(vec![(copy.slot, base)]));
+                    } else {
+                        link.copy = Some(copy);
+                        (link.copied_bytes, link.copy_bytes) = (0, head.bytes);
+                        link.enter(LinkState::WaitDbSync, now_ms);
+                        out.push(Action::StartLoading { slot: copy.slot, head });
+                    }
                 }
             }
-            Message::CopyRun { copy, info } => {
-                self.received_bytes += info.len() as u64;
+            Message::CopyRun { copy, bytes, crc } => {
                 if self.copying(copy).is_some() {
-                    out.push(Action::ImportRun(copy.slot, info));
+                    out.push(Action::ImportRun { slot: copy.slot, bytes, crc });
                 }
-                out.push(Action::Acknowledge(Vec::new()));
             }
             Message::CopyChunk { copy, data } => {
                 self.received_bytes += data.len() as u64;

@@ -101,7 +101,12 @@ pub enum Event {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CopyPart {
     /// A run begins.
-    Run(Bytes),
+    Run {
+        /// Its bytes.
+        bytes: u64,
+        /// CRC-32 of them.
+        crc: u32,
+    },
     /// Bytes of the run.
     Chunk(Bytes),
     /// The run ends.
@@ -441,7 +446,13 @@ impl Shipper {
         let Some(index) = self.copies.iter().position(|entry| *entry == opening) else {
             return; // given up while it was being opened
         };
-        self.copies[index].1 = CopyState::Open;
+        if head.runs == 0 {
+            // Nothing was ever flushed: the log brings everything.
+            self.copies.remove(index);
+            out.push(Action::CloseCopy(copy));
+        } else {
+            self.copies[index].1 = CopyState::Open;
+        }
         let next = head.base.next();
         out.push(Action::Send(Message::CopyBegin { copy, head }));
         self.feed(copy.slot, next, start, None);
@@ -452,10 +463,7 @@ impl Shipper {
             return;
         }
         let message = match part {
-            CopyPart::Run(info) => {
-                self.sent_bytes += info.len() as u64;
-                Message::CopyRun { copy, info }
-            }
+            CopyPart::Run { bytes, crc } => Message::CopyRun { copy, bytes, crc },
             CopyPart::Chunk(data) => {
                 self.sent_bytes += data.len() as u64;
                 Message::CopyChunk { copy, data }

@@ -38,7 +38,7 @@ fn every_message() -> Vec<Message> {
         Message::Continue { slot: slot(1), number: 1, from: Seq(4) },
         Message::CopyQueued(copy),
         Message::CopyBegin { copy, head },
-        Message::CopyRun { copy, info: Bytes::from_static(b"info") },
+        Message::CopyRun { copy, bytes: 1 << 33, crc: 7 },
         Message::CopyChunk { copy, data: Bytes::from_static(b"") },
         Message::CopyRunEnd(copy),
         Message::CopyEnd(copy),

@@ -3,9 +3,12 @@
 pub mod connection;
 pub mod counters;
 pub mod expire;
+pub mod hashes;
 pub mod keys;
+pub mod random;
 pub mod scan;
 pub mod set;
+pub mod sets;
 pub mod strings;
 pub mod walk;
 
@@ -16,8 +19,10 @@ pub const ALL: &[&[Command]] = &[
     connection::COMMANDS,
     counters::COMMANDS,
     expire::COMMANDS,
+    hashes::COMMANDS,
     keys::COMMANDS,
     set::COMMANDS,
+    sets::COMMANDS,
     strings::COMMANDS,
     walk::COMMANDS,
 ];

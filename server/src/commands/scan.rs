@@ -45,14 +45,22 @@ impl Options {
     }
 }
 
-/// Reads a cursor.
+/// Reads a cursor, as C's `strtoul` does: nothing is zero, a minus counts down from the greatest.
 ///
 /// # Errors
 /// In Redis' words.
 pub fn cursor(text: &[u8]) -> Result<u64, Fail> {
     let invalid = || Fail::error("ERR invalid cursor");
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+    let (negative, digits) = match text {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
         return Err(invalid());
     }
-    std::str::from_utf8(text).map_err(|_| invalid())?.parse().map_err(|_| invalid())
+    let digits = std::str::from_utf8(digits).map_err(|_| invalid())?;
+    let value: u64 = digits.parse().map_err(|_| invalid())?;
+    Ok(if negative { value.wrapping_neg() } else { value })
 }

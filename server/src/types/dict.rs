@@ -100,7 +100,7 @@ impl<'k> Dict<'k> {
             }
             _ => return Err(damaged(key)),
         };
-        if matches!(&form, Form::Small(items) if items.len() % shape.items() != 0) {
+        if matches!(&form, Form::Small(items) if !items.len().is_multiple_of(shape.items())) {
             return Err(damaged(key));
         }
         Ok(Dict { key, shape, expiry: value.expiry, form, existed: true, changed: false })

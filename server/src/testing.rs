@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use haypile_engine::engine::Gate;
-use haypile_engine::placeholder;
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::testing;
 
 use crate::config::Settings;
 use crate::execute::{self, Next, Scratch};
@@ -33,8 +34,8 @@ impl Bench {
 
     /// A node with these settings.
     pub fn with(settings: Settings) -> Bench {
-        let engine = Arc::new(placeholder::engine());
-        let node = Arc::new(Node::new(engine, Arc::new(placeholder::NoFs), settings, None, 0));
+        let engine = Arc::new(testing::engine());
+        let node = Arc::new(Node::new(engine, Arc::new(MemoryFs::new()), settings, None, 0));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let client = node.clients.enter(nowhere, nowhere, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

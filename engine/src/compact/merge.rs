@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::clock::TimeMs;
 use crate::error::Result;
 use crate::key::{self, Generation};
-use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions, Scan};
+use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions, Scan, prefix_of};
 use crate::value::Header;
 
 /// The cancel flag is looked at every so many entries.
@@ -127,12 +127,7 @@ impl Source {
     }
 
     fn note(&mut self) {
-        self.prefix = self.scan.current().map(|(key, _)| {
-            let mut prefix = [0; 8];
-            let len = key.len().min(8);
-            prefix[..len].copy_from_slice(&key[..len]);
-            u64::from_be_bytes(prefix)
-        });
+        self.prefix = self.scan.current().map(|(key, _)| prefix_of(key));
     }
 
     fn advance(&mut self) -> Result<()> {

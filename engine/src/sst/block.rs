@@ -16,9 +16,12 @@
 //! The checksum covers the place, so that a block read from a wrong place is noticed. An entry begins below
 //! [`BLOCK_BYTES_MAX`], so 16 bits address it; a larger entry has a block of its own.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::entry::EntryRef;
+use super::search::{partition_point, prefix_of};
 use crate::memtable::Entry;
 use crate::types::Slot;
 use crate::varint;
@@ -31,6 +34,10 @@ pub(super) const TRAILER_BYTES: usize = 9;
 const COMPRESS_BYTES_MAX: usize = 16 << 20;
 /// LZ4 can't expand by more; a greater claim is damage, refused before memory is taken.
 const LZ4_EXPANSION_MAX: usize = 256;
+
+/// Keys that share less are of many users' keys, and parted well by their first 8 bytes as they are: a search need
+/// not look at what they share.
+const SHARED_BYTES_MIN: usize = 6;
 
 const CODEC_RAW: u8 = 0;
 const CODEC_LZ4: u8 = 1;
@@ -58,7 +65,10 @@ pub struct Block {
     raw: Bytes,
     /// Where the offsets begin in `raw`; 2 bytes each up to the last 2 bytes.
     offsets_at: usize,
-    count: usize,
+    /// Bytes that all keys begin with; 0 if they are few.
+    shared: usize,
+    /// For each key the 8 bytes that follow those: a search looks at these, and at one or two keys.
+    prefixes: Box<[u64]>,
 }
 
 struct Parsed {
@@ -115,30 +125,42 @@ impl Block {
         let offsets_at = rest.len().checked_sub(2 * count)?;
         let (entries, offsets) = rest.split_at(offsets_at);
         let mut at = 0;
+        let mut keys = Vec::with_capacity(count);
         for offset in offsets.chunks_exact(2) {
             if usize::from(u16::from_le_bytes([offset[0], offset[1]])) != at {
                 return None;
             }
             let entry = parse_entry(entries, at)?;
             at = entry.value.map_or(entry.key.end, |value| value.end);
+            keys.push(entry.key);
         }
-        (count > 0 && at == offsets_at).then_some(Block { raw, offsets_at, count })
+        if at != offsets_at {
+            return None;
+        }
+        let (first, last) = (&raw[keys.first()?.clone()], &raw[keys.last()?.clone()]);
+        // Since keys ascend, what the first and the last share is shared by all; if a bug had misplaced one, the
+        // shorter slice keeps it from being read beyond its end.
+        let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+        let shared = if shared < SHARED_BYTES_MIN { 0 } else { shared };
+        let prefixes =
+            keys.into_iter().map(|key| prefix_of(raw[key].get(shared..).unwrap_or_default())).collect();
+        Some(Block { raw, offsets_at, shared, prefixes })
     }
 
     /// How many entries it has; at least one.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.count
+        self.prefixes.len()
     }
 
     /// Bytes of memory that it takes, about.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.raw.len() + 96
+        self.raw.len() + 8 * self.prefixes.len() + 96
     }
 
     fn parsed(&self, index: usize) -> Parsed {
-        assert!(index < self.count, "entry {index} of {}", self.count);
+        assert!(index < self.count(), "entry {index} of {}", self.count());
         let at = self.offsets_at + 2 * index;
         let offset = u16::from_le_bytes([self.raw[at], self.raw[at + 1]]);
         parse_entry(&self.raw, usize::from(offset)).expect("every entry was parsed when the block was made")
@@ -164,29 +186,36 @@ impl Block {
     /// An entry; a value shares the block's memory.
     #[must_use]
     pub fn entry(&self, index: usize) -> Entry {
-        self.parsed(index).value.map_or(Entry::Tombstone, |value| Entry::Value(self.raw.slice(value)))
+        self.owned(self.parsed(index))
     }
 
     /// The first entry whose key is `key` or greater; [`Block::count`] if there is none.
     #[must_use]
     pub fn lower_bound(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.count);
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.key(middle) < key {
-                low = middle + 1;
-            } else {
-                high = middle;
+        if self.shared > 0 {
+            let shared = &self.key(0)[..self.shared];
+            match key[..key.len().min(self.shared)].cmp(shared) {
+                Ordering::Less => return 0,
+                Ordering::Greater => return self.count(),
+                Ordering::Equal => {}
             }
         }
-        low
+        partition_point(&self.prefixes, prefix_of(&key[self.shared..]), |index| self.key(index) < key)
     }
 
     /// The entry of exactly this key.
     #[must_use]
     pub fn find(&self, key: &[u8]) -> Option<Entry> {
         let index = self.lower_bound(key);
-        (index < self.count && self.key(index) == key).then(|| self.entry(index))
+        if index == self.count() {
+            return None;
+        }
+        let parsed = self.parsed(index);
+        (self.raw[parsed.key.clone()] == *key).then(|| self.owned(parsed))
+    }
+
+    fn owned(&self, parsed: Parsed) -> Entry {
+        parsed.value.map_or(Entry::Tombstone, |value| Entry::Value(self.raw.slice(value)))
     }
 }
 

@@ -10,6 +10,7 @@
 //! Keys begin with a uniform hash, so a separator is 3 or 4 bytes in most runs, and nearly every search is decided
 //! by the first 8 bytes, kept side by side as numbers.
 
+use super::search::{partition_point, prefix_of};
 use crate::varint;
 
 /// Collects blocks.
@@ -51,15 +52,6 @@ pub(super) struct Index {
     /// Where each separator ends in `separators`.
     ends: Vec<usize>,
     separators: Vec<u8>,
-}
-
-fn prefix_of(key: &[u8]) -> u64 {
-    if let Some(prefix) = key.first_chunk::<8>() {
-        return u64::from_be_bytes(*prefix);
-    }
-    let mut prefix = [0; 8];
-    prefix[..key.len()].copy_from_slice(key);
-    u64::from_be_bytes(prefix)
 }
 
 impl Index {
@@ -109,20 +101,7 @@ impl Index {
 
     /// The only block that may hold `key`.
     pub(super) fn block_of(&self, key: &[u8]) -> usize {
-        let prefix = prefix_of(key);
-        let mut above = self.prefixes.partition_point(|&p| p < prefix);
-        if self.prefixes.get(above) == Some(&prefix) {
-            // Those of an equal prefix are decided by all their bytes.
-            let mut high = above + self.prefixes[above..].partition_point(|&p| p == prefix);
-            while above < high {
-                let middle = above.midpoint(high);
-                if self.separator(middle) <= key {
-                    above = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-        }
+        let above = partition_point(&self.prefixes, prefix_of(key), |block| self.separator(block) <= key);
         above.max(1) - 1
     }
 

@@ -16,6 +16,7 @@ mod packs;
 mod properties;
 mod run;
 mod scan;
+mod search;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -29,4 +30,5 @@ pub use packs::{FileNo, OPEN_FILES_MAX, PackUsage, Packs, pack_path};
 pub use properties::{Properties, RunMeta};
 pub use run::{Lookup, Probe, Run};
 pub use scan::Scan;
+pub(crate) use search::prefix_of;
 pub use writer::{PackWriter, RunOptions};

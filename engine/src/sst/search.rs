@@ -1,0 +1,106 @@
+//! Searching sorted keys by their first bytes, kept side by side as numbers.
+//!
+//! Keys begin with a uniform hash, so where a number stands among others is guessed well by interpolation; where it
+//! is not (many elements of one collection), doubling steps from the guess still find it in logarithmic time.
+
+/// The first 8 bytes as a number that sorts as they do; a shorter key is filled up with zeros.
+pub(crate) fn prefix_of(key: &[u8]) -> u64 {
+    if let Some(prefix) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*prefix);
+    }
+    let mut prefix = [0; 8];
+    prefix[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(prefix)
+}
+
+/// The first of `sorted` that is not below `target`.
+pub(super) fn first_not_below(sorted: &[u64], target: u64) -> usize {
+    let (Some(&least), Some(&most)) = (sorted.first(), sorted.last()) else { return 0 };
+    if target <= least {
+        return 0;
+    }
+    if target > most {
+        return sorted.len();
+    }
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a guess
+    let guess = ((target - least) as f64 / (most - least) as f64 * (sorted.len() - 1) as f64) as usize;
+    let guess = guess.min(sorted.len() - 1);
+    let mut step = 1;
+    // What is sought is above `low`, and not above `high`.
+    let (mut low, mut high);
+    if sorted[guess] < target {
+        (low, high) = (guess, (guess + 1).min(sorted.len() - 1));
+        while sorted[high] < target {
+            step *= 2;
+            (low, high) = (high, (high + step).min(sorted.len() - 1));
+        }
+    } else {
+        (low, high) = (guess.saturating_sub(1), guess);
+        while sorted[low] >= target {
+            step *= 2;
+            (low, high) = (low.saturating_sub(step), low);
+        }
+    }
+    while high - low > 1 {
+        let middle = low.midpoint(high);
+        if sorted[middle] < target {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+/// Among `count` sorted keys whose prefixes are `prefixes`: the first for which `is_before` does not hold.
+/// `is_before` decides only among keys whose prefix is `target`.
+pub(super) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
+    let mut low = first_not_below(prefixes, target);
+    if prefixes.get(low) != Some(&target) {
+        return low;
+    }
+    if prefixes.get(low + 1) != Some(&target) {
+        return low + usize::from(is_before(low));
+    }
+    let mut high = low + prefixes[low..].partition_point(|&prefix| prefix == target);
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_guess_never_changes_the_answer(
+            mut sorted in proptest::collection::vec(
+                prop_oneof![any::<u64>(), 0u64..10, Just(u64::MAX), (0u64..9).prop_map(|n| n << 60)], 0..200),
+            targets in proptest::collection::vec(prop_oneof![any::<u64>(), 0u64..12], 10),
+        ) {
+            sorted.sort_unstable();
+            for target in targets.into_iter().chain(sorted.clone()).chain([0, u64::MAX]) {
+                let expected = sorted.partition_point(|&number| number < target);
+                prop_assert_eq!(first_not_below(&sorted, target), expected);
+                let above = sorted.partition_point(|&number| number <= target);
+                for cut in expected..=above {
+                    prop_assert_eq!(partition_point(&sorted, target, |index| index < cut), cut);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn prefixes_sort_as_keys_do() {
+        let keys: [&[u8]; 7] = [b"", b"\0", b"a", b"ab", b"ab\0", b"abcdefgh", b"abcdefghi"];
+        assert!(keys.windows(2).all(|pair| prefix_of(pair[0]) <= prefix_of(pair[1])));
+    }
+}

@@ -38,7 +38,8 @@ impl BlockCache {
         self.blocks.get(&id)
     }
 
-    /// Puts a block in, pushing others out. One that is larger than a shard's share is not kept.
+    /// Puts a block in, pushing others out. One that is larger than a shard's share is not kept: who needs it holds
+    /// on to it himself.
     pub fn insert(&self, id: BlockId, block: Arc<Block>) {
         self.blocks.insert(id, block);
     }
@@ -77,5 +78,99 @@ impl BlockCache {
 impl Blocks for &BlockCache {
     fn block(&mut self, id: BlockId) -> Option<Arc<Block>> {
         self.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fs::Fs;
+    use crate::fs::memory::MemoryFs;
+    use crate::key::entry_key;
+    use crate::memtable::Entry;
+    use crate::sst::{EntryRef, PackWriter, Packs, Probe, Run, RunOptions};
+    use crate::types::{NodeId, Seq, Slot};
+    use crate::version::{Answer, Version};
+
+    const KEYS: u32 = 2000;
+
+    fn key(number: u32) -> Vec<u8> {
+        entry_key(&number.to_be_bytes())
+    }
+
+    /// A run that says `says` at every `step`th key.
+    fn run(fs: &Arc<MemoryFs>, file: u64, step: usize, says: EntryRef<'_>) -> Arc<Run> {
+        let mut pack =
+            PackWriter::create(fs.clone(), Path::new("/"), FileNo(file), NodeId([0; 20])).expect("creates");
+        let mut keys: Vec<_> = (0..KEYS).step_by(step).map(key).collect();
+        keys.sort();
+        pack.begin_run(
+            Slot::of_key(b""),
+            RunOptions { compress: false, block_bytes: 1024, entries_max: 2000 },
+        );
+        keys.iter().for_each(|key| pack.add(key, says).expect("adds"));
+        pack.end_run(Seq(file), Seq(file)).expect("ends");
+        let metas = pack.finish().expect("finishes");
+        Packs::new(fs.clone(), Path::new("/")).open_run(&metas[0]).expect("opens")
+    }
+
+    fn get(version: &Version, cache: &BlockCache, key: &[u8]) -> Option<Entry> {
+        let mut blocks = cache;
+        let mut fetched = 0;
+        loop {
+            match version.get(Probe::new(key), &mut blocks) {
+                Answer::Found(entry) => return Some(entry),
+                Answer::Absent => return None,
+                Answer::NeedsBlock(run, id) => {
+                    cache.insert(id, run.read_block(id).expect("reads"));
+                    fetched += 1;
+                    assert!(fetched <= version.runs().len(), "each run needs one block at most");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_read_through_the_cache_gives_the_newest_entry_and_the_cache_keeps_its_budget() {
+        let fs = Arc::new(MemoryFs::new());
+        fs.create_dir_all(Path::new("/")).expect("makes it");
+        let runs: Vec<_> =
+            [(1, EntryRef::Value(b"\x01old")), (2, EntryRef::Value(b"\x01new")), (3, EntryRef::Tombstone)]
+                .into_iter()
+                .map(|(file, says)| run(&fs, file, usize::try_from(file).expect("small"), says))
+                .collect();
+        let version = Version::new(runs.clone());
+        assert_eq!(version.runs()[0].meta().file, FileNo(3), "newest first");
+        assert_eq!(version.max_seq(), Seq(3));
+        let cache = BlockCache::new(100 << 10);
+        for number in (0..KEYS).chain(0..KEYS) {
+            let expected = match number {
+                n if n % 3 == 0 => Entry::Tombstone,
+                n if n % 2 == 0 => Entry::Value(bytes::Bytes::from_static(b"\x01new")),
+                _ => Entry::Value(bytes::Bytes::from_static(b"\x01old")),
+            };
+            assert_eq!(get(&version, &cache, &key(number)), Some(expected), "{number}");
+            assert!(cache.bytes() <= 100 << 10, "{}", cache.bytes());
+        }
+        assert_eq!(get(&version, &cache, &key(KEYS)), None);
+        assert!(cache.hits() > cache.misses() && cache.bytes() > 30 << 10);
+
+        let files = [FileNo(1), FileNo(2), FileNo(3)];
+        let blocks_of = |file| runs.iter().find(|run| run.meta().file == file).expect("is there");
+        cache.purge(&files[..2]);
+        for file in files {
+            let run = blocks_of(file);
+            let cached =
+                (0..run.block_count()).filter(|&number| cache.get(run.block_id(number)).is_some()).count();
+            assert_eq!(cached > 0, file == FileNo(3), "{file:?}");
+        }
+
+        let merged = version.edited(&[], &[runs[0].meta().clone(), runs[1].meta().clone()]);
+        assert_eq!(merged.runs().len(), 1);
+        assert_eq!(get(&merged, &cache, &key(3)), Some(Entry::Value(bytes::Bytes::from_static(b"\x01old"))));
+        cache.set_bytes_max(0);
+        assert_eq!(cache.bytes(), 0);
     }
 }

@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::TimeMs;
 use crate::fs::memory::MemoryFs;
@@ -393,5 +395,27 @@ fn the_document_shows_the_formats_as_the_code_does() {
             table.lines().map(|line| line.trim_start_matches("//!").strip_prefix(' ').unwrap_or_default());
         let table: String = lines.flat_map(|line| [line, "\n"]).collect();
         assert!(document.contains(&table), "docs/FORMAT.md lacks this table:\n{table}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn damaged_edits_are_decoded_or_refused(
+        frame in any::<prop::sample::Index>(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut body = Vec::new();
+        frame.get(&history()).iter().for_each(|edit| edit::encode(edit, &mut body));
+        for (at, byte) in damage {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        let mut state = first();
+        let mut rest = &body[..];
+        while let Ok(edit) = edit::take(&mut rest) {
+            if rest.is_empty() || state.fold(edit).is_err() {
+                break;
+            }
+        }
     }
 }

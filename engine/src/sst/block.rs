@@ -119,7 +119,7 @@ impl Block {
     }
 
     /// Takes the raw form; `None` unless entries and offsets fit each other exactly.
-    fn from_raw(raw: Bytes) -> Option<Block> {
+    pub(super) fn from_raw(raw: Bytes) -> Option<Block> {
         let (rest, count) = raw.split_last_chunk::<2>()?;
         let count = usize::from(u16::from_le_bytes(*count));
         let offsets_at = rest.len().checked_sub(2 * count)?;
@@ -219,7 +219,7 @@ impl Block {
     }
 }
 
-fn checksum(stored: &[u8], slot: Slot, offset_in_run: u64) -> u32 {
+pub(super) fn checksum(stored: &[u8], slot: Slot, offset_in_run: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&slot.number().to_le_bytes());
     hasher.update(&offset_in_run.to_le_bytes());

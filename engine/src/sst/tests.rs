@@ -463,3 +463,59 @@ fn the_document_shows_the_formats_as_the_code_does() {
         assert!(document.contains(&table), "docs/FORMAT.md lacks this table:\n{table}");
     }
 }
+
+proptest! {
+    #[test]
+    fn bytes_of_any_kind_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), len: u64) {
+        if let Some(block) = block::Block::from_raw(Bytes::from(bytes.clone())) {
+            (0..block.count()).for_each(|index| assert_eq!(block.entry(index), block.entry_ref(index).1.to_owned()));
+            prop_assert!(block.lower_bound(&bytes) <= block.count());
+        }
+        prop_assert!(block::Block::decode(&bytes, slot(0), len).is_err(), "a checksum by chance");
+        if let Some(index) = index::Index::decode(&bytes, len) {
+            prop_assert!(index.block_of(&bytes) < index.count());
+        }
+        filter::Filter::decode(&bytes);
+        if let Some(props) = Properties::take(&mut &bytes[..]) {
+            let mut again = Vec::new();
+            props.encode(&mut again);
+            prop_assert!(bytes.starts_with(&again));
+        }
+        if let Some(meta) = RunMeta::take(&mut &bytes[..]) {
+            let mut again = Vec::new();
+            meta.encode(&mut again);
+            prop_assert!(bytes.starts_with(&again));
+        }
+    }
+
+    #[test]
+    fn a_damaged_block_whose_checksum_was_made_to_hold_is_decoded_or_refused(
+        model in proptest::collection::btree_map(any_key(), any_entry(), 1..12),
+        compress: bool,
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut builder = block::BlockBuilder::default();
+        for (key, entry) in &model {
+            if builder.has_room(key, entry.into(), 8192) {
+                builder.add(key, entry.into());
+            }
+        }
+        let mut stored = Vec::new();
+        builder.finish(compress, slot(5), 77, &mut stored);
+        prop_assert!(Block::decode(&stored, slot(5), 77).is_ok());
+        prop_assert!(Block::decode(&stored, slot(6), 77).is_err(), "of another slot");
+        prop_assert!(Block::decode(&stored, slot(5), 78).is_err(), "from another place");
+        let body = stored.len() - 4;
+        for (at, byte) in damage {
+            stored[at.index(body)] = byte;
+        }
+        let crc = block::checksum(&stored[..body], slot(5), 77);
+        stored[body..].copy_from_slice(&crc.to_le_bytes());
+        if let Ok(block) = Block::decode(&stored, slot(5), 77) {
+            for key in model.keys() {
+                prop_assert!(block.lower_bound(key) <= block.count());
+                drop(block.find(key));
+            }
+        }
+    }
+}

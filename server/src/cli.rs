@@ -3,18 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Command};
-use haypile_engine::fs::{Fs, OpenMode};
 
+use crate::commands::config::file_without_config;
 use crate::config::{PARAMS, Settings};
+use crate::files::read_text;
 use crate::serve;
 
 /// What a wrong command line ends with.
 const USAGE: u8 = 2;
-/// The longest configuration file, in bytes.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// Does what the command line says; the process's exit status.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -60,23 +58,11 @@ fn serve_command() -> Command {
 }
 
 fn serve(matches: &ArgMatches) -> ExitCode {
-    let fs = serve::real_fs();
     let file = matches.get_one::<String>("config").map(PathBuf::from);
-    let mut settings = Settings::default();
-    if let Some(file) = &file {
-        let read =
-            read_text(&*fs, file).and_then(|text| settings.read_file(&file.display().to_string(), &text));
-        if let Err(why) = read {
-            return fail(&why, 1);
-        }
-    }
-    for param in PARAMS {
-        if let Some(value) = matches.get_one::<String>(param.name)
-            && let Err(why) = settings.set(param.name, value)
-        {
-            return fail(&format!("--{why}"), USAGE);
-        }
-    }
+    let settings = match settings(matches, file.as_deref()) {
+        Ok(settings) => settings,
+        Err((why, status)) => return fail(&why, status),
+    };
     start_logging(&settings.log_level);
     abort_on_panic();
     match serve::run(settings, file) {
@@ -85,26 +71,37 @@ fn serve(matches: &ArgMatches) -> ExitCode {
     }
 }
 
+/// Defaults, then the file, then flags. Without `--config`, what CONFIG REWRITE left in the data folder is the file.
+fn settings(matches: &ArgMatches, file: Option<&Path>) -> Result<Settings, (String, u8)> {
+    let fs = serve::real_fs();
+    let flags = |settings: &mut Settings| {
+        let given =
+            PARAMS.iter().filter_map(|param| Some((param.name, matches.get_one::<String>(param.name)?)));
+        for (name, value) in given {
+            settings.set(name, value).map_err(|why| (format!("--{why}"), USAGE))?;
+        }
+        Ok(())
+    };
+    let mut settings = Settings::default();
+    flags(&mut settings)?;
+    let left = file_without_config(&settings);
+    let file = match file {
+        Some(file) => Some(file),
+        None if fs.exists(&left).unwrap_or(false) => Some(left.as_path()),
+        None => None,
+    };
+    if let Some(file) = file {
+        let text = read_text(&*fs, file).map_err(|why| (why, 1))?;
+        settings = Settings::default();
+        settings.read_file(&file.display().to_string(), &text).map_err(|why| (why, 1))?;
+        flags(&mut settings)?;
+    }
+    Ok(settings)
+}
+
 fn fail(why: &str, status: u8) -> ExitCode {
     eprintln!("haypile: {why}");
     ExitCode::from(status)
-}
-
-/// Reads a text file whole.
-///
-/// # Errors
-/// A line that names the file.
-pub fn read_text(fs: &dyn Fs, path: &Path) -> Result<String, String> {
-    let named = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file: Arc<dyn haypile_engine::fs::File> = fs.open(path, OpenMode::Read).map_err(named)?;
-    let size = file.size().map_err(named)?;
-    if size > CONFIG_BYTES_MAX {
-        return Err(format!("{}: {size} bytes are too many for a configuration file", path.display()));
-    }
-    let mut bytes = vec![0; usize::try_from(size).map_err(|error| error.to_string())?];
-    let read = file.read_at(&mut bytes, 0).map_err(named)?;
-    bytes.truncate(read);
-    String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8 text", path.display()))
 }
 
 /// Events go to stderr, a line each; `RUST_LOG` overrides the level.

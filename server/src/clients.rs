@@ -103,9 +103,8 @@ impl Client {
             ClientKind::Replica => "S",
         };
         format!(
-            "id={} addr={} laddr={} fd=-1 name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 \
-             qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} \
-             user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 multi=-1 cmd={} \
+             user=default resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,
             self.local,

@@ -12,6 +12,7 @@ pub mod cx;
 pub mod execute;
 pub mod expiry;
 pub mod extended;
+pub mod files;
 pub mod glob;
 pub mod kind;
 pub mod node;

@@ -10,7 +10,7 @@ use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
-use haypile_engine::types::Slot;
+use haypile_engine::types::{NodeId, Slot};
 use tokio::sync::watch;
 
 use crate::clients::{Clients, monotonic_ms};
@@ -90,6 +90,8 @@ pub struct Node {
     pub clients: Clients,
     /// Counters.
     pub stats: Stats,
+    /// What INFO calls run_id: 40 hexadecimal digits.
+    pub run_id: String,
     /// The port that it listens at.
     pub port: u16,
     /// When it started, on the monotonic clock.
@@ -119,6 +121,7 @@ impl Node {
             profile,
             clients: Clients::default(),
             stats: Stats::default(),
+            run_id: NodeId(rand::random()).to_string(),
             port,
             started_ms,
             stopping: watch::Sender::new(Stopping::No),

@@ -1,12 +1,14 @@
 //! For unit tests of commands: a node without sockets, and replies as text that can be compared.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use haypile_engine::engine::Gate;
+use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
-use haypile_engine::testing;
+use haypile_engine::placeholder;
 
 use crate::config::Settings;
 use crate::execute::{self, Next, Scratch};
@@ -34,8 +36,10 @@ impl Bench {
 
     /// A node with these settings.
     pub fn with(settings: Settings) -> Bench {
-        let engine = Arc::new(testing::engine());
-        let node = Arc::new(Node::new(engine, Arc::new(MemoryFs::new()), settings, None, 0));
+        let engine = Arc::new(placeholder::engine());
+        let fs = MemoryFs::new();
+        fs.create_dir_all(Path::new(&settings.dir)).expect("an empty file system takes a folder");
+        let node = Arc::new(Node::new(engine, Arc::new(fs), settings, None, 0));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let client = node.clients.enter(nowhere, nowhere, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,35 +1,37 @@
-//! PING, ECHO, QUIT, SELECT: the connection itself.
+//! The connection itself: PING, ECHO, QUIT, SELECT, AUTH, HELLO, RESET.
 
-use crate::cx::{Fail, integer};
-use crate::node::Profile;
+use bytes::Bytes;
+
+use super::info::REDIS_VERSION;
+use crate::cx::{Fail, integer, is};
+use crate::node::{Node, Profile};
+use crate::resp::Proto;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Keys, Run};
 
+const OPEN: Flags = Flags::FAST.with(Flags::NO_AUTH);
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    command("ping", -1, "1.0.0", "Tells that the node is there, or gives the argument back.", ping),
-    command("echo", 2, "1.0.0", "Gives the argument back.", echo),
-    command("quit", -1, "1.0.0", "Closes the connection.", quit),
-    command("select", 2, "1.0.0", "Selects the database.", select),
+    row("ping", -1, Flags::FAST, "1.0.0", "Tells that the node is there, or gives the argument back.", ping),
+    row("echo", 2, Flags::FAST, "1.0.0", "Gives the argument back.", echo),
+    row("quit", -1, OPEN, "1.0.0", "Closes the connection.", quit),
+    row("select", 2, Flags::FAST, "1.0.0", "Selects the database.", select),
+    row("auth", -2, OPEN, "1.0.0", "Gives the password.", auth),
+    row("hello", -1, OPEN, "6.0.0", "Agrees on the protocol, and tells who answers.", hello),
+    row("reset", 1, OPEN, "6.2.0", "Makes the connection as if it were new.", reset),
 ];
 
-const fn command(
+const fn row(
     name: &'static str,
     arity: i32,
+    flags: Flags,
     since: &'static str,
     summary: &'static str,
     run: fn(&mut SessionCx<'_>) -> Result<(), Fail>,
 ) -> Command {
-    Command {
-        name,
-        arity,
-        flags: Flags::FAST,
-        keys: Keys::None,
-        group: "connection",
-        since,
-        summary,
-        run: Run::Session(run),
-    }
+    let group = "connection";
+    Command { name, arity, flags, keys: Keys::None, group, since, summary, run: Run::Session(run) }
 }
 
 fn ping(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -52,18 +54,215 @@ fn quit(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-fn select(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let databases = match cx.node.profile {
+/// How many databases may be selected; only the first has data.
+#[must_use]
+pub fn databases(node: &Node) -> u8 {
+    match node.profile {
         Profile::Codis => 16,
         Profile::Standalone => 1,
-    };
-    match u8::try_from(integer(&cx.args[1]).map_err(|_| Fail::error("ERR invalid DB index"))?) {
-        Ok(db) if db < databases => {
-            cx.session.db = db;
-            cx.session.client.about().db = db;
+    }
+}
+
+fn select(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    match u8::try_from(integer(cx.arg(1))?) {
+        Ok(db) if db < databases(cx.node) => {
+            select_db(cx, db);
             cx.reply.ok();
             Ok(())
         }
         _ => Err(Fail::error("ERR DB index is out of range")),
+    }
+}
+
+fn select_db(cx: &mut SessionCx<'_>, db: u8) {
+    cx.session.db = db;
+    cx.session.client.about().db = db;
+}
+
+fn auth(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    match cx.args {
+        [_, password] => {
+            if cx.node.config.now().requirepass.is_empty() {
+                return Err(Fail::error(
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                     configuration is correct?",
+                ));
+            }
+            authenticate(cx, b"default", password)?;
+        }
+        [_, user, password] => authenticate(cx, user, password)?,
+        _ => return Err(Fail::syntax()),
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn authenticate(cx: &mut SessionCx<'_>, user: &[u8], password: &[u8]) -> Result<(), Fail> {
+    let settings = cx.node.config.now();
+    let wanted = settings.requirepass.as_bytes();
+    // As in Redis, a node without a password takes any.
+    let fits = user == b"default" && (wanted.is_empty() || same(wanted, password));
+    if !fits {
+        return Err(Fail::error("WRONGPASS invalid username-password pair or user is disabled."));
+    }
+    cx.session.authenticated = true;
+    Ok(())
+}
+
+/// Compares in a time that does not tell how much was right.
+fn same(wanted: &[u8], given: &[u8]) -> bool {
+    let differs = (0..given.len())
+        .fold(0u8, |differs, at| differs | (given[at] ^ wanted.get(at).copied().unwrap_or_default()));
+    differs == 0 && wanted.len() == given.len()
+}
+
+/// What HELLO is asked for.
+#[derive(Default)]
+struct Greeting<'a> {
+    auth: Option<(&'a Bytes, &'a Bytes)>,
+    name: Option<&'a Bytes>,
+}
+
+fn greeting<'a>(args: &'a [Bytes]) -> Result<Greeting<'a>, Fail> {
+    let mut greeting = Greeting::default();
+    let mut rest = args;
+    while let [option, after @ ..] = rest {
+        rest = match after {
+            [user, password, after @ ..] if is(option, "auth") => {
+                greeting.auth = Some((user, password));
+                after
+            }
+            [name, after @ ..] if is(option, "setname") => {
+                greeting.name = Some(name);
+                after
+            }
+            _ => {
+                let option = String::from_utf8_lossy(option);
+                return Err(Fail::error(format!("ERR Syntax error in HELLO option '{option}'")));
+            }
+        };
+    }
+    Ok(greeting)
+}
+
+fn hello(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let args = cx.args;
+    let proto = match args.get(1) {
+        None => cx.reply.proto(),
+        Some(version) => {
+            let version = integer(version)
+                .map_err(|_| Fail::error("ERR Protocol version is not an integer or out of range"))?;
+            match (version, cx.node.profile) {
+                (2, _) => Proto::Resp2,
+                (3, Profile::Standalone) => Proto::Resp3,
+                // Behind Codis the connection is shared among clients that speak RESP2.
+                _ => return Err(Fail::error("NOPROTO unsupported protocol version")),
+            }
+        }
+    };
+    let Greeting { auth, name } = greeting(args.get(2..).unwrap_or_default())?;
+    if let Some((user, password)) = auth {
+        authenticate(cx, user, password)?;
+    }
+    if !cx.session.authenticated {
+        return Err(Fail::error(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
+             option can be used to authenticate the client and select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        super::client::set_name(cx, name)?;
+    }
+    cx.reply.switch(proto);
+    cx.reply.map(7);
+    cx.reply.bulk(b"server");
+    cx.reply.bulk(b"redis");
+    cx.reply.bulk(b"version");
+    cx.reply.bulk(REDIS_VERSION.as_bytes());
+    cx.reply.bulk(b"proto");
+    cx.reply.integer(proto.number());
+    cx.reply.bulk(b"id");
+    cx.reply.integer(i64::try_from(cx.session.client.id).unwrap_or(i64::MAX));
+    cx.reply.bulk(b"mode");
+    cx.reply.bulk(b"standalone");
+    cx.reply.bulk(b"role");
+    cx.reply.bulk(super::info::role(cx.node).as_bytes());
+    cx.reply.bulk(b"modules");
+    cx.reply.array(0);
+    Ok(())
+}
+
+fn reset(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    select_db(cx, 0);
+    cx.session.client.about().name.clear();
+    cx.session.authenticated = cx.node.config.now().requirepass.is_empty();
+    cx.reply.switch(Proto::Resp2);
+    cx.reply.simple("RESET");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Settings;
+    use crate::testing::Bench;
+
+    #[test]
+    fn hello_agrees_on_the_protocol_in_standalone() {
+        let mut bench = Bench::new();
+        assert!(bench.run("hello").starts_with("*14 $6 server $5 redis $7 version"));
+        assert!(bench.run("hello 3 setname me").starts_with("%7 $6 server $5 redis $7 version"));
+        bench.check(
+            "client getname  -> $2 me
+             get nope        -> _
+             hello 4         -> -NOPROTO unsupported protocol version
+             hello x         -> -ERR Protocol version is not an integer or out of range
+             hello 2 foo     -> -ERR Syntax error in HELLO option 'foo'
+             reset           -> +RESET
+             client getname  -> $-1
+             select 0        -> +OK
+             select 1        -> -ERR DB index is out of range
+             select x        -> -ERR value is not an integer or out of range
+             ping            -> +PONG
+             ping a          -> $1 a
+             ping a b        -> -ERR wrong number of arguments for 'ping' command
+             echo a          -> $1 a",
+        );
+    }
+
+    #[test]
+    fn behind_codis_resp3_is_refused_and_databases_without_data_can_be_selected() {
+        let mut bench = Bench::with(Settings::default());
+        bench.check(
+            "hello 3     -> -NOPROTO unsupported protocol version
+             select 15   -> +OK
+             ping        -> +PONG
+             get k       -> -ERR only db 0 holds data, and this connection has selected db 15: SELECT 0
+             select 16   -> -ERR DB index is out of range
+             select 0    -> +OK
+             get k       -> $-1",
+        );
+    }
+
+    #[test]
+    fn a_password_is_asked_for() {
+        let mut bench = Bench::new();
+        bench.check("auth p -> -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?");
+        let mut bench =
+            Bench::with(Settings { requirepass: "p".into(), standalone: true, ..Settings::default() });
+        bench.session.authenticated = false;
+        bench.check(
+            "get k               -> -NOAUTH Authentication required.
+             ping                -> -NOAUTH Authentication required.
+             hello               -> -NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time
+             auth x              -> -WRONGPASS invalid username-password pair or user is disabled.
+             auth pp             -> -WRONGPASS invalid username-password pair or user is disabled.
+             auth other p        -> -WRONGPASS invalid username-password pair or user is disabled.
+             auth p              -> +OK
+             get k               -> $-1
+             reset               -> +RESET
+             get k               -> -NOAUTH Authentication required.
+             auth default p      -> +OK
+             get k               -> $-1",
+        );
     }
 }

@@ -1,25 +1,36 @@
 //! All commands, a file for each family.
 
+pub mod admin;
+pub mod client;
+pub mod config;
 pub mod connection;
 pub mod counters;
 pub mod expire;
 pub mod hashes;
+pub mod info;
+pub mod introspect;
 pub mod keys;
 pub mod random;
 pub mod scan;
 pub mod set;
 pub mod sets;
 pub mod strings;
+pub mod sub;
 pub mod walk;
 
 use crate::table::Command;
 
 /// The commands of every family.
 pub const ALL: &[&[Command]] = &[
+    admin::COMMANDS,
+    client::COMMANDS,
+    config::COMMANDS,
     connection::COMMANDS,
     counters::COMMANDS,
     expire::COMMANDS,
     hashes::COMMANDS,
+    info::COMMANDS,
+    introspect::COMMANDS,
     keys::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,

@@ -1,0 +1,234 @@
+//! INFO: what operators, clients and Codis ask of a node.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use haypile_engine::slot::Role;
+use haypile_engine::types::Slot;
+
+use super::walk::key_counts;
+use crate::cx::Fail;
+use crate::files::read_kernel;
+use crate::node::{Node, Profile};
+use crate::session::SessionCx;
+use crate::table::{Command, Flags, Keys, Run};
+
+/// The version of Redis whose commands and words are kept to.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[Command {
+    name: "info",
+    arity: -1,
+    flags: Flags::DANGEROUS,
+    keys: Keys::None,
+    group: "server",
+    since: "1.0.0",
+    summary: "Tells of the node.",
+    run: Run::Session(info),
+}];
+
+/// A part of the answer: appends lines `name:value`.
+type Section = fn(&Node, &mut Lines);
+
+/// All sections, in the order in which they are told.
+const SECTIONS: &[(&str, Section)] = &[
+    ("Server", server),
+    ("Clients", clients),
+    ("Memory", memory),
+    ("Persistence", persistence),
+    ("Stats", stats),
+    ("Replication", replication),
+    ("CPU", cpu),
+    ("Cluster", cluster),
+    ("Keyspace", keyspace),
+];
+
+/// Lines being written.
+#[derive(Default)]
+pub struct Lines(String);
+
+impl Lines {
+    /// Appends a line.
+    pub fn put(&mut self, name: &str, value: impl std::fmt::Display) {
+        write!(self.0, "{name}:{value}\r\n").expect("a string takes everything");
+    }
+}
+
+fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let named: Vec<String> =
+        cx.args[1..].iter().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
+    let every = named.is_empty()
+        || named.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
+    let mut lines = Lines::default();
+    for (name, section) in SECTIONS {
+        if every || named.contains(&name.to_ascii_lowercase()) {
+            if !lines.0.is_empty() {
+                lines.0.push_str("\r\n");
+            }
+            write!(lines.0, "# {name}\r\n").expect("a string takes everything");
+            section(cx.node, &mut lines);
+        }
+    }
+    cx.reply.verbatim("txt", &lines.0);
+    Ok(())
+}
+
+fn server(node: &Node, lines: &mut Lines) {
+    let uptime = node.monotonic_ms().saturating_sub(node.started_ms) / 1000;
+    lines.put("redis_version", REDIS_VERSION);
+    lines.put("redis_mode", "standalone");
+    lines.put("haypile_version", env!("CARGO_PKG_VERSION"));
+    lines.put("haypile_profile", if node.profile == Profile::Codis { "codis" } else { "standalone" });
+    lines.put("os", std::env::consts::OS);
+    lines.put("arch_bits", usize::BITS);
+    lines.put("process_id", std::process::id());
+    lines.put("run_id", &node.run_id);
+    lines.put("tcp_port", node.port);
+    lines.put("server_time_usec", node.wall().0 * 1000);
+    lines.put("uptime_in_seconds", uptime);
+    lines.put("uptime_in_days", uptime / 86_400);
+    if let Some(file) = &node.config_file {
+        lines.put("config_file", file.display());
+    } else {
+        lines.put("config_file", "");
+    }
+}
+
+fn clients(node: &Node, lines: &mut Lines) {
+    lines.put("connected_clients", node.clients.count());
+    lines.put("maxclients", node.config.now().maxclients);
+    lines.put("blocked_clients", 0);
+}
+
+fn memory(node: &Node, lines: &mut Lines) {
+    // The second number of /proc/self/statm is the resident set in pages.
+    let resident = read_kernel(&*node.fs, "/proc/self/statm", 256)
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * rustix::param::page_size() as u64);
+    lines.put("used_memory", resident);
+    lines.put("used_memory_human", human(resident));
+    lines.put("used_memory_rss", resident);
+    let budget = node.config.now().memory_bytes;
+    lines.put("maxmemory", budget);
+    lines.put("maxmemory_human", human(budget));
+    lines.put("maxmemory_policy", "noeviction");
+}
+
+/// Bytes as people read them, as Redis writes it.
+#[allow(clippy::cast_precision_loss)] // two decimals are shown
+fn human(bytes: u64) -> String {
+    let units = [(1u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, letter)) => format!("{:.2}{letter}", bytes as f64 / unit as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn persistence(node: &Node, lines: &mut Lines) {
+    let loading = roles(node).iter().any(|role| matches!(role, Role::Loading { .. }));
+    // A node whose slot is being copied serves its others: to clients it is not loading.
+    lines.put("loading", 0);
+    lines.put("copying_slots", u8::from(loading));
+    lines.put("aof_enabled", 1);
+    let settings = node.config.now();
+    lines.put("sync", crate::config::find("sync").map_or_else(String::new, |param| (param.get)(&settings)));
+}
+
+fn stats(node: &Node, lines: &mut Lines) {
+    let stats = &node.stats;
+    for (name, counter) in [
+        ("total_connections_received", &stats.connections_received),
+        ("total_commands_processed", &stats.commands_processed),
+        ("total_net_input_bytes", &stats.input_bytes),
+        ("total_net_output_bytes", &stats.output_bytes),
+        ("rejected_connections", &stats.connections_rejected),
+        ("total_error_replies", &stats.error_replies),
+        ("cache_misses", &stats.keyspace_fetches),
+    ] {
+        lines.put(name, counter.load(Ordering::Relaxed));
+    }
+}
+
+/// What this node is to each slot that it has.
+fn roles(node: &Node) -> Vec<Role> {
+    let fetched = haypile_engine::engine::Fetched::default();
+    Slot::all()
+        .map(|slot| node.engine.begin(&[slot], &fetched).role(slot).clone())
+        .filter(|role| *role != Role::Absent)
+        .collect()
+}
+
+/// The node's role as Redis knows roles: a slave if it has slots and follows others with all of them.
+#[must_use]
+pub fn role(node: &Node) -> &'static str {
+    let roles = roles(node);
+    let follows = |role: &Role| matches!(role, Role::Replica { .. } | Role::Loading { .. });
+    if !roles.is_empty() && roles.iter().all(follows) { "slave" } else { "master" }
+}
+
+fn replication(node: &Node, lines: &mut Lines) {
+    lines.put("role", role(node));
+    lines.put("slave_priority", node.config.now().slave_priority);
+}
+
+fn cpu(node: &Node, lines: &mut Lines) {
+    // After the name in brackets, the 12th and 13th words are the ticks in user and system mode; a tick is 10 ms.
+    let ticks = read_kernel(&*node.fs, "/proc/self/stat", 4096).and_then(|text| {
+        let words: Vec<u64> = text
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        <[u64; 2]>::try_from(words).ok()
+    });
+    if let Some([user, system]) = ticks {
+        let seconds = |ticks: u64| format!("{}.{:02}0000", ticks / 100, ticks % 100);
+        lines.put("used_cpu_sys", seconds(system));
+        lines.put("used_cpu_user", seconds(user));
+    }
+}
+
+fn cluster(_: &Node, lines: &mut Lines) {
+    lines.put("cluster_enabled", 0);
+}
+
+fn keyspace(node: &Node, lines: &mut Lines) {
+    let keys: u64 = key_counts(node).iter().map(|(_, keys)| keys).sum();
+    if keys > 0 {
+        lines.put("db0", format_args!("keys={keys},expires=0,avg_ttl=0"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+
+    fn lines(bench: &mut Bench, command: &str) -> Vec<String> {
+        let args = command.split(' ').map(|word| word.to_owned().into()).collect::<Vec<_>>();
+        let text = String::from_utf8(bench.run_raw(&args)).expect("text");
+        text.split("\r\n").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_node_tells_what_codis_and_clients_ask_for() {
+        let mut bench = Bench::new();
+        bench.run("set k v");
+        let all = lines(&mut bench, "info");
+        for line in
+            ["# Server", "redis_version:7.0.15", "role:master", "db0:keys=1,expires=0,avg_ttl=0", "loading:0"]
+        {
+            assert!(all.iter().any(|have| have == line), "{line} in {all:?}");
+        }
+        let run_id = all.iter().find_map(|line| line.strip_prefix("run_id:")).expect("there");
+        assert!(run_id.len() == 40 && run_id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let some = lines(&mut bench, "info KEYSPACE cluster");
+        let expected =
+            ["# Cluster", "cluster_enabled:0", "", "# Keyspace", "db0:keys=1,expires=0,avg_ttl=0", "", ""];
+        assert_eq!(some[1..], expected);
+        assert_eq!(bench.run("info nosuch"), "$0");
+    }
+}

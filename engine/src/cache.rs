@@ -167,7 +167,7 @@ mod tests {
             assert_eq!(cached > 0, file == FileNo(3), "{file:?}");
         }
 
-        let merged = version.edited(&[], &[runs[0].meta().clone(), runs[1].meta().clone()]);
+        let merged = version.edited(&[], &[runs[1].meta().clone(), runs[2].meta().clone()]);
         assert_eq!(merged.runs().len(), 1);
         assert_eq!(get(&merged, &cache, &key(3)), Some(Entry::Value(bytes::Bytes::from_static(b"\x01old"))));
         cache.set_bytes_max(0);

@@ -1,18 +1,27 @@
 //! The engine's handle: open, begin a transaction, write, wait for a reply's bound.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::cache::BlockCache;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::expire::Walk;
 use crate::fs::Fs;
-use crate::placeholder::{Log, Ticket};
+use crate::log::{Log, LogReader, Ticket};
+use crate::manifest::{Edit, Manifest, NodeMeta};
+use crate::random::Random;
+use crate::recover::Folders;
+use crate::registry::Registry;
 use crate::signal::Signal;
 use crate::slot::SlotCell;
+use crate::sst::{FileNo, PackWriter, Packs};
 use crate::tx::Tx;
-use crate::types::{SLOT_COUNT, Slot};
+use crate::types::{Lsn, NodeId, Seq, Slot};
+
+pub use crate::read::{Fetched, Wanted};
 
 /// When a reply may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,11 +44,33 @@ pub struct Options {
     pub memory_bytes: usize,
     /// Bytes of a log segment.
     pub log_segment_bytes: u64,
+    /// Bytes of log that are kept for replicas that lag; beyond them their pins are released.
+    pub log_retain_bytes: u64,
+    /// Draw node names and epoch tags from this seed: for simulations. `None` asks the operating system.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { sync: SyncMode::EverySec, memory_bytes: 256 << 20, log_segment_bytes: 64 << 20 }
+        Options {
+            sync: SyncMode::EverySec,
+            memory_bytes: 256 << 20,
+            log_segment_bytes: 64 << 20,
+            log_retain_bytes: 4 << 30,
+            seed: None,
+        }
+    }
+}
+
+impl Options {
+    /// Bytes that memtables may take before the largest are flushed.
+    pub(crate) fn memtable_bytes(&self) -> usize {
+        self.memory_bytes / 2
+    }
+
+    /// Bytes of log that may wait for a flush: what recovery reads at most, about.
+    pub(crate) fn log_unflushed_bytes(&self) -> u64 {
+        (self.memory_bytes as u64).max(2 * self.log_segment_bytes)
     }
 }
 
@@ -76,43 +107,102 @@ impl Gate {
     }
 }
 
-/// Blocks that a command needs and that are not in memory.
-#[derive(Debug, Default)]
-pub struct Wanted(());
-
-/// Blocks that were fetched for a command: pinned while it runs again, so that it gets further each time.
-#[derive(Debug, Default)]
-pub struct Fetched(());
-
 /// A store of slots in a folder. Shared by `Arc`; all methods may be called from any thread.
+///
+/// Lock order: manifest, slots ascending, log buffer. No lock but the manifest's is held over I/O.
 pub struct Engine {
+    node: NodeId,
+    options: Options,
+    sync: AtomicU64,
+    fs: Arc<dyn Fs>,
+    folders: Folders,
+    clock: Arc<dyn Clock>,
+    random: Random,
     slots: Box<[Mutex<SlotCell>]>,
     log: Log,
-    clock: Arc<dyn Clock>,
+    manifest: Mutex<Manifest>,
+    packs: Packs,
+    next_file: AtomicU64,
+    cache: BlockCache,
+    registry: Mutex<Registry>,
+    flushing: Mutex<()>,
+    expiry_walk: Mutex<Walk>,
     role_changes: Signal,
+    /// Bytes of all memtables, frozen ones included. Only a measure: nothing is ordered by it.
     memtable_bytes: AtomicUsize,
+    /// Flushes that were finished: writers that wait for memory look again.
+    pub(crate) flushes: Signal,
+    /// Memory or the log may call for a flush.
+    pub(crate) pressure: Signal,
+    /// Something was written that somebody waits to see synced.
+    pub(crate) unsynced: Signal,
+    /// Why the last flush failed, while it does.
+    trouble: Mutex<Option<Error>>,
+    pub(crate) closing: AtomicBool,
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What recovery hands over.
+pub(crate) struct Parts {
+    pub fs: Arc<dyn Fs>,
+    pub folders: Folders,
+    pub clock: Arc<dyn Clock>,
+    pub options: Options,
+    pub random: Random,
+    pub lock: Box<dyn Send + Sync>,
+    pub node: NodeId,
+    pub log: Log,
+    pub manifest: Manifest,
+    pub packs: Packs,
+    pub next_file: FileNo,
+    pub cells: Vec<SlotCell>,
+    pub registry: Registry,
 }
 
 impl Engine {
     /// Opens the store in a folder, making it if it is not there, and recovers what was acknowledged.
     ///
     /// # Errors
-    /// [`crate::error::Error::Unusable`], `Corrupt` or `Io`, each with its place and remedy.
+    /// [`Error::Unusable`], `Corrupt` or `Io`, each with its place and remedy.
     pub fn open(
-        _fs: Arc<dyn Fs>,
-        _dir: &Path,
+        fs: Arc<dyn Fs>,
+        dir: &Path,
         clock: Arc<dyn Clock>,
-        _options: Options,
+        options: Options,
     ) -> Result<(Engine, Opened)> {
-        let slots = (0..SLOT_COUNT).map(|_| Mutex::default()).collect();
+        Engine::recover(fs, dir, clock, options)
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Engine {
         let engine = Engine {
-            slots,
-            log: Log::default(),
-            clock,
+            node: parts.node,
+            cache: BlockCache::new((parts.options.memory_bytes / 4) as u64),
+            sync: AtomicU64::new(parts.options.sync as u64),
+            options: parts.options,
+            fs: parts.fs,
+            folders: parts.folders,
+            clock: parts.clock,
+            random: parts.random,
+            slots: parts.cells.into_iter().map(Mutex::new).collect(),
+            log: parts.log,
+            manifest: Mutex::new(parts.manifest),
+            packs: parts.packs,
+            next_file: AtomicU64::new(parts.next_file.0),
+            registry: Mutex::new(parts.registry),
+            flushing: Mutex::default(),
+            expiry_walk: Mutex::default(),
             role_changes: Signal::default(),
             memtable_bytes: AtomicUsize::new(0),
+            flushes: Signal::default(),
+            pressure: Signal::default(),
+            unsynced: Signal::default(),
+            trouble: Mutex::default(),
+            closing: AtomicBool::new(false),
+            _lock: parts.lock,
         };
-        Ok((engine, Opened { fresh: true, clean: true, ..Opened::default() }))
+        let replayed = Slot::all().map(|slot| engine.lock(slot).memory_bytes()).sum();
+        engine.account_memtable(0, replayed);
+        engine
     }
 
     /// Locks slots (ascending, none twice) for one command. `fetched` is what [`Engine::fetch`] gave for this
@@ -121,19 +211,35 @@ impl Engine {
         Tx::begin(self, slots, fetched)
     }
 
-    /// Reads what a command wants, where that needs no waiting; `Err` gives back what has to be waited for.
+    /// Reads what a command wants where that needs no waiting; gives back what has to be waited for, to be read
+    /// with [`Engine::fetch`] off the worker.
     ///
     /// # Errors
-    /// What is left to fetch with [`Engine::fetch`], off the worker.
-    pub fn try_fetch(&self, _wanted: Wanted, _fetched: &mut Fetched) -> Result<(), Wanted> {
-        Ok(())
+    /// `Io`, `Corrupt`.
+    pub fn try_fetch(&self, wanted: Wanted, fetched: &mut Fetched) -> Result<Wanted> {
+        let mut left = Wanted::default();
+        for (run, id) in wanted.0 {
+            match run.try_read_block(id)? {
+                Some(block) => {
+                    self.cache.insert(id, Arc::clone(&block));
+                    fetched.0.insert(id, block);
+                }
+                None => left.0.push((run, id)),
+            }
+        }
+        Ok(left)
     }
 
     /// Reads what a command wants. Waits for the device.
     ///
     /// # Errors
     /// `Io`, `Corrupt`.
-    pub fn fetch(&self, _wanted: Wanted, _fetched: &mut Fetched) -> Result<()> {
+    pub fn fetch(&self, wanted: Wanted, fetched: &mut Fetched) -> Result<()> {
+        for (run, id) in wanted.0 {
+            let block = run.read_block(id)?;
+            self.cache.insert(id, Arc::clone(&block));
+            fetched.0.insert(id, block);
+        }
         Ok(())
     }
 
@@ -142,15 +248,55 @@ impl Engine {
     /// # Errors
     /// If it fails nothing is acknowledged any more.
     pub fn write(&self) -> Result<()> {
-        self.log.write().map(drop)
+        self.log.write()?;
+        if self.sync_mode() == SyncMode::Always {
+            self.unsynced.notify();
+        }
+        Ok(())
     }
 
     /// Waits until a reply with this gate may leave: written, and in [`SyncMode::Always`] synced.
     ///
     /// # Errors
     /// If it can't be reached any more: the reply must not leave.
-    pub async fn reached(&self, _gate: Gate) -> Result<()> {
-        Ok(())
+    pub async fn reached(&self, gate: Gate) -> Result<()> {
+        match self.sync_mode() {
+            SyncMode::Always => self.log.watermark().wait_synced(gate.0).await,
+            SyncMode::EverySec | SyncMode::No => self.log.watermark().wait_written(gate.0).await,
+        }
+    }
+
+    /// When a reply may leave.
+    pub fn sync_mode(&self) -> SyncMode {
+        match self.sync.load(Ordering::Relaxed) {
+            0 => SyncMode::Always,
+            1 => SyncMode::EverySec,
+            _ => SyncMode::No,
+        }
+    }
+
+    /// Changes when a reply may leave, for replies from now on.
+    pub fn set_sync_mode(&self, mode: SyncMode) {
+        self.sync.store(mode as u64, Ordering::Relaxed);
+        self.unsynced.notify();
+    }
+
+    /// Waits until there is memory for more writes: called before a batch that writes, with no slot locked.
+    ///
+    /// # Errors
+    /// If memory is full and flushing fails: why it does.
+    pub async fn room(&self) -> Result<()> {
+        loop {
+            let flushes = self.flushes.count();
+            if self.memtable_bytes() < self.options.memory_bytes {
+                return Ok(());
+            }
+            if let Some(trouble) = self.trouble() {
+                return Err(Error::ReadOnly(format!("no memory for writes, and flushing fails: {trouble}")));
+            }
+            self.pressure.notify();
+            self.flushes.wait_past(flushes).await;
+        }
     }
 
     /// Counts changes of any slot's role: whoever found a slot fenced waits for the next ([`Signal::wait_past`])
@@ -159,25 +305,126 @@ impl Engine {
         &self.role_changes
     }
 
+    /// Who this node is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// How many keys all slots of this node have.
     pub fn key_count(&self) -> u64 {
         Slot::all().map(|slot| self.lock(slot).keys).sum()
     }
 
-    /// Stops cleanly: everything is written and synced, so that the next start replays little and proves nothing.
+    /// Where to begin reading the log to find a record of a slot's present life; `None` if it is gone, or not
+    /// written yet.
+    pub fn locate(&self, slot: Slot, seq: Seq) -> Option<Lsn> {
+        let base = {
+            let cell = self.lock(slot);
+            if seq <= cell.base_seq {
+                return None;
+            }
+            cell.base_lsn
+        };
+        self.log.locate(slot, seq).map(|lsn| lsn.max(base))
+    }
+
+    /// Reads the log from a position on.
+    pub fn reader(&self, from: Lsn) -> LogReader {
+        self.log.reader(from)
+    }
+
+    /// Resolves once the log is written beyond `since`.
     ///
     /// # Errors
-    /// What the last write or sync met.
+    /// If the log takes no writes any more.
+    pub async fn log_changed(&self, since: Lsn) -> Result<()> {
+        self.log.changed(since).await
+    }
+
+    /// Where the log ends.
+    pub fn log_end(&self) -> Lsn {
+        self.log.end()
+    }
+
+    /// A node follows this one: what it has not acknowledged is kept for it.
+    pub fn register_replica(&self, node: NodeId, address: &str) {
+        self.registry().register(node, address, self.clock.wall());
+    }
+
+    /// A replica has the slot up to `seq`, or gets a copy that begins there: later records are kept for it.
+    pub fn pin(&self, node: NodeId, slot: Slot, seq: Seq) {
+        self.registry().pin(node, slot, seq, self.clock.wall());
+    }
+
+    /// A replica has acknowledged the slot up to `seq`.
+    pub fn replica_acked(&self, node: NodeId, slot: Slot, seq: Seq) {
+        self.registry().acked(node, slot, seq, self.clock.wall());
+    }
+
+    /// A replica no longer follows the slot.
+    pub fn unpin(&self, node: NodeId, slot: Slot) {
+        self.registry().unpin(node, slot);
+    }
+
+    /// A replica is gone for good. Says whether it was known.
+    pub fn forget_replica(&self, node: NodeId) -> bool {
+        self.registry().forget(node)
+    }
+
+    /// Bytes that memtables take.
+    pub fn memtable_bytes(&self) -> usize {
+        self.memtable_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Stops cleanly: everything is in files and synced, so that the next start replays nothing. No other call
+    /// may follow but reads.
+    ///
+    /// # Errors
+    /// What the last write or sync met; the next start recovers then as after a crash.
     pub fn close(&self) -> Result<()> {
-        self.write()
+        self.closing.store(true, Ordering::Release);
+        self.flush_all()?;
+        self.log.stop_clean()?;
+        let end = self.log.end();
+        let mut manifest = self.manifest();
+        let node = NodeMeta { clean_end: Some(end), ..manifest.state().node };
+        manifest.apply(&[Edit::Node(node)])
     }
 
     pub(crate) fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotCell> {
         self.slots[slot.index()].lock().expect("a panic under a slot's lock ends the process")
     }
 
+    pub(crate) fn manifest(&self) -> MutexGuard<'_, Manifest> {
+        self.manifest.lock().expect("a panic under the manifest's lock ends the process")
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().expect("no code panics under this lock")
+    }
+
+    pub(crate) fn flush_lock(&self) -> MutexGuard<'_, ()> {
+        self.flushing.lock().expect("a panic in a flush ends the process")
+    }
+
+    pub(crate) fn expiry_walk(&self) -> MutexGuard<'_, Walk> {
+        self.expiry_walk.lock().expect("a panic in background work ends the process")
+    }
+
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    pub(crate) fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    pub(crate) fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The clock that it was opened with.
@@ -185,9 +432,44 @@ impl Engine {
         &*self.clock
     }
 
+    pub(crate) fn random_tag(&self) -> u64 {
+        self.random.number()
+    }
+
+    pub(crate) fn new_pack(&self) -> Result<PackWriter> {
+        let number = FileNo(self.next_file.fetch_add(1, Ordering::Relaxed));
+        PackWriter::create(Arc::clone(&self.fs), &self.folders.data, number, self.node)
+    }
+
+    /// Unlinks files that nobody refers to or reads any more.
+    pub(crate) fn sweep_files(&self) -> Result<()> {
+        let gone = self.packs.sweep()?;
+        self.cache.purge(&gone);
+        Ok(())
+    }
+
+    /// The manifest failed: what it should say is not durable, so nothing may be acknowledged any more.
+    pub(crate) fn poison(&self, error: &Error) {
+        self.log.poison(error);
+    }
+
+    pub(crate) fn set_trouble(&self, error: Option<Error>) {
+        *self.trouble.lock().expect("no code panics under this lock") = error;
+        self.flushes.notify();
+    }
+
+    /// Why the last flush failed, while it does.
+    pub fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().expect("no code panics under this lock").clone()
+    }
+
     pub(crate) fn account_memtable(&self, before: usize, after: usize) {
         if after >= before {
-            self.memtable_bytes.fetch_add(after - before, Ordering::Relaxed);
+            let total = self.memtable_bytes.fetch_add(after - before, Ordering::Relaxed) + after - before;
+            let limit = self.options.memtable_bytes();
+            if total >= limit && total - (after - before) < limit {
+                self.pressure.notify();
+            }
         } else {
             self.memtable_bytes.fetch_sub(before - after, Ordering::Relaxed);
         }

@@ -3,23 +3,32 @@
 //!
 //! It knows records, keys and files; it knows no command, socket or replica. See `docs/ARCHITECTURE.md`.
 
+pub mod background;
 pub mod cache;
 pub mod clock;
 pub mod compact;
+mod compaction;
+pub mod copy;
 pub mod engine;
 pub mod error;
+mod expire;
+mod flush;
 pub mod fs;
 pub mod history;
 pub mod key;
 pub mod log;
 pub mod manifest;
 pub mod memtable;
-pub mod placeholder;
+pub mod random;
 pub mod read;
-mod roles;
+mod recover;
+pub mod registry;
+pub mod replica;
+pub mod roles;
 pub mod signal;
 pub mod slot;
 pub mod sst;
+pub mod testing;
 pub mod tx;
 pub mod types;
 pub mod value;

@@ -1,14 +1,20 @@
 //! Reading a slot's entries through its layers: own writes, memtable, frozen memtables, runs; newest wins.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::memtable::Entry;
+use crate::cache::BlockCache;
+use crate::clock::TimeMs;
+use crate::memtable::{Entry, Memtable};
 use crate::slot::SlotCell;
-use crate::tx::Read;
+use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
+use crate::tx::{Read, Stop};
+use crate::version::Answer;
 
 /// Which way a range is walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +27,7 @@ pub enum Direction {
 
 /// What a transaction has written to one slot so far.
 #[derive(Debug, Default)]
-pub struct WriteSet {
+pub(crate) struct WriteSet {
     /// The operations as they will stand in the record.
     pub ops: Vec<u8>,
     /// What they do to entries.
@@ -30,17 +36,76 @@ pub struct WriteSet {
     pub cleared: bool,
     /// What they do to the count of keys.
     pub keys_delta: i64,
+    /// The first moment at which one of the values expires.
+    pub earliest_expiry: Option<TimeMs>,
+}
+
+/// Blocks that a command needs and that are not in memory. See [`crate::engine::Engine::fetch`].
+#[derive(Default)]
+pub struct Wanted(pub(crate) Vec<(Arc<Run>, BlockId)>);
+
+impl Wanted {
+    /// Whether there is nothing to fetch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Blocks that were fetched for a command: pinned while it runs again, so that it gets further each time.
+#[derive(Default)]
+pub struct Fetched(pub(crate) HashMap<BlockId, Arc<Block>>);
+
+/// Where a transaction finds blocks, and where it notes those that it did not find.
+pub(crate) struct BlockSource<'a> {
+    pub cache: &'a BlockCache,
+    pub fetched: &'a Fetched,
+    pub wanted: &'a RefCell<Wanted>,
+}
+
+impl Blocks for &BlockSource<'_> {
+    fn block(&mut self, id: BlockId) -> Option<Arc<Block>> {
+        self.fetched.0.get(&id).cloned().or_else(|| self.cache.get(id))
+    }
+}
+
+impl BlockSource<'_> {
+    /// Notes a missing block.
+    fn want(&self, run: &Arc<Run>, id: BlockId) {
+        self.wanted.borrow_mut().0.push((Arc::clone(run), id));
+    }
+
+    /// Notes a block that a walk misses, and those that it will miss next: as many again as were fetched for this
+    /// command already, so that a walk over n blocks starts over log n times only.
+    fn want_from(&self, run: &Arc<Run>, id: BlockId, direction: Direction) {
+        const AHEAD_MIN: usize = 4;
+        const AHEAD_MAX: usize = 1024;
+        let count = run.block_count();
+        let first = run.number_of(id);
+        let ahead = self.fetched.0.len().clamp(AHEAD_MIN, AHEAD_MAX);
+        let numbers: Vec<usize> = match direction {
+            Direction::Forward => (first..count).take(ahead).collect(),
+            Direction::Backward => (0..=first).rev().take(ahead).collect(),
+        };
+        for number in numbers {
+            let id = run.block_id(number);
+            let mut blocks = self;
+            if blocks.block(id).is_none() {
+                self.want(run, id);
+            }
+        }
+    }
 }
 
 /// The layers of one slot, newest first, as one transaction sees them.
-pub struct Layers<'a> {
+pub(crate) struct Layers<'a> {
     /// The transaction's own writes.
     pub writes: &'a WriteSet,
     /// The slot.
     pub cell: &'a SlotCell,
+    /// Where blocks come from.
+    pub blocks: &'a BlockSource<'a>,
 }
-
-type Source<'a> = Peekable<Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>>;
 
 impl<'a> Layers<'a> {
     /// What stands at an entry key; `None` if nothing, or if it was deleted.
@@ -59,10 +124,21 @@ impl<'a> Layers<'a> {
                 return Ok(None);
             }
         }
-        Ok(None)
+        if self.cell.version.runs().is_empty() {
+            return Ok(None);
+        }
+        let mut blocks = self.blocks;
+        match self.cell.version.get(Probe::new(key), &mut blocks) {
+            Answer::Found(entry) => Ok(entry.value().cloned()),
+            Answer::Absent => Ok(None),
+            Answer::NeedsBlock(run, id) => {
+                self.blocks.want(&run, id);
+                Err(Stop::Miss)
+            }
+        }
     }
 
-    fn tables(&self) -> impl Iterator<Item = &'a crate::memtable::Memtable> {
+    fn tables(&self) -> impl Iterator<Item = &'a Memtable> + use<'a> {
         std::iter::once(&self.cell.memtable).chain(self.cell.frozen.iter().map(|frozen| &frozen.table))
     }
 
@@ -74,26 +150,29 @@ impl<'a> Layers<'a> {
         direction: Direction,
         visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
     ) -> Read<()> {
-        let mut sources: Vec<Source<'a>> = Vec::new();
-        let mut add = |iter: Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Entry)> + 'a>| {
-            let iter: Box<dyn Iterator<Item = _> + 'a> = match direction {
-                Direction::Forward => iter,
-                Direction::Backward => Box::new(iter.rev()),
-            };
-            sources.push(iter.peekable());
-        };
-        add(Box::new(self.writes.overlay.range::<[u8], _>((from, to))));
-        if !self.writes.cleared {
-            for table in self.tables() {
-                add(Box::new(table.range(from, to)));
-                if table.clears_older() {
-                    break;
-                }
+        let mut sources = vec![Source::table(self.writes.overlay.range::<[u8], _>((from, to)), direction)];
+        let mut hidden = self.writes.cleared;
+        for table in self.tables() {
+            if !hidden {
+                sources.push(Source::table(table.range(from, to), direction));
+                hidden = table.clears_older();
             }
         }
-        while let Some((key, entry)) = take_newest(&mut sources, direction) {
+        if !hidden {
+            let mut missed = false;
+            for run in self.cell.version.runs() {
+                match RunSource::seek(run, from, to, direction, self.blocks) {
+                    Ok(source) => sources.push(Source::Run(Box::new(source))),
+                    Err(_) => missed = true,
+                }
+            }
+            if missed {
+                return Err(Stop::Miss);
+            }
+        }
+        while let Some((key, entry)) = take_newest(&mut sources, direction, self.blocks)? {
             if let Entry::Value(value) = entry
-                && !visit(key, value)
+                && !visit(&key, &value)
             {
                 break;
             }
@@ -102,23 +181,153 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// Takes the next key off all sources; where several have it, the newest source's entry.
-fn take_newest<'a>(sources: &mut [Source<'a>], direction: Direction) -> Option<(&'a Bytes, &'a Entry)> {
-    let mut best: Option<(&Bytes, usize)> = None;
-    for (index, source) in sources.iter_mut().enumerate() {
-        let Some((key, _)) = source.peek() else { continue };
-        let better = best.is_none_or(|(least, _)| match direction {
-            Direction::Forward => *key < least,
-            Direction::Backward => *key > least,
-        });
-        if better {
-            best = Some((key, index));
+type TableIter<'a> = Peekable<Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>>;
+
+/// One layer's entries in a range.
+enum Source<'a> {
+    Table(TableIter<'a>),
+    Run(Box<RunSource>),
+}
+
+impl<'a> Source<'a> {
+    fn table(
+        entries: impl DoubleEndedIterator<Item = (&'a Bytes, &'a Entry)> + 'a,
+        direction: Direction,
+    ) -> Source<'a> {
+        let boxed: Box<dyn Iterator<Item = _> + 'a> = match direction {
+            Direction::Forward => Box::new(entries),
+            Direction::Backward => Box::new(entries.rev()),
+        };
+        Source::Table(boxed.peekable())
+    }
+
+    fn peek(&mut self) -> Option<&[u8]> {
+        match self {
+            Source::Table(entries) => entries.peek().map(|(key, _)| &key[..]),
+            Source::Run(run) => run.peek(),
         }
     }
-    let (key, newest) = best?;
-    let taken = sources[newest].next();
-    for source in sources.iter_mut() {
-        source.next_if(|(other, _)| *other == key);
+
+    /// Takes the entry that [`Source::peek`] shows.
+    fn take(&mut self, blocks: &BlockSource<'_>) -> Read<Option<(Bytes, Entry)>> {
+        match self {
+            Source::Table(entries) => Ok(entries.next().map(|(key, entry)| (key.clone(), entry.clone()))),
+            Source::Run(run) => {
+                let taken = run.current();
+                run.advance(blocks)?;
+                Ok(taken)
+            }
+        }
     }
-    taken
+}
+
+/// A run's entries in a range.
+struct RunSource {
+    cursor: RunCursor,
+    direction: Direction,
+    /// The far end of the range.
+    limit: Bound<Bytes>,
+    inside: bool,
+}
+
+impl RunSource {
+    fn seek(
+        run: &Arc<Run>,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        blocks: &BlockSource<'_>,
+    ) -> Read<RunSource> {
+        let mut cursor = RunCursor::new(Arc::clone(run));
+        let mut source = blocks;
+        let start = match (direction, from, to) {
+            (Direction::Forward, Bound::Unbounded, _) => cursor.seek_first(&mut source),
+            (Direction::Forward, Bound::Included(key), _) => cursor.seek(key, &mut source),
+            (Direction::Forward, Bound::Excluded(key), _) => cursor.seek(&after(key), &mut source),
+            (Direction::Backward, _, Bound::Unbounded) => cursor.seek_last(&mut source),
+            (Direction::Backward, _, Bound::Included(key)) => cursor.seek_before(&after(key), &mut source),
+            (Direction::Backward, _, Bound::Excluded(key)) => cursor.seek_before(key, &mut source),
+        };
+        let far = if direction == Direction::Forward { to } else { from };
+        let mut found =
+            RunSource { cursor, direction, limit: far.map(Bytes::copy_from_slice), inside: false };
+        found.arrive(start, blocks)?;
+        Ok(found)
+    }
+
+    fn arrive(&mut self, step: Step, blocks: &BlockSource<'_>) -> Read<()> {
+        match step {
+            Step::NeedsBlock(id) => {
+                blocks.want_from(self.cursor.run(), id, self.direction);
+                return Err(Stop::Miss);
+            }
+            Step::End => self.inside = false,
+            Step::At => {
+                let key = self.cursor.current().map(|(key, _)| key).unwrap_or_default();
+                self.inside = match (self.direction, &self.limit) {
+                    (_, Bound::Unbounded) => true,
+                    (Direction::Forward, Bound::Included(end)) => key <= &end[..],
+                    (Direction::Forward, Bound::Excluded(end)) => key < &end[..],
+                    (Direction::Backward, Bound::Included(end)) => key >= &end[..],
+                    (Direction::Backward, Bound::Excluded(end)) => key > &end[..],
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, blocks: &BlockSource<'_>) -> Read<()> {
+        let mut source = blocks;
+        let step = match self.direction {
+            Direction::Forward => self.cursor.next(&mut source),
+            Direction::Backward => self.cursor.prev(&mut source),
+        };
+        self.arrive(step, blocks)
+    }
+
+    fn peek(&self) -> Option<&[u8]> {
+        if !self.inside {
+            return None;
+        }
+        self.cursor.current().map(|(key, _)| key)
+    }
+
+    fn current(&self) -> Option<(Bytes, Entry)> {
+        let key = Bytes::copy_from_slice(self.peek()?);
+        Some((key, self.cursor.current_entry()?))
+    }
+}
+
+/// The least key above `key`.
+fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+/// Takes the next key off all sources; where several have it, the newest source's entry.
+fn take_newest(
+    sources: &mut [Source<'_>],
+    direction: Direction,
+    blocks: &BlockSource<'_>,
+) -> Read<Option<(Bytes, Entry)>> {
+    let mut best: Option<usize> = None;
+    for index in 0..sources.len() {
+        let (before, this) = sources.split_at_mut(index);
+        let Some(key) = this[0].peek() else { continue };
+        let better = match best.and_then(|best| before[best].peek()) {
+            None => true,
+            Some(least) if direction == Direction::Forward => key < least,
+            Some(least) => key > least,
+        };
+        if better {
+            best = Some(index);
+        }
+    }
+    let Some(best) = best else { return Ok(None) };
+    let Some((key, entry)) = sources[best].take(blocks)? else { return Ok(None) };
+    for source in sources.iter_mut() {
+        if source.peek().is_some_and(|other| other == &key[..]) {
+            source.take(blocks)?;
+        }
+    }
+    Ok(Some((key, entry)))
 }

@@ -1,27 +1,418 @@
 //! A slot's life: added, removed, following, promoted, handed over. One durable step each.
+//!
+//! ```text
+//! absent -> master                                      add
+//! master, replica, loading, moved -> replica            follow (a loading slot stays loading)
+//! replica -> master                                     promote
+//! master -> fenced -> granted -> moved                  handover; fenced -> master undoes it
+//! replica that learned of a grant, moved -> moved       detach
+//! any but fenced and granted -> absent                  remove
+//! ```
+//! Every step holds the manifest's lock from looking at the slots to publishing the change, so steps never
+//! interleave; slots' own locks are held for memory work only. Lock order: manifest, slots ascending, log.
 
+use std::collections::BTreeSet;
+
+use crate::clock::TimeMs;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::History;
-use crate::slot::Role;
-use crate::types::{Epoch, Seq, Slot};
+use crate::log::record::{Body, Header};
+use crate::manifest::{Edit, Manifest, SlotMeta, SlotState};
+use crate::slot::{Role, SlotCell};
+use crate::sst::RunMeta;
+use crate::types::{Epoch, NodeId, Seq, Slot};
+
+/// Where a slot stands on this node.
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// What this node is to it.
+    pub role: Role,
+    /// The epochs that led here.
+    pub history: History,
+    /// Epochs of histories that copies replaced here.
+    pub superseded: Vec<Epoch>,
+    /// The last record.
+    pub last_seq: Seq,
+    /// Everything up to here is in files.
+    pub flushed_seq: Seq,
+    /// A copy brought everything up to here.
+    pub base_seq: Seq,
+    /// Keys, expired ones that were not reclaimed included.
+    pub keys: u64,
+    /// To whom the last record grants the slot, if it does.
+    pub granted: Option<(NodeId, String)>,
+    /// The slot's time.
+    pub time: TimeMs,
+    /// Bytes of its files and of what is in memory.
+    pub data_bytes: u64,
+}
 
 impl Engine {
-    /// Makes this node the owner of slots that it does not have; those that it has stay as they are.
+    /// Where a slot stands.
+    pub fn position(&self, slot: Slot) -> Position {
+        let cell = self.lock(slot);
+        let frozen: usize = cell.frozen.iter().map(|frozen| frozen.table.bytes()).sum();
+        Position {
+            role: cell.role.clone(),
+            history: cell.history.clone(),
+            superseded: cell.superseded.clone(),
+            last_seq: cell.last_seq,
+            flushed_seq: cell.flushed_seq,
+            base_seq: cell.base_seq,
+            keys: cell.keys,
+            granted: cell.granted.clone(),
+            time: cell.time,
+            data_bytes: cell.version.disk_bytes() + (cell.memtable.bytes() + frozen) as u64,
+        }
+    }
+
+    /// What this node is to a slot.
+    pub fn role(&self, slot: Slot) -> Role {
+        self.lock(slot).role.clone()
+    }
+
+    /// Makes this node the owner of slots that it does not have; those that it owns or follows stay as they are.
     ///
     /// # Errors
-    /// If the manifest can't be written; nothing has changed then.
+    /// `Limit` if a slot was handed over and not removed since; nothing has changed then.
     pub fn add_slots(&self, slots: &[Slot]) -> Result<()> {
-        for &slot in slots {
+        let mut manifest = self.manifest();
+        self.log().write()?;
+        let base_lsn = self.log().end();
+        let mut new = Vec::new();
+        for slot in distinct(slots) {
+            let cell = self.lock(slot);
+            match &cell.role {
+                Role::Absent => {
+                    let term = cell.highest_term + 1;
+                    let mut meta =
+                        SlotMeta { state: SlotState::Master, highest_term: term, ..SlotMeta::default() };
+                    meta.history = History::starting(Epoch { term, tag: self.random_tag() }, Seq(1));
+                    (meta.base_lsn, meta.role_lsn) = (base_lsn, base_lsn);
+                    new.push((slot, meta));
+                }
+                Role::Moved { to } | Role::Granted { address: to, .. } => {
+                    return Err(Error::Limit(format!(
+                        "slot {slot} was handed over to {to}: removeslots {slot} first"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        self.apply(&mut manifest, &edits(&new))?;
+        new.iter().for_each(|(slot, meta)| self.replace_cell(*slot, SlotCell::from_meta(meta)));
+        self.role_changes().notify();
+        Ok(())
+    }
+
+    /// Gives slots up with all their data. Slots that are not here are passed over.
+    ///
+    /// # Errors
+    /// `Limit` if a slot is in the middle of a handover; nothing has changed then.
+    pub fn remove_slots(&self, slots: &[Slot]) -> Result<()> {
+        let mut manifest = self.manifest();
+        let mut gone = Vec::new();
+        let mut edits = Vec::new();
+        for slot in distinct(slots) {
+            let cell = self.lock(slot);
+            match &cell.role {
+                Role::Absent => {}
+                Role::Fenced | Role::Granted { .. } => {
+                    return Err(Error::Limit(format!("slot {slot} is being handed over: try again later")));
+                }
+                _ => {
+                    let meta = SlotMeta { highest_term: cell.highest_term, ..SlotMeta::default() };
+                    edits.push(Edit::Slot(slot, Box::new(meta)));
+                    edits.push(edit_runs(slot, &[], &cell.version.metas()));
+                    gone.push(slot);
+                }
+            }
+        }
+        self.apply(&mut manifest, &edits)?;
+        for slot in gone {
+            self.registry().forget_slot(slot);
+            let highest_term = self.lock(slot).highest_term;
+            self.replace_cell(slot, SlotCell { highest_term, ..SlotCell::default() });
+        }
+        drop(manifest);
+        self.role_changes().notify();
+        self.sweep_files()
+    }
+
+    /// Makes slots of this node follow `upstream` (`host:port`). They keep their data; whether it is of any use
+    /// is between the two nodes' histories.
+    ///
+    /// # Errors
+    /// `Limit` if a slot is absent or in the middle of a handover; nothing has changed then.
+    pub fn follow(&self, slots: &[Slot], upstream: &str) -> Result<()> {
+        let mut manifest = self.manifest();
+        let slots = distinct(slots);
+        for &slot in &slots {
+            match self.lock(slot).role {
+                Role::Absent => return Err(Error::Limit(format!("slot {slot} is not on this node"))),
+                Role::Fenced | Role::Granted { .. } => {
+                    return Err(Error::Limit(format!("slot {slot} is being handed over: try again later")));
+                }
+                _ => {}
+            }
+        }
+        // From here on a master takes no writes: they wait until the change is published.
+        let before: Vec<Role> = slots
+            .iter()
+            .map(|&slot| {
+                let mut cell = self.lock(slot);
+                let held = if cell.role == Role::Master { Role::Fenced } else { cell.role.clone() };
+                std::mem::replace(&mut cell.role, held)
+            })
+            .collect();
+        let result = self.log().write().and_then(|_| {
+            let metas = slots.iter().zip(&before).map(|(&slot, role)| {
+                let mut meta = self.lock(slot).meta();
+                meta.state = match role {
+                    Role::Loading { .. } => SlotState::Loading { upstream: upstream.to_owned() },
+                    _ => SlotState::Replica { upstream: upstream.to_owned() },
+                };
+                meta.role_lsn = self.log().end();
+                (slot, meta)
+            });
+            let metas: Vec<_> = metas.collect();
+            self.apply(&mut manifest, &edits(&metas)).map(|()| metas)
+        });
+        match &result {
+            Ok(metas) => metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta)),
+            Err(_) => slots.iter().zip(before).for_each(|(&slot, role)| self.lock(slot).role = role),
+        }
+        self.role_changes().notify();
+        result.map(drop)
+    }
+
+    /// Makes this node the owner of slots that it follows: each begins an epoch, durably, all or none.
+    ///
+    /// Whoever calls it has stopped the stream from the former master and knows what may be missing.
+    ///
+    /// # Errors
+    /// `Limit` if a slot is not a replica with complete data; nothing has changed then.
+    pub fn promote(&self, slots: &[Slot]) -> Result<()> {
+        let mut manifest = self.manifest();
+        let slots = distinct(slots);
+        for &slot in &slots {
+            match &self.lock(slot).role {
+                Role::Replica { .. } => {}
+                Role::Loading { upstream } => {
+                    return Err(Error::Limit(format!(
+                        "slot {slot} has no complete data: its copy from {upstream} is not finished; \
+                         wait for it, or removeslots {slot}"
+                    )));
+                }
+                _ => return Err(Error::Limit(format!("slot {slot} follows nobody here"))),
+            }
+        }
+        self.begin_epochs(&mut manifest, &slots)
+    }
+
+    /// Begins an epoch on each slot and makes this node its master: the records synced, then the manifest.
+    pub(crate) fn begin_epochs(&self, manifest: &mut Manifest, slots: &[Slot]) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let role_lsn = self.log().end();
+        let mut cells: Vec<_> = slots.iter().map(|&slot| self.lock(slot)).collect();
+        let mut appender = self.log().begin()?;
+        let mut starts = Vec::with_capacity(slots.len());
+        for (&slot, cell) in slots.iter().zip(&cells) {
+            let epoch = Epoch { term: cell.highest_term + 1, tag: self.random_tag() };
+            let header = Header { slot, term: epoch.term, seq: cell.last_seq.next() };
+            appender.push(header, &Body::EpochStart { epoch, by: self.node() })?;
+            starts.push(epoch);
+        }
+        let ticket = appender.finish();
+        for (cell, epoch) in cells.iter_mut().zip(starts) {
+            let seq = cell.last_seq.next();
+            cell.history.begin(epoch, seq);
+            cell.highest_term = epoch.term;
+            cell.granted = None;
+            cell.last_seq = seq;
+            cell.last_ticket = ticket;
+            // Nothing else may be appended until the epoch is durable: writes wait, streams are refused.
+            cell.role = Role::Fenced;
+        }
+        drop(cells);
+        self.log().write()?;
+        self.log().sync()?;
+        let metas: Vec<_> = slots
+            .iter()
+            .map(|&slot| {
+                let mut meta = self.lock(slot).meta();
+                meta.state = SlotState::Master;
+                meta.role_lsn = role_lsn;
+                (slot, meta)
+            })
+            .collect();
+        self.apply(manifest, &edits(&metas))?;
+        metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta));
+        self.role_changes().notify();
+        Ok(())
+    }
+
+    /// Holds writes back on slots that this node owns.
+    ///
+    /// # Errors
+    /// `Limit` if it does not own one of them; nothing has changed then.
+    pub fn fence(&self, slots: &[Slot]) -> Result<()> {
+        let _steps = self.manifest();
+        let slots = distinct(slots);
+        if let Some(slot) = slots.iter().find(|&&slot| self.lock(slot).role != Role::Master) {
+            return Err(Error::Limit(format!("slot {slot} is not owned by this node")));
+        }
+        slots.iter().for_each(|&slot| self.lock(slot).role = Role::Fenced);
+        Ok(())
+    }
+
+    /// Lets writes go on where they were held back.
+    pub fn unfence(&self, slots: &[Slot]) {
+        let _steps = self.manifest();
+        for slot in distinct(slots) {
             let mut cell = self.lock(slot);
-            if cell.role == Role::Absent {
-                cell.highest_term += 1;
-                let epoch = Epoch { term: cell.highest_term, tag: 1 };
-                cell.history = History::starting(epoch, Seq(1));
+            if cell.role == Role::Fenced {
                 cell.role = Role::Master;
             }
         }
         self.role_changes().notify();
+    }
+
+    /// Gives a fenced slot to another node: the slot's last record here, synced. After this the node serves
+    /// nothing of the slot. Returns the record's number.
+    ///
+    /// # Errors
+    /// `Limit` if the slot is not fenced; else the log's.
+    pub fn grant(&self, slot: Slot, to: NodeId, address: &str) -> Result<Seq> {
+        let _steps = self.manifest();
+        let seq = {
+            let mut cell = self.lock(slot);
+            if cell.role != Role::Fenced {
+                return Err(Error::Limit(format!("slot {slot} is not fenced: it can't be granted")));
+            }
+            let epoch = cell.history.current().expect("an owned slot has an epoch");
+            let seq = cell.last_seq.next();
+            let mut appender = self.log().begin()?;
+            appender.push(Header { slot, term: epoch.term, seq }, &Body::Grant { to, address })?;
+            cell.last_ticket = appender.finish();
+            cell.last_seq = seq;
+            cell.granted = Some((to, address.to_owned()));
+            cell.role = Role::Granted { to, address: address.to_owned() };
+            seq
+        };
+        self.log().write()?;
+        self.log().sync()?;
+        self.role_changes().notify();
+        Ok(seq)
+    }
+
+    /// The node that a slot was granted to has begun its epoch: this node keeps the data and refuses clients.
+    ///
+    /// # Errors
+    /// `Limit` if the slot was not granted.
+    pub fn finish_grant(&self, slot: Slot, to: &str) -> Result<()> {
+        let mut manifest = self.manifest();
+        if !matches!(self.lock(slot).role, Role::Granted { .. } | Role::Moved { .. }) {
+            return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
+        }
+        self.move_away(&mut manifest, &[slot], to)
+    }
+
+    /// Takes a granted slot back: its new owner durably refused it, or an operator forces it. A new epoch begins.
+    ///
+    /// # Errors
+    /// `Limit` if the slot was not granted.
+    pub fn undo_grant(&self, slot: Slot) -> Result<()> {
+        let mut manifest = self.manifest();
+        if !matches!(self.lock(slot).role, Role::Granted { .. }) {
+            return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
+        }
+        self.begin_epochs(&mut manifest, &[slot])
+    }
+
+    /// Stops following where the slot went to somebody else: never writable, until it is removed or follows again.
+    ///
+    /// # Errors
+    /// `Limit` if a slot neither was moved nor has learned of a grant to another node.
+    pub fn detach(&self, slots: &[Slot]) -> Result<()> {
+        let mut manifest = self.manifest();
+        for slot in distinct(slots) {
+            let to = {
+                let cell = self.lock(slot);
+                match (&cell.role, &cell.granted) {
+                    (Role::Moved { .. }, _) => continue,
+                    (Role::Replica { .. }, Some((to, address))) if *to != self.node() => address.clone(),
+                    _ => {
+                        return Err(Error::Limit(format!("slot {slot} was not handed over to another node")));
+                    }
+                }
+            };
+            self.move_away(&mut manifest, &[slot], &to)?;
+        }
         Ok(())
     }
+
+    fn move_away(&self, manifest: &mut Manifest, slots: &[Slot], to: &str) -> Result<()> {
+        let role_lsn = self.log().end();
+        let metas: Vec<_> = slots
+            .iter()
+            .map(|&slot| {
+                let mut meta = self.lock(slot).meta();
+                meta.state = SlotState::Moved { to: to.to_owned() };
+                meta.role_lsn = role_lsn;
+                (slot, meta)
+            })
+            .collect();
+        self.apply(manifest, &edits(&metas))?;
+        metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta));
+        self.role_changes().notify();
+        Ok(())
+    }
+
+    /// A slot begins another life: what belonged to the former one goes with its last reader.
+    pub(crate) fn replace_cell(&self, slot: Slot, fresh: SlotCell) {
+        let old = {
+            let mut cell = self.lock(slot);
+            self.account_memtable(cell.memory_bytes(), 0);
+            let life = cell.life + 1;
+            std::mem::replace(&mut *cell, SlotCell { life, ..fresh })
+        };
+        self.packs().release(&old.version.metas());
+    }
+
+    /// Makes a step durable. If that fails nothing may be acknowledged any more: what the disk holds is unknown.
+    pub(crate) fn apply(&self, manifest: &mut Manifest, edits: &[Edit]) -> Result<()> {
+        manifest.apply(edits).inspect_err(|error| self.poison(error))
+    }
+
+    fn publish_role(&self, slot: Slot, meta: &SlotMeta) {
+        let mut cell = self.lock(slot);
+        cell.role = Role::from_state(&meta.state);
+        cell.role_lsn = meta.role_lsn;
+    }
+
+    /// A replica's slot time is its master's: it grows to what the master says.
+    pub fn set_slot_time(&self, slot: Slot, time: TimeMs) {
+        let mut cell = self.lock(slot);
+        if matches!(cell.role, Role::Replica { .. } | Role::Loading { .. }) {
+            cell.time = cell.time.max(time);
+        }
+    }
+}
+
+fn distinct(slots: &[Slot]) -> Vec<Slot> {
+    slots.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A change of a slot's runs.
+pub(crate) fn edit_runs(slot: Slot, add: &[RunMeta], remove: &[RunMeta]) -> Edit {
+    let remove = remove.iter().map(|run| (run.file, run.offset)).collect();
+    Edit::Runs { slot, add: add.to_vec(), remove }
+}
+
+pub(crate) fn edits(metas: &[(Slot, SlotMeta)]) -> Vec<Edit> {
+    metas.iter().map(|(slot, meta)| Edit::Slot(*slot, Box::new(meta.clone()))).collect()
 }

@@ -1,13 +1,16 @@
 //! A counter that can be waited for: wakes tasks of any runtime, and needs none.
 
 use std::future::poll_fn;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// Counts events and wakes whoever waits for the next. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct Signal {
+    /// Notified with every event, for waits that block a thread.
+    happened: Condvar,
     /// Grows under the lock of `wakers`, so that a waiter that saw the old count is in the list when it grows.
     count: AtomicU64,
     wakers: Mutex<Vec<Waker>>,
@@ -26,7 +29,15 @@ impl Signal {
             self.count.fetch_add(1, Ordering::Release);
             std::mem::take(&mut *wakers)
         };
+        self.happened.notify_all();
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Blocks the thread until there were more than `seen` events, or for `limit`.
+    pub fn block_past(&self, seen: u64, limit: Duration) {
+        let wakers = self.wakers.lock().expect("no code panics while it holds this lock");
+        let waited = self.happened.wait_timeout_while(wakers, limit, |_| self.count() <= seen);
+        drop(waited.expect("no code panics while it holds this lock"));
     }
 
     /// Waits until there were more than `seen` events.

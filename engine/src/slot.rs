@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use crate::clock::TimeMs;
 use crate::history::History;
+use crate::log::Ticket;
+use crate::manifest::{SlotMeta, SlotState};
 use crate::memtable::Memtable;
-use crate::placeholder::Ticket;
 use crate::types::{Epoch, Lsn, NodeId, Seq};
+use crate::version::Version;
 
 /// What this node is to a slot.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -69,12 +71,96 @@ pub struct SlotCell {
     pub granted: Option<(NodeId, String)>,
     /// The slot's own time: never goes back.
     pub time: TimeMs,
+    /// How many keys it had at `flushed_seq`.
+    pub flushed_keys: u64,
     /// How many keys it has, expired ones that were not reclaimed included.
     pub keys: u64,
+    /// No key that is not known to have expired does so before; `None` if none ever does. See `expire.rs`.
+    pub next_expiry: Option<TimeMs>,
     /// Newest entries.
     pub memtable: Memtable,
     /// Frozen on their way to a file, newest first, each with the last record it holds.
     pub frozen: Vec<Arc<Frozen>>,
+    /// The runs in files.
+    pub version: Arc<Version>,
+    /// Which life of the slot this is, since the start of the process: work that was begun for a former life
+    /// (a flush, a compaction, a copy) is not installed into the next.
+    pub life: u64,
+    /// A clear was applied while a copy was coming: what the copy brings is gone already.
+    pub cleared_while_loading: bool,
+}
+
+impl SlotCell {
+    /// The slot as the manifest has it; the log's records come on top.
+    #[must_use]
+    pub fn from_meta(meta: &SlotMeta) -> SlotCell {
+        SlotCell {
+            role: Role::from_state(&meta.state),
+            history: meta.history.clone(),
+            superseded: meta.superseded.clone(),
+            highest_term: meta.highest_term,
+            last_seq: meta.flushed_seq,
+            flushed_seq: meta.flushed_seq,
+            base_lsn: meta.base_lsn,
+            role_lsn: meta.role_lsn,
+            base_seq: meta.base_seq,
+            granted: meta.granted.clone(),
+            time: meta.time,
+            keys: meta.flushed_keys,
+            flushed_keys: meta.flushed_keys,
+            ..SlotCell::default()
+        }
+    }
+
+    /// What the manifest has to know of the slot as it is now. The runs are edits of their own.
+    #[must_use]
+    pub fn meta(&self) -> SlotMeta {
+        SlotMeta {
+            state: self.role.to_state(),
+            highest_term: self.highest_term,
+            history: self.history.clone(),
+            superseded: self.superseded.clone(),
+            base_seq: self.base_seq,
+            base_lsn: self.base_lsn,
+            role_lsn: self.role_lsn,
+            flushed_seq: self.flushed_seq,
+            flushed_keys: self.flushed_keys,
+            time: self.time,
+            granted: self.granted.clone(),
+        }
+    }
+
+    /// Bytes of memory that its memtables take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.memtable.bytes() + self.frozen.iter().map(|frozen| frozen.table.bytes()).sum::<usize>()
+    }
+}
+
+impl Role {
+    /// The role that a persisted state stands for.
+    #[must_use]
+    pub fn from_state(state: &SlotState) -> Role {
+        match state.clone() {
+            SlotState::Absent => Role::Absent,
+            SlotState::Master => Role::Master,
+            SlotState::Replica { upstream } => Role::Replica { upstream },
+            SlotState::Loading { upstream } => Role::Loading { upstream },
+            SlotState::Moved { to } => Role::Moved { to },
+        }
+    }
+
+    /// The state to persist. A fence ends with the process; a grant is found in the log.
+    #[must_use]
+    pub fn to_state(&self) -> SlotState {
+        match self.clone() {
+            Role::Absent => SlotState::Absent,
+            Role::Master | Role::Fenced | Role::Granted { .. } => SlotState::Master,
+            Role::Replica { upstream } => SlotState::Replica { upstream },
+            Role::Loading { upstream } => SlotState::Loading { upstream },
+            Role::Moved { to } => SlotState::Moved { to },
+        }
+    }
 }
 
 /// A memtable on its way to a file.
@@ -86,4 +172,12 @@ pub struct Frozen {
     pub last_seq: Seq,
     /// How many keys the slot had then.
     pub keys: u64,
+}
+
+/// The earlier of two moments that may never come.
+pub(crate) fn earliest(a: Option<TimeMs>, b: Option<TimeMs>) -> Option<TimeMs> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }

@@ -4,6 +4,7 @@
 //! not in memory answers [`Stop::Miss`]. The caller then drops the transaction, fetches ([`Engine::fetch`]) what
 //! [`Tx::abandon`] names, and runs the same command again. Nothing is written before [`Tx::commit`].
 
+use std::cell::RefCell;
 use std::ops::Bound;
 use std::sync::MutexGuard;
 
@@ -11,12 +12,12 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::clock::TimeMs;
-use crate::engine::{Engine, Fetched, Gate, Wanted};
+use crate::engine::{Engine, Gate};
 use crate::error::Error;
 use crate::key::{self, Generation, Key};
 use crate::log::record::{Body, Header, Op, put_op};
 use crate::memtable::Entry;
-use crate::read::{Direction, Layers, WriteSet};
+use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
 use crate::types::{Seq, Slot};
 use crate::value::Value;
@@ -51,9 +52,8 @@ struct Locked<'e> {
 /// See the file's head.
 pub struct Tx<'e> {
     engine: &'e Engine,
-    #[allow(dead_code)]
     fetched: &'e Fetched,
-    wanted: Wanted,
+    wanted: RefCell<Wanted>,
     /// Invariant: ascending by slot, no slot twice; locks are taken in that order everywhere.
     locked: SmallVec<[Locked<'e>; 1]>,
 }
@@ -72,7 +72,7 @@ impl<'e> Tx<'e> {
                 Locked { slot, cell, writes: WriteSet::default() }
             })
             .collect();
-        Tx { engine, fetched, wanted: Wanted::default(), locked }
+        Tx { engine, fetched, wanted: RefCell::default(), locked }
     }
 
     fn position(&self, slot: Slot) -> usize {
@@ -93,8 +93,27 @@ impl<'e> Tx<'e> {
         &mut self.locked[index]
     }
 
-    fn layers<'a>(locked: &'a Locked<'e>) -> Layers<'a> {
-        Layers { writes: &locked.writes, cell: &locked.cell }
+    fn blocks(&self) -> BlockSource<'_> {
+        BlockSource { cache: self.engine.cache(), fetched: self.fetched, wanted: &self.wanted }
+    }
+
+    /// What stands at an entry key of a slot.
+    fn lookup(&self, slot: Slot, entry_key: &[u8]) -> Read<Option<Bytes>> {
+        let locked = self.locked(slot);
+        Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() }.get(entry_key)
+    }
+
+    fn walk(
+        &self,
+        slot: Slot,
+        from: &Bound<Bytes>,
+        to: &Bound<Bytes>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
+    ) -> Read<()> {
+        let locked = self.locked(slot);
+        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+        layers.range(as_slice(from), as_slice(to), direction, visit)
     }
 
     /// The slots that are locked, ascending.
@@ -125,10 +144,9 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn get(&mut self, key: &Key) -> Read<Option<Value>> {
-        let locked = self.locked(key.slot());
-        let Some(bytes) = Self::layers(locked).get(key.entry())? else { return Ok(None) };
+        let Some(bytes) = self.lookup(key.slot(), key.entry())? else { return Ok(None) };
         let value = decode(&bytes, key)?;
-        Ok((!value.is_expired(locked.cell.time)).then_some(value))
+        Ok((!value.is_expired(self.now(key.slot()))).then_some(value))
     }
 
     /// Sets the value at a key. A collection that stood there is gone, unless the value is of its generation.
@@ -136,8 +154,9 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn put(&mut self, key: &Key, value: &Value) -> Read<()> {
+        let existed = self.lookup(key.slot(), key.entry())?.is_some();
         let locked = self.locked_mut(key.slot());
-        let existed = Self::layers(locked).get(key.entry())?.is_some();
+        locked.writes.earliest_expiry = crate::slot::earliest(locked.writes.earliest_expiry, value.expiry);
         let mut encoded = Vec::with_capacity(value.payload.len() + 17);
         value.encode(&mut encoded);
         put_op(&mut locked.writes.ops, &Op::Put { key: key.user(), value: &encoded, existed });
@@ -151,9 +170,9 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn delete(&mut self, key: &Key) -> Read<bool> {
+        let Some(bytes) = self.lookup(key.slot(), key.entry())? else { return Ok(false) };
+        let lived = !decode(&bytes, key)?.is_expired(self.now(key.slot()));
         let locked = self.locked_mut(key.slot());
-        let Some(bytes) = Self::layers(locked).get(key.entry())? else { return Ok(false) };
-        let lived = !decode(&bytes, key)?.is_expired(locked.cell.time);
         put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
         locked.writes.keys_delta -= 1;
         locked.writes.overlay.insert(key.entry().clone(), Entry::Tombstone);
@@ -171,7 +190,7 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn element(&mut self, key: &Key, generation: Generation, sub: &[u8]) -> Read<Option<Bytes>> {
-        Self::layers(self.locked(key.slot())).get(&key.element(generation, sub))
+        self.lookup(key.slot(), &key.element(generation, sub))
     }
 
     /// Sets a collection's element.
@@ -213,8 +232,7 @@ impl<'e> Tx<'e> {
         let sub_start = key.entry().len() + 8;
         let mut out = Vec::new();
         if limit > 0 {
-            let locked = self.locked(key.slot());
-            Self::layers(locked).range(as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+            self.walk(key.slot(), &from, &to, direction, &mut |entry, value| {
                 out.push((entry.slice(sub_start..), value.clone()));
                 out.len() < limit
             })?;
@@ -222,8 +240,8 @@ impl<'e> Tx<'e> {
         Ok(out)
     }
 
-    /// The living keys of a slot in the order of their 48-bit hash, from `from_hash` on: at least `limit` if there
-    /// are that many, and all of one hash or none; and the hash to go on from, or `None` at the end.
+    /// The living keys of a slot in the order of their 48-bit hash, from `from_hash` on: about `limit` keys are
+    /// looked at, all of one hash or none; and the hash to go on from, or `None` at the end.
     ///
     /// A walk with the returned hash sees every key that is there from its beginning to its end, whatever is
     /// written, flushed or compacted meanwhile.
@@ -231,41 +249,51 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn keys(&mut self, slot: Slot, from_hash: u64, limit: usize) -> Read<KeyPage> {
-        let locked = self.locked(slot);
-        let now = locked.cell.time;
+        let now = self.now(slot);
+        let mut out = Vec::new();
+        let next = self.walk_keys(slot, from_hash, limit, &mut |key, value| {
+            if !value.is_expired(now) {
+                out.push((key, value));
+            }
+        })?;
+        Ok((out, next))
+    }
+
+    /// As [`Tx::keys`], but all keys, the expired ones too, one by one.
+    pub(crate) fn walk_keys(
+        &mut self,
+        slot: Slot,
+        from_hash: u64,
+        limit: usize,
+        visit: &mut dyn FnMut(Bytes, Value),
+    ) -> Read<Option<u64>> {
         let mut from = Bound::Included(Bytes::copy_from_slice(&from_hash.to_be_bytes()[2..]));
-        let mut out: Vec<(Bytes, Value)> = Vec::new();
+        let mut visited = 0;
         let mut last_hash = None;
         loop {
             let mut skip_elements_of = None;
             let mut next_hash = None;
-            Self::layers(locked).range(
-                as_slice(&from),
-                Bound::Unbounded,
-                Direction::Forward,
-                &mut |entry, bytes| {
-                    let Some(parts) = key::split(entry) else { return true };
-                    let hash = parts.hash();
-                    if out.len() >= limit && last_hash.is_some_and(|last| last != hash) {
-                        next_hash = Some(hash);
-                        return false;
-                    }
-                    last_hash = Some(hash);
-                    if parts.element.is_some() {
-                        skip_elements_of = Some(parts.after_elements());
-                        return false;
-                    }
-                    let start = entry.len() - parts.key.len();
-                    match Value::decode(bytes) {
-                        Some(value) if !value.is_expired(now) => out.push((entry.slice(start..), value)),
-                        _ => {}
-                    }
-                    true
-                },
-            )?;
+            self.walk(slot, &from, &Bound::Unbounded, Direction::Forward, &mut |entry, bytes| {
+                let Some(parts) = key::split(entry) else { return true };
+                let hash = parts.hash();
+                if visited >= limit && last_hash.is_some_and(|last| last != hash) {
+                    next_hash = Some(hash);
+                    return false;
+                }
+                last_hash = Some(hash);
+                if parts.element.is_some() {
+                    skip_elements_of = Some(parts.after_elements());
+                    return false;
+                }
+                if let Some(value) = Value::decode(bytes) {
+                    visited += 1;
+                    visit(entry.slice(entry.len() - parts.key.len()..), value);
+                }
+                true
+            })?;
             match skip_elements_of {
                 Some(after) => from = Bound::Included(after),
-                None => return Ok((out, next_hash)),
+                None => return Ok(next_hash),
             }
         }
     }
@@ -283,7 +311,7 @@ impl<'e> Tx<'e> {
     /// Gives up, and says what has to be fetched before the command is run again.
     #[must_use]
     pub fn abandon(self) -> Wanted {
-        self.wanted
+        self.wanted.into_inner()
     }
 
     /// Whether anything was written.
@@ -334,6 +362,7 @@ impl<'e> Tx<'e> {
                     .keys
                     .checked_add_signed(writes.keys_delta)
                     .expect("every key that goes was counted when it came");
+                cell.next_expiry = crate::slot::earliest(cell.next_expiry, writes.earliest_expiry);
                 self.engine.account_memtable(before, cell.memtable.bytes());
             }
         }

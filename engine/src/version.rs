@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::TimeMs;
 use crate::memtable::Entry;
 use crate::sst::{BlockId, Blocks, Lookup, Probe, Run, RunMeta};
 use crate::types::Seq;
@@ -58,6 +59,18 @@ impl Version {
     #[must_use]
     pub fn runs(&self) -> &[Arc<Run>] {
         &self.runs
+    }
+
+    /// Where the runs lie and what they say of themselves, newest first.
+    #[must_use]
+    pub fn metas(&self) -> Vec<RunMeta> {
+        self.runs.iter().map(|run| run.meta().clone()).collect()
+    }
+
+    /// The first moment at which one of the keys expires.
+    #[must_use]
+    pub fn min_expiry(&self) -> Option<TimeMs> {
+        self.runs.iter().filter_map(|run| run.meta().props.min_expiry).min()
     }
 
     /// Looks a key up.

@@ -296,7 +296,10 @@ fn refusal(slot: Slot, role: &Role, write: bool) -> String {
 /// What the engine meets.
 pub async fn fetch(node: &Node, wanted: Wanted, fetched: &mut Fetched) -> Result<(), Fail> {
     node.stats.keyspace_fetches.fetch_add(1, Ordering::Relaxed);
-    let Err(slow) = node.engine.try_fetch(wanted, fetched) else { return Ok(()) };
+    let slow = node.engine.try_fetch(wanted, fetched)?;
+    if slow.is_empty() {
+        return Ok(());
+    }
     // What this batch committed before must not wait behind the device: others' reads may wait for it.
     node.engine.write()?;
     let engine = node.engine.clone();

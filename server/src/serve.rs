@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use haypile_engine::background::Background;
 use haypile_engine::clock::{Clock, SystemClock};
 use haypile_engine::engine::{Engine, Opened, Options};
 use haypile_engine::error::Error;
@@ -41,6 +42,7 @@ pub struct Running {
     /// What opening the engine found.
     pub opened: Opened,
     threads: Vec<JoinHandle<()>>,
+    background: Background,
 }
 
 /// Starts a node on a file system and a clock.
@@ -62,9 +64,12 @@ pub fn start(
         sync: settings.sync,
         memory_bytes: usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX),
         log_segment_bytes: settings.log_segment_bytes,
+        ..Options::default()
     };
     let (engine, opened) = Engine::open(fs.clone(), Path::new(&settings.dir), clock, options)
         .map_err(|error| error.to_string())?;
+    let engine = Arc::new(engine);
+    let background = Background::start(&engine).map_err(|error| format!("can't start threads: {error}"))?;
     first_slots(&engine, &settings, &opened).map_err(|error| error.to_string())?;
     let listen =
         |error: std::io::Error| format!("can't listen at {}:{}: {error}", settings.bind, settings.port);
@@ -77,7 +82,7 @@ pub fn start(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    let node = Arc::new(Node::new(Arc::new(engine), fs, settings, config_file, address.port()));
+    let node = Arc::new(Node::new(engine, fs, settings, config_file, address.port()));
     let mut threads = Vec::new();
     let mut handouts = Vec::new();
     for number in 0..workers {
@@ -90,7 +95,7 @@ pub fn start(
     let accepting = node.clone();
     threads
         .push(thread("accept".to_owned(), move || runtime.block_on(accept(&accepting, listener, handouts)))?);
-    Ok(Running { node, address, opened, threads })
+    Ok(Running { node, address, opened, threads, background })
 }
 
 /// The real file system's and clock's node.
@@ -112,6 +117,8 @@ impl Running {
                 tracing::error!("a worker ended by a panic");
             }
         }
+        // No flush or compaction runs into the last one.
+        drop(self.background);
         self.node.engine.close()
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use haypile_engine::engine::Gate;
 use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
-use haypile_engine::placeholder;
+use haypile_engine::testing;
 
 use crate::config::Settings;
 use crate::execute::{self, Next, Scratch};
@@ -36,7 +36,7 @@ impl Bench {
 
     /// A node with these settings.
     pub fn with(settings: Settings) -> Bench {
-        let engine = Arc::new(placeholder::engine());
+        let engine = Arc::new(testing::engine());
         let fs = MemoryFs::new();
         fs.create_dir_all(Path::new(&settings.dir)).expect("an empty file system takes a folder");
         let node = Arc::new(Node::new(engine, Arc::new(fs), settings, None, 0));

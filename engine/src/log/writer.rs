@@ -380,6 +380,11 @@ impl Log {
         lock(&self.view).tail.bytes()
     }
 
+    /// Ends all acknowledgement: something that the log's promises rest on failed elsewhere.
+    pub fn poison(&self, why: &Error) {
+        self.watermark().poison_with(why);
+    }
+
     /// How far the log is written and synced.
     #[must_use]
     pub fn watermark(&self) -> &Watermark {

@@ -53,6 +53,14 @@ pub struct PackUsage {
     pub total_bytes: u64,
 }
 
+impl PackUsage {
+    /// Whether rewriting what lives frees more than twice as much as it writes.
+    #[must_use]
+    pub fn is_mostly_dead(&self) -> bool {
+        self.live_bytes * 10 < self.total_bytes * 3
+    }
+}
+
 #[derive(Default)]
 struct Known {
     open: Weak<PackFile>,

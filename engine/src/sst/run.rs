@@ -136,6 +136,17 @@ impl Run {
         BlockId { file: self.meta.file, offset: self.meta.offset + self.index.extent(number).start }
     }
 
+    /// The number of a block.
+    ///
+    /// # Panics
+    /// If the block is not one of this run's.
+    #[must_use]
+    pub fn number_of(&self, id: BlockId) -> usize {
+        assert_eq!(id.file, self.meta.file, "a block of another file");
+        let number = id.offset.checked_sub(self.meta.offset).and_then(|offset| self.index.block_at(offset));
+        number.expect("a block of this run")
+    }
+
     /// The only block that may hold the key; the first one for a range that begins there.
     pub(super) fn block_of(&self, key: &[u8]) -> usize {
         self.index.block_of(key)
@@ -172,9 +183,7 @@ impl Run {
     }
 
     fn extent_of(&self, id: BlockId) -> std::ops::Range<u64> {
-        assert_eq!(id.file, self.meta.file, "a block of another file");
-        let number = id.offset.checked_sub(self.meta.offset).and_then(|offset| self.index.block_at(offset));
-        self.index.extent(number.expect("a block of this run"))
+        self.index.extent(self.number_of(id))
     }
 
     fn len_of(&self, extent: &std::ops::Range<u64>) -> Result<usize> {

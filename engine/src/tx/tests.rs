@@ -11,7 +11,7 @@ fn run<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>) -> Read<T>)
 
 #[test]
 fn a_transaction_sees_its_own_writes_and_leaves_nothing_unless_committed() {
-    let engine = crate::placeholder::engine();
+    let engine = crate::testing::engine();
     let key = Key::new(b"k");
     let fetched = Fetched::default();
     let mut tx = engine.begin(&[key.slot()], &fetched);
@@ -24,7 +24,7 @@ fn a_transaction_sees_its_own_writes_and_leaves_nothing_unless_committed() {
 
 #[test]
 fn keys_are_counted_exactly_through_overwrite_expiry_delete_and_clear() {
-    let engine = crate::placeholder::engine();
+    let engine = crate::testing::engine();
     let key = Key::new(b"k");
     for _ in 0..2 {
         run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"v"[..])));
@@ -47,7 +47,7 @@ fn keys_are_counted_exactly_through_overwrite_expiry_delete_and_clear() {
 
 #[test]
 fn elements_of_a_former_generation_are_not_seen() {
-    let engine = crate::placeholder::engine();
+    let engine = crate::testing::engine();
     let key = Key::new(b"k");
     let mut generations = Vec::new();
     for round in [&b"old"[..], b"new"] {
@@ -71,7 +71,7 @@ fn elements_of_a_former_generation_are_not_seen() {
 
 #[test]
 fn a_walk_over_the_keys_sees_each_once_and_skips_elements() {
-    let engine = crate::placeholder::engine();
+    let engine = crate::testing::engine();
     let names: Vec<String> = (0..500).map(|n| format!("{{same}}{n}")).collect();
     for name in &names {
         let key = Key::new(name.as_bytes());

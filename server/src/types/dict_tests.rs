@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use haypile_engine::engine::Engine;
 use haypile_engine::key::Key;
-use haypile_engine::placeholder;
+use haypile_engine::testing;
 use haypile_engine::tx::{Read, Stop, Tx};
 use haypile_engine::value::Value;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ proptest! {
 
     #[test]
     fn a_hash_is_the_map_that_it_stands_for(batches in steps()) {
-        let engine = placeholder::engine();
+        let engine = testing::engine();
         let key = Key::new(b"k");
         let mut model = BTreeMap::new();
         for batch in batches {
@@ -106,7 +106,7 @@ proptest! {
 
 #[test]
 fn a_hash_becomes_large_at_each_limit_and_stays_so_until_its_key_goes() {
-    let engine = placeholder::engine();
+    let engine = testing::engine();
     let fill = |key: &Key, count: usize, value: &[u8]| {
         with(&engine, key, |tx, dict| {
             for number in 0..count {
@@ -129,7 +129,7 @@ fn a_hash_becomes_large_at_each_limit_and_stays_so_until_its_key_goes() {
 
 #[test]
 fn an_expiry_stays_through_every_change() {
-    let engine = placeholder::engine();
+    let engine = testing::engine();
     let key = Key::new(b"k");
     let expiry = Some(haypile_engine::clock::TimeMs(u64::MAX / 2));
     with(&engine, &key, |tx, dict| dict.put(tx, b"a", b"1"));
@@ -174,7 +174,7 @@ fn set(engine: &Engine, key: &Key, count: usize) {
 fn samples_are_distinct_complete_and_even() {
     // Small; large and few of it; large and much of it.
     for (count, size) in [(40usize, 7usize), (600, 20), (600, 450)] {
-        let engine = placeholder::engine();
+        let engine = testing::engine();
         let key = Key::new(b"k");
         set(&engine, &key, count);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);

@@ -82,7 +82,7 @@ fn names(count: usize) -> Vec<String> {
 
 #[test]
 fn pages_give_every_element_once_in_both_directions() {
-    let engine = haypile_engine::placeholder::engine();
+    let engine = haypile_engine::testing::engine();
     let key = Key::new(b"k");
     let generation = collection(&engine, &key, &names(3 * PAGE));
     let mut walks = Vec::new();
@@ -109,7 +109,7 @@ fn pages_give_every_element_once_in_both_directions() {
 
 #[test]
 fn a_scan_sees_each_element_once_whatever_the_count() {
-    let engine = haypile_engine::placeholder::engine();
+    let engine = haypile_engine::testing::engine();
     let key = Key::new(b"k");
     let mut names = names(1000);
     let generation = collection(&engine, &key, &names);
@@ -135,7 +135,7 @@ fn a_scan_sees_each_element_once_whatever_the_count() {
 
 #[test]
 fn elements_of_one_hash_are_in_one_answer() {
-    let engine = haypile_engine::placeholder::engine();
+    let engine = haypile_engine::testing::engine();
     let key = Key::new(b"k");
     let generation = run(&engine, &[&key], |tx| {
         let generation = new_generation(tx, &key)?;
@@ -154,7 +154,7 @@ fn elements_of_one_hash_are_in_one_answer() {
 #[test]
 fn chance_is_even() {
     for (len, throws) in [(5u32, 20_000u32), (200, 20_000), (1000, 30_000)] {
-        let engine = haypile_engine::placeholder::engine();
+        let engine = haypile_engine::testing::engine();
         let key = Key::new(b"k");
         let names = names(len as usize);
         let generation = collection(&engine, &key, &names);
@@ -182,7 +182,7 @@ fn chance_is_even() {
 
 #[test]
 fn nothing_can_be_chosen_from_nothing() {
-    let engine = haypile_engine::placeholder::engine();
+    let engine = haypile_engine::testing::engine();
     let key = Key::new(b"k");
     let generation = collection(&engine, &key, &[]);
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
@@ -192,7 +192,7 @@ fn nothing_can_be_chosen_from_nothing() {
 
 #[test]
 fn a_generation_that_is_used_twice_in_one_transaction_begins_empty() {
-    let engine = haypile_engine::placeholder::engine();
+    let engine = haypile_engine::testing::engine();
     let key = Key::new(b"k");
     let left = run(&engine, &[&key], |tx| {
         let first = new_generation(tx, &key)?;

@@ -1,5 +1,5 @@
 use haypile_engine::engine::Engine;
-use haypile_engine::placeholder;
+use haypile_engine::testing;
 use proptest::prelude::*;
 
 use super::*;
@@ -136,7 +136,7 @@ proptest! {
     fn a_list_is_the_sequence_that_it_stands_for(
         groups in prop::collection::vec(prop::collection::vec(act(), 1..6), 1..12),
     ) {
-        let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+        let (engine, key) = (testing::engine(), Key::new(b"k"));
         let mut model = Vec::new();
         // Each group is one transaction, as of a MULTI.
         for group in groups {
@@ -151,7 +151,7 @@ proptest! {
 
 #[test]
 fn an_expiry_stays_while_the_list_grows_and_shrinks() {
-    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
     let expiry = Some(TimeMs(u64::MAX));
     run(&engine, &[&key], |tx| {
         let mut list = List { expiry, ..List::new(&key) };
@@ -171,7 +171,7 @@ fn an_expiry_stays_while_the_list_grows_and_shrinks() {
 
 #[test]
 fn bytes_that_are_no_list_and_a_lost_item_are_refused() {
-    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
     let kind = Kind::List as u8;
     let refused = |value: Value| assert!(List::decode(&key, &value).is_err(), "{value:?}");
     let generation = Some(Generation(1));

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use haypile_engine::placeholder;
 use haypile_engine::read::Direction;
+use haypile_engine::testing;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -190,7 +190,7 @@ proptest! {
     fn a_sorted_set_is_the_members_that_it_stands_for(
         groups in prop::collection::vec(prop::collection::vec(act(), 1..6), 1..10),
     ) {
-        let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+        let (engine, key) = (testing::engine(), Key::new(b"k"));
         let mut model = Model::new();
         // Each group is one transaction, as of a MULTI.
         for group in groups {
@@ -210,7 +210,7 @@ fn numbered(count: usize) -> Vec<Scored> {
 
 #[test]
 fn a_large_one_is_walked_over_many_pages_from_both_ends() {
-    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
     let all = numbered(3000);
     run(&engine, &[&key], |tx| Zset::of(tx, &key, &all)?.save(tx));
     run(&engine, &[&key], |tx| {
@@ -229,7 +229,7 @@ fn a_large_one_is_walked_over_many_pages_from_both_ends() {
 
 #[test]
 fn a_scan_sees_every_member_once_however_it_is_cut() {
-    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
     for size in [3, 1000] {
         let all = numbered(size);
         run(&engine, &[&key], |tx| Zset::of(tx, &key, &all)?.save(tx));
@@ -249,7 +249,7 @@ fn a_scan_sees_every_member_once_however_it_is_cut() {
 
 #[test]
 fn every_member_is_chosen_at_random_sometimes() {
-    let (engine, key) = (placeholder::engine(), Key::new(b"k"));
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
     for size in [1, 20, 300] {
         let all = numbered(size);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);

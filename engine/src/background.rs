@@ -1,0 +1,221 @@
+//! The work behind the writes: syncing, flushing, compacting, preparing segments, letting old log go.
+//!
+//! Each kind is a function that does one step and says whether there was anything to do ([`Engine::step`]), so
+//! that a test decides when it happens. [`Background`] calls them from threads of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::TimeMs;
+use crate::engine::{Engine, SyncMode};
+use crate::error::{Error, Result};
+use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
+use crate::manifest::{Edit, NodeMeta};
+use crate::signal::Signal;
+use crate::slot::Role;
+use crate::types::Slot;
+
+/// A replica that said nothing for so long is not waited for any more.
+const REPLICA_SILENCE_MS: u64 = 3 * 60 * 60 * 1000;
+
+/// A kind of background work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Syncs what was written.
+    Sync,
+    /// Flushes if memory or the log calls for it, and lets log go that nobody needs.
+    Flush,
+    /// Does one compaction.
+    Compact,
+    /// Prepares the log's next segment.
+    Prepare,
+    /// Reclaims some expired keys.
+    Expire,
+}
+
+impl Engine {
+    /// Does one step of a kind of work. Says whether there was anything to do.
+    ///
+    /// # Errors
+    /// What the step met. `Poisoned` is final; after anything else it can be tried again.
+    pub fn step(&self, job: Job) -> Result<bool> {
+        match job {
+            Job::Sync => self.sync_step(),
+            Job::Flush => self.flush_step(),
+            Job::Compact => self.compact_once(&self.closing),
+            Job::Prepare => self.log().prepare_next(),
+            Job::Expire => self.expire_step(),
+        }
+    }
+
+    fn sync_step(&self) -> Result<bool> {
+        let watermark = self.log().watermark();
+        if watermark.synced().ticket >= watermark.written().ticket {
+            return Ok(false);
+        }
+        self.log().sync()?;
+        Ok(true)
+    }
+
+    fn flush_step(&self) -> Result<bool> {
+        let limit = self.options().memtable_bytes();
+        let used = self.memtable_bytes();
+        let mut slots = if used >= limit { self.largest_slots(used - limit / 2) } else { Vec::new() };
+        slots.extend(self.retention().flush);
+        slots.sort_unstable();
+        slots.dedup();
+        if slots.is_empty() {
+            self.release_log()?;
+            return Ok(false);
+        }
+        let result = self.flush(&slots);
+        self.set_trouble(result.as_ref().err().cloned());
+        result.map(|()| true)
+    }
+
+    fn retention(&self) -> Decision {
+        let silent = TimeMs(self.clock().wall().0.saturating_sub(REPLICA_SILENCE_MS));
+        let mut registry = self.registry();
+        for node in registry.silent_since(silent) {
+            registry.forget(node);
+            tracing::info!(%node, "a replica has been silent for too long: no log is kept for it any more");
+        }
+        let replicas = registry
+            .iter()
+            .map(|(node, replica)| ReplicaNeed { replica: *node, acked: replica.acked.clone() });
+        let replicas = replicas.collect();
+        drop(registry);
+        let need = |slot| {
+            let cell = self.lock(slot);
+            let need = SlotNeed { flushed: cell.flushed_seq, base: cell.base_lsn };
+            (cell.role != Role::Absent).then_some((slot, need))
+        };
+        let needs = Needs {
+            slots: Slot::all().filter_map(need).collect(),
+            replicas,
+            unflushed_bytes_max: self.options().log_unflushed_bytes(),
+            replica_bytes_max: self.options().log_retain_bytes,
+        };
+        retain(&self.log().segments(), &needs)
+    }
+
+    /// Lets go of log segments that neither a slot nor a replica needs.
+    pub(crate) fn release_log(&self) -> Result<()> {
+        let decision = self.retention();
+        for &(node, slot) in &decision.release {
+            self.registry().unpin(node, slot);
+            tracing::warn!(%node, %slot, "the log that a replica lacks is over its budget: it will take a copy");
+        }
+        let mut manifest = self.manifest();
+        let node = manifest.state().node;
+        if decision.remove_below <= node.log_start || self.log().segments().len() < 2 {
+            return Ok(());
+        }
+        // First the word that they are not needed, then they go: recovery misses no segment that it should have.
+        self.apply(&mut manifest, &[Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })])?;
+        drop(manifest);
+        self.log().remove_below(decision.remove_below).map(drop)
+    }
+}
+
+/// The threads that do an engine's background work, until this is dropped.
+pub struct Background {
+    engine: Arc<Engine>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If the operating system gives none.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Background> {
+        let stop = Arc::new(Stop::default());
+        let mut all = Background { engine: Arc::clone(engine), stop: Arc::clone(&stop), threads: Vec::new() };
+        for (name, job) in [
+            ("sync", Job::Sync),
+            ("flush", Job::Flush),
+            ("compact", Job::Compact),
+            ("prepare", Job::Prepare),
+            ("expire", Job::Expire),
+        ] {
+            let (engine, stop) = (Arc::clone(engine), Arc::clone(&stop));
+            let thread = std::thread::Builder::new().name(format!("haypile-{name}"));
+            all.threads.push(thread.spawn(move || run(&engine, job, &stop))?);
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.raised.store(true, Ordering::Release);
+        [&self.stop.signal, &self.engine.pressure, &self.engine.unsynced]
+            .into_iter()
+            .for_each(Signal::notify);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread panicked");
+            }
+        }
+    }
+}
+
+/// Tells threads to end. The flag is raised before the signals that they wait for.
+#[derive(Default)]
+struct Stop {
+    raised: AtomicBool,
+    signal: Signal,
+}
+
+/// How long a kind of work rests when nobody wakes it.
+fn rest(engine: &Engine, job: Job) -> Duration {
+    match job {
+        Job::Sync if engine.sync_mode() == SyncMode::No => Duration::from_secs(3600),
+        Job::Sync => Duration::from_secs(1),
+        Job::Flush | Job::Prepare | Job::Expire => Duration::from_millis(100),
+        Job::Compact => Duration::from_millis(250),
+    }
+}
+
+fn run(engine: &Engine, job: Job, stop: &Stop) {
+    let mut failed: Option<String> = None;
+    let signal = match job {
+        Job::Sync => &engine.unsynced,
+        Job::Flush => &engine.pressure,
+        Job::Compact | Job::Prepare | Job::Expire => &stop.signal,
+    };
+    loop {
+        let seen = signal.count();
+        if stop.raised.load(Ordering::Acquire) {
+            return;
+        }
+        match engine.step(job) {
+            Ok(did) => {
+                if failed.take().is_some() {
+                    tracing::info!(?job, "works again");
+                }
+                // In `everysec` one sync a second is the promise, however much is written.
+                let again = did && (job != Job::Sync || engine.sync_mode() == SyncMode::Always);
+                if again {
+                    continue;
+                }
+            }
+            Err(Error::Poisoned(why)) => {
+                tracing::error!(?job, why, "stopped");
+                return;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if failed.as_ref() != Some(&text) {
+                    tracing::error!(?job, %error, "failed, will be tried again");
+                }
+                failed = Some(text);
+            }
+        }
+        signal.block_past(seen, rest(engine, job));
+    }
+}

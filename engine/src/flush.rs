@@ -1,0 +1,207 @@
+//! From memory to files: the frozen memtables of many slots become one pack, one fsync, one manifest frame.
+//!
+//! Order, which the crash tests hold: log synced past what the file holds -> file and its name synced -> manifest
+//! frame synced -> version published -> log released. One flush at a time; no slot's lock is held over I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::key;
+use crate::manifest::Edit;
+use crate::memtable::Entry;
+use crate::roles::edit_runs;
+use crate::slot::{Frozen, Role};
+use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions};
+use crate::types::{Seq, Slot};
+use crate::value::Header;
+
+/// One slot's part of a flush.
+struct Part {
+    slot: Slot,
+    life: u64,
+    /// Newest first; never empty.
+    frozen: Vec<Arc<Frozen>>,
+    /// The first record that is not in files yet.
+    first_seq: Seq,
+    /// There is nothing older that a tombstone could hide.
+    oldest: bool,
+}
+
+/// A part with the runs that it adds to its slot's version and those that it takes away.
+type Change<'a> = (&'a Part, Vec<Arc<Run>>, Vec<RunMeta>);
+
+impl Part {
+    fn last_seq(&self) -> Seq {
+        self.frozen[0].last_seq
+    }
+
+    fn keys(&self) -> u64 {
+        self.frozen[0].keys
+    }
+
+    fn clears_older(&self) -> bool {
+        self.frozen.iter().any(|frozen| frozen.table.clears_older())
+    }
+}
+
+impl Engine {
+    /// Brings everything that these slots have in memory into files.
+    ///
+    /// # Errors
+    /// `Io` if a file can't be written: nothing has changed, the slots keep their memory and it can be tried
+    /// again. Poisoned, if the log or the manifest is.
+    pub fn flush(&self, slots: &[Slot]) -> Result<()> {
+        let _one_at_a_time = self.flush_lock();
+        let parts: Vec<Part> = slots.iter().filter_map(|&slot| self.freeze(slot)).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        self.log().write()?;
+        self.log().sync()?;
+        let runs = self.write_parts(&parts)?;
+        self.install_flush(&parts, runs)?;
+        self.release_log()
+    }
+
+    /// Swaps a slot's memtable for an empty one, and gives all that waits for a file; `None` if nothing does.
+    fn freeze(&self, slot: Slot) -> Option<Part> {
+        let mut cell = self.lock(slot);
+        let frozen_up_to = cell.frozen.first().map_or(cell.flushed_seq, |frozen| frozen.last_seq);
+        // A slot whose last records left nothing in memory (an epoch's start) holds the log too.
+        if cell.role != Role::Absent && cell.last_seq > frozen_up_to {
+            let table = std::mem::take(&mut cell.memtable);
+            let frozen = Arc::new(Frozen { table, last_seq: cell.last_seq, keys: cell.keys });
+            cell.frozen.insert(0, frozen);
+        }
+        if cell.frozen.is_empty() {
+            return None;
+        }
+        let frozen = cell.frozen.clone();
+        let oldest = (cell.version.runs().is_empty() && !matches!(cell.role, Role::Loading { .. }))
+            || frozen.iter().any(|frozen| frozen.table.clears_older());
+        Some(Part { slot, life: cell.life, frozen, first_seq: cell.flushed_seq.next(), oldest })
+    }
+
+    fn write_parts(&self, parts: &[Part]) -> Result<Vec<RunMeta>> {
+        let mut pack = self.new_pack()?;
+        for part in parts {
+            write_part(&mut pack, part)?;
+        }
+        pack.finish()
+    }
+
+    fn install_flush(&self, parts: &[Part], runs: Vec<RunMeta>) -> Result<()> {
+        let mut manifest = self.manifest();
+        let opened: Vec<Arc<Run>> =
+            runs.iter().map(|meta| self.packs().open_run(meta)).collect::<Result<_>>()?;
+        let alive: Vec<&Part> = parts.iter().filter(|part| self.lock(part.slot).life == part.life).collect();
+        let mut edits = Vec::new();
+        let mut changes: Vec<Change<'_>> = Vec::new();
+        for part in alive {
+            let cell = self.lock(part.slot);
+            let mut meta = cell.meta();
+            meta.flushed_seq = part.last_seq();
+            meta.flushed_keys = part.keys();
+            let add: Vec<_> =
+                opened.iter().filter(|run| run.meta().props.slot == part.slot).cloned().collect();
+            let remove: Vec<RunMeta> = match part.clears_older() {
+                true => cell.version.metas(),
+                false => Vec::new(),
+            };
+            edits.push(Edit::Slot(part.slot, Box::new(meta)));
+            if !add.is_empty() || !remove.is_empty() {
+                let added: Vec<RunMeta> = add.iter().map(|run| run.meta().clone()).collect();
+                edits.push(edit_runs(part.slot, &added, &remove));
+            }
+            changes.push((part, add, remove));
+        }
+        self.packs().adopt(&runs);
+        self.apply(&mut manifest, &edits)?;
+        for (part, add, remove) in &changes {
+            self.publish_flush(part, add, remove);
+        }
+        // Runs of slots that were dropped or reloaded meanwhile are of no use.
+        let installed = |meta: &&RunMeta| changes.iter().any(|(part, ..)| part.slot == meta.props.slot);
+        self.packs().release(runs.iter().filter(|meta| !installed(meta)));
+        for (_, _, remove) in &changes {
+            self.packs().release(remove);
+        }
+        drop(opened);
+        drop(manifest);
+        self.sweep_files()
+    }
+
+    fn publish_flush(&self, part: &Part, add: &[Arc<Run>], remove: &[RunMeta]) {
+        let mut cell = self.lock(part.slot);
+        let before = cell.memory_bytes();
+        cell.version = Arc::new(cell.version.edited(add, remove));
+        cell.frozen.retain(|frozen| !part.frozen.iter().any(|flushed| Arc::ptr_eq(flushed, frozen)));
+        cell.flushed_seq = part.last_seq();
+        cell.flushed_keys = part.keys();
+        let after = cell.memory_bytes();
+        self.account_memtable(before, after);
+    }
+
+    /// The slots whose memory is worth flushing to get `bytes` free, largest first.
+    pub(crate) fn largest_slots(&self, bytes: usize) -> Vec<Slot> {
+        let mut sizes: Vec<(usize, Slot)> = Slot::all()
+            .map(|slot| (self.lock(slot).memory_bytes(), slot))
+            .filter(|(size, _)| *size > 0)
+            .collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let mut sum = 0;
+        let chosen = sizes.into_iter().take_while(|(size, _)| {
+            let more = sum < bytes;
+            sum += size;
+            more
+        });
+        chosen.map(|(_, slot)| slot).collect()
+    }
+
+    /// Flushes every slot.
+    ///
+    /// # Errors
+    /// As [`Engine::flush`].
+    pub fn flush_all(&self) -> Result<()> {
+        self.flush(&Slot::all().collect::<Vec<_>>())
+    }
+}
+
+/// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
+fn write_part(pack: &mut PackWriter, part: &Part) -> Result<()> {
+    let mut merged: BTreeMap<&Bytes, &Entry> = BTreeMap::new();
+    for frozen in &part.frozen {
+        for (entry_key, entry) in frozen.table.iter() {
+            merged.entry(entry_key).or_insert(entry);
+        }
+        if frozen.table.clears_older() {
+            break;
+        }
+    }
+    pack.begin_run(part.slot, RunOptions::new(true, merged.len() as u64));
+    // The last user's key that was seen, and the generation that it says its elements belong to.
+    let mut owner: Option<(&[u8], Option<key::Generation>)> = None;
+    for (entry_key, entry) in merged {
+        let parts = key::split(entry_key).expect("memtables hold entry keys only");
+        match parts.element {
+            None => {
+                let header = entry.value().and_then(|value| Header::decode(value));
+                owner = Some((&entry_key[..], header.and_then(|header| header.generation)));
+            }
+            Some((generation, _)) => match owner {
+                Some((prefix, lives)) if prefix == parts.prefix && lives != Some(generation) => continue,
+                _ => {}
+            },
+        }
+        match entry {
+            Entry::Tombstone if part.oldest => {}
+            Entry::Tombstone => pack.add(entry_key, EntryRef::Tombstone)?,
+            Entry::Value(value) => pack.add(entry_key, EntryRef::Value(value))?,
+        }
+    }
+    pack.end_run(part.first_seq, part.last_seq()).map(drop)
+}

@@ -1,0 +1,212 @@
+//! Opening a store: the manifest says which files make each slot, the log brings what came after.
+//!
+//! Killed at any step it starts over with the same result: the first durable change is a new incarnation, and
+//! everything after it is either a replay or a step that is repeated if it is not found done.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, Opened, Options, Parts};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::log::record::{Body, Record};
+use crate::log::{Log, LogOptions, RecordAt, Start};
+use crate::manifest::{Edit, Manifest, NodeMeta, State};
+use crate::random::Random;
+use crate::registry::Registry;
+use crate::replica::{self, Wrong};
+use crate::slot::{Role, SlotCell};
+use crate::sst::Packs;
+use crate::types::{Lsn, NodeId, SLOT_COUNT, Slot};
+use crate::version::Version;
+
+/// The folders of a store.
+pub(crate) struct Folders {
+    pub log: PathBuf,
+    pub data: PathBuf,
+    pub manifest: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn of(dir: &Path) -> Folders {
+        Folders { log: dir.join("log"), data: dir.join("data"), manifest: dir.join("manifest") }
+    }
+}
+
+/// A slot while the log is replayed onto it.
+struct Replayed {
+    cell: SlotCell,
+    /// This node began an epoch of the slot after its role was last persisted: it is the master.
+    began_epoch: bool,
+}
+
+impl Engine {
+    pub(crate) fn recover(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<(Engine, Opened)> {
+        let (started, now) = (clock.monotonic(), clock.wall());
+        let random = Random::new(options.seed);
+        let make =
+            |path: &Path| fs.create_dir_all(path).map_err(|error| Error::io(path, "create folder", &error));
+        make(dir)?;
+        // The folder's own name has to outlive a loss of power too.
+        if let Some(parent) = dir.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs.sync_dir(parent).map_err(|error| Error::io(parent, "sync folder", &error))?;
+        }
+        let lock = lock_folder(&*fs, dir)?;
+        let folders = Folders::of(dir);
+        [&folders.log, &folders.data, &folders.manifest].into_iter().try_for_each(|folder| make(folder))?;
+        fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync folder", &error))?;
+        let (mut manifest, fresh) = open_manifest(&fs, &folders, &random)?;
+        let state = manifest.state().clone();
+        let node = state.node.node;
+        let incarnation = state.node.incarnation + 1;
+        manifest.apply(&[Edit::Node(NodeMeta { incarnation, clean_end: None, ..state.node })])?;
+
+        let packs = Packs::new(Arc::clone(&fs), &folders.data);
+        let mut slots = open_slots(&state, &packs)?;
+        packs.remove_orphans()?;
+        let log_options =
+            LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
+        let promised = state.node.clean_end.unwrap_or_default();
+        let start = Start { node, incarnation, from: state.node.log_start, promised };
+        let (log, recovered) = Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |at| {
+            replay(&mut slots, node, &folders.log, at)
+        })?;
+        let finish = finish_roles(&mut slots, node, recovered.clean);
+        let cells = slots.into_iter().map(|replayed| replayed.cell).collect();
+        let engine = Engine::from_parts(Parts {
+            fs,
+            folders,
+            clock,
+            options,
+            lock,
+            node,
+            log,
+            manifest,
+            packs,
+            cells,
+            registry: Registry::restored(&state.replicas, now),
+            random,
+            next_file: state.node.next_file,
+        });
+        engine.begin_epochs(&mut engine.manifest(), &finish)?;
+        let opened = Opened {
+            fresh,
+            clean: recovered.clean,
+            records: recovered.records,
+            log_bytes: recovered.bytes,
+            cut_bytes: recovered.cut.map_or(0, |cut| cut.bytes),
+            took: engine.clock().monotonic().saturating_sub(started),
+        };
+        Ok((engine, opened))
+    }
+}
+
+fn lock_folder(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
+    let path = dir.join("LOCK");
+    fs.lock(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Unusable {
+            path: dir.to_owned(),
+            why: "in use by another process: stop that one, or give this one a folder of its own".to_owned(),
+        },
+        _ => Error::io(&path, "lock", &error),
+    })
+}
+
+fn open_manifest(fs: &Arc<dyn Fs>, folders: &Folders, random: &Random) -> Result<(Manifest, bool)> {
+    if let Some(manifest) = Manifest::open(Arc::clone(fs), &folders.manifest)? {
+        return Ok((manifest, false));
+    }
+    // A log or data without a manifest is not a fresh folder: somebody's data would be overwritten.
+    for folder in [&folders.log, &folders.data] {
+        let entries = fs.list(folder).map_err(|error| Error::io(folder, "list", &error))?;
+        if let Some(entry) = entries.first() {
+            return Err(Error::Unusable {
+                path: folder.clone(),
+                why: format!(
+                    "holds {} but there is no manifest: restore the manifest folder, or move this away",
+                    entry.name
+                ),
+            });
+        }
+    }
+    let mut node = NodeId([0; 20]);
+    random.fill(&mut node.0);
+    Ok((Manifest::create(Arc::clone(fs), &folders.manifest, State::new(node))?, true))
+}
+
+fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
+    let mut slots: Vec<Replayed> =
+        (0..SLOT_COUNT).map(|_| Replayed { cell: SlotCell::default(), began_epoch: false }).collect();
+    for (slot, entry) in &state.slots {
+        packs.adopt(&entry.runs);
+        let runs = entry.runs.iter().map(|run| packs.open_run(run)).collect::<Result<Vec<_>>>()?;
+        let mut cell = SlotCell::from_meta(&entry.meta);
+        cell.version = Arc::new(Version::new(runs));
+        cell.next_expiry = cell.version.min_expiry();
+        slots[slot.index()].cell = cell;
+    }
+    Ok(slots)
+}
+
+/// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life.
+fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<()> {
+    let RecordAt { lsn, record } = at;
+    let Replayed { cell, began_epoch } = &mut slots[record.header.slot.index()];
+    if cell.role == Role::Absent || lsn < cell.base_lsn || record.header.seq <= cell.flushed_seq {
+        note_role(cell, began_epoch, node, lsn, &record);
+        return Ok(());
+    }
+    let corrupt =
+        |what: String| Err(Error::corrupt(log, lsn.0, format!("slot {}: {what}", record.header.slot)));
+    if record.header.seq != cell.last_seq.next() {
+        return corrupt(format!("{:?} follows {:?}", record.header.seq, cell.last_seq));
+    }
+    match replica::check_meaning(cell, &record) {
+        Ok(()) => {}
+        Err(Wrong::Epoch) => {
+            return corrupt(format!("a record of term {} in another epoch", record.header.term));
+        }
+        Err(Wrong::Record(why)) => return corrupt(why.to_string()),
+    }
+    replica::apply(cell, &record);
+    note_role(cell, began_epoch, node, lsn, &record);
+    Ok(())
+}
+
+/// A master that was killed between its epoch's record and the manifest is one all the same.
+fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, record: &Record<'_>) {
+    if cell.role == Role::Absent || lsn < cell.base_lsn || lsn < cell.role_lsn {
+        return;
+    }
+    match record.body {
+        Body::EpochStart { by, .. } => *began_epoch = by == node,
+        Body::Grant { .. } => *began_epoch = false,
+        Body::Batch(_) => {}
+    }
+}
+
+/// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: those
+/// that were granted to this node, and all owned ones after an unclean stop, since their last records may be lost
+/// here and known elsewhere.
+fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool) -> Vec<Slot> {
+    let mut begin = Vec::new();
+    for (slot, Replayed { cell, began_epoch }) in Slot::all().zip(slots) {
+        match (&cell.role, &cell.granted) {
+            (Role::Master, Some((to, address))) if *to != node => {
+                cell.role = Role::Granted { to: *to, address: address.clone() };
+            }
+            (Role::Master, _) if !clean => begin.push(slot),
+            (Role::Replica { .. }, Some((to, _))) if *to == node => begin.push(slot),
+            (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
+            _ => {}
+        }
+    }
+    begin
+}

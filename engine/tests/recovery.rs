@@ -1,0 +1,156 @@
+//! What a store is after it was closed, killed, or lost its power.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{del, fresh, get, open, set};
+use haypile_engine::background::Job;
+use haypile_engine::engine::Engine;
+use haypile_engine::error::{Error, Result};
+use haypile_engine::fs::memory::MemoryFs;
+
+type Model = BTreeMap<String, Option<String>>;
+
+fn check(engine: &Engine, model: &Model) {
+    for (name, value) in model {
+        assert_eq!(get(engine, name).as_ref(), value.as_ref(), "{name}");
+    }
+    let living = model.values().flatten().count();
+    assert_eq!(engine.key_count(), living as u64, "the count of keys");
+}
+
+/// Writes, overwrites and deletes, with a step of background work now and then.
+fn churn(engine: &Engine, model: &mut Model, rounds: u32, from: u32) -> Result<()> {
+    for round in from..from + rounds {
+        let name = format!("key{}", round * 7 % 50);
+        if round % 5 == 4 {
+            del(engine, &name)?;
+            model.insert(name, None);
+        } else {
+            let value = format!("{round:0>100}");
+            set(engine, &name, &value)?;
+            model.insert(name, Some(value));
+        }
+        match round % 40 {
+            13 => drop(engine.step(Job::Sync)?),
+            20 => engine.flush_all()?,
+            27 => drop(engine.step(Job::Compact)?),
+            34 => drop(engine.step(Job::Prepare)?),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn everything_is_there_after_a_clean_stop_and_nothing_is_replayed() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    let mut model = Model::new();
+    churn(&engine, &mut model, 300, 0).expect("writes");
+    check(&engine, &model);
+    engine.close().expect("closes");
+    drop(engine);
+    let (engine, opened) = open(&fs.crash(1)).expect("opens again");
+    assert!(opened.clean && !opened.fresh, "{opened:?}");
+    check(&engine, &model);
+    set(&engine, "later", "1").expect("writes go on");
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_written() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    let mut model = Model::new();
+    churn(&engine, &mut model, 130, 0).expect("writes");
+    check(&engine, &model);
+    let killed = fs.restart();
+    drop(engine);
+    for life in 1..4 {
+        let (engine, opened) = open(&killed).expect("opens");
+        assert!(!opened.clean);
+        check(&engine, &model);
+        churn(&engine, &mut model, 130, life * 130).expect("writes");
+        check(&engine, &model);
+    }
+}
+
+/// Power loss at every I/O operation of a workload, and again during the recovery that follows: what was synced is
+/// there, and each key has a value that it had at or after the last sync.
+#[test]
+fn power_may_fail_at_every_operation() {
+    let total = {
+        let fs = MemoryFs::new();
+        let engine = fresh(&fs);
+        let start = fs.operations();
+        synced_churn(&engine, &mut Model::new()).expect("writes");
+        (start, fs.operations())
+    };
+    for stop in total.0..total.1 {
+        let fs = MemoryFs::new();
+        let engine = fresh(&fs);
+        fs.stop_at(stop);
+        let mut model = Model::new();
+        let pending = synced_churn(&engine, &mut model).err().map(|error| error.0);
+        drop(engine);
+        let mut disk = fs.crash(stop);
+        // The recovery is cut too, at an operation that moves with the crash point.
+        let recovery = disk.operations() + stop % 23;
+        disk.stop_at(recovery);
+        drop(open(&disk));
+        disk = disk.crash(stop + 1);
+        let (engine, _) = open(&disk).unwrap_or_else(|error| panic!("stopped at {stop}: {error}"));
+        for (name, value) in &model {
+            let found = get(&engine, name);
+            let maybe = pending.as_ref().filter(|(pending, _)| pending == name).map(|(_, value)| value);
+            assert!(
+                found == *value || maybe.is_some_and(|maybe| found == *maybe),
+                "stopped at {stop}: {name} is {found:?}, should be {value:?} (or {maybe:?})"
+            );
+        }
+        set(&engine, "later", "1").expect("writes go on");
+    }
+}
+
+type Pending = (String, Option<String>);
+
+/// Writes that are synced one by one. The error names the write that was not acknowledged.
+fn synced_churn(engine: &Engine, model: &mut Model) -> std::result::Result<(), (Pending, Error)> {
+    for round in 0..60u32 {
+        let name = format!("key{}", round * 7 % 11);
+        let value = (round % 5 != 4).then(|| format!("{round:0>60}"));
+        let done = match &value {
+            Some(value) => set(engine, &name, value),
+            None => del(engine, &name).map(drop),
+        };
+        let done = done.and_then(|()| engine.step(Job::Sync).map(drop));
+        if let Err(error) = done {
+            return Err(((name, value), error));
+        }
+        model.insert(name.clone(), value);
+        let behind = match round % 10 {
+            5 => engine.flush_all(),
+            8 => engine.step(Job::Compact).map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = behind {
+            let same = model.get(&name).cloned().flatten();
+            return Err(((name, same), error));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_in_use_or_without_its_manifest_is_refused_with_the_remedy() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    let error = open(&fs).err().expect("in use").to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(engine);
+    use haypile_engine::fs::Fs;
+    fs.remove(std::path::Path::new("/haypile/manifest/CURRENT")).expect("removes");
+    let error = open(&fs).err().expect("no manifest").to_string();
+    assert!(error.contains("CURRENT") || error.contains("manifest"), "{error}");
+}

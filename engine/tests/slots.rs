@@ -1,0 +1,229 @@
+//! A slot's life on one node and between two: added, followed, copied, promoted, handed over, removed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{TestClock, del, fresh, get, open, open_at, set, slot_of};
+use haypile_engine::background::Job;
+use haypile_engine::clock::TimeMs;
+use haypile_engine::copy::Load;
+use haypile_engine::engine::Engine;
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::history::Relation;
+use haypile_engine::log::ReadOutcome;
+use haypile_engine::log::record::Record;
+use haypile_engine::replica::AppendError;
+use haypile_engine::slot::Role;
+use haypile_engine::types::{Seq, Slot};
+
+const NAMES: [&str; 3] = ["{x}1", "{x}2", "{x}3"];
+
+fn slot() -> Slot {
+    slot_of("x")
+}
+
+/// All records of a slot after `after`, as they lie in the engine's log.
+fn records(engine: &Engine, slot: Slot, after: Seq) -> Vec<u8> {
+    let Some(from) = engine.locate(slot, after.next()) else { return Vec::new() };
+    let mut reader = engine.reader(from);
+    let mut out = Vec::new();
+    loop {
+        match reader.next() {
+            ReadOutcome::Frame { records, .. } => {
+                let mut rest = &records[..];
+                while !rest.is_empty() {
+                    let record = Record::take(&mut rest).expect("a record of the log");
+                    if record.header.slot == slot && record.header.seq > after {
+                        out.extend_from_slice(record.bytes);
+                    }
+                }
+            }
+            ReadOutcome::CaughtUp => return out,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Copies the slot from `master` to `replica`, with all that follows.
+fn copy(master: &Engine, replica: &Engine, slot: Slot) {
+    replica.follow(&[slot], "master:1").expect("follows");
+    master.register_replica(replica.node(), "replica:1");
+    let source = master.copy_source(slot).expect("a source");
+    replica
+        .start_loading(&[Load {
+            slot,
+            history: source.history.clone(),
+            base: source.seq,
+            keys: source.keys,
+            time: source.time,
+            complete: false,
+        }])
+        .expect("makes room");
+    // Records come while the runs still do.
+    let appended = replica.append_replicated(&records(master, slot, source.seq)).expect("takes records");
+    assert!(appended.failed.is_empty(), "{:?}", appended.failed);
+    let mut import = replica.importer(slot).expect("is loading");
+    for run in &source.runs {
+        import.begin_run(run.meta().len, run.meta().crc);
+        let mut chunk = [0; 1000];
+        let mut offset = 0;
+        while offset < run.meta().len {
+            let got = run.read_image(offset, &mut chunk).expect("reads");
+            import.chunk(&chunk[..got]).expect("writes");
+            offset += got as u64;
+        }
+        import.end_run().expect("is whole");
+    }
+    import.finish().expect("installs");
+    replica.write().expect("writes");
+}
+
+fn pair() -> (MemoryFs, Arc<Engine>, MemoryFs, Arc<Engine>) {
+    let (left, right) = (MemoryFs::new(), MemoryFs::new());
+    let master = fresh(&left);
+    let (replica, _) = open(&right).expect("opens");
+    replica.add_slots(&[slot()]).expect("adds");
+    (left, master, right, replica)
+}
+
+#[test]
+fn roles_and_data_survive_a_restart_and_a_removed_slot_leaves_nothing() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    set(&engine, "{x}1", "old").expect("writes");
+    engine.flush_all().expect("flushes");
+    set(&engine, "{x}2", "old").expect("writes");
+    engine.remove_slots(&[slot()]).expect("removes");
+    engine.remove_slots(&[slot()]).expect("again is fine");
+    assert_eq!(engine.role(slot()), Role::Absent);
+    engine.add_slots(&[slot()]).expect("adds");
+    assert_eq!(get(&engine, "{x}1"), None);
+    set(&engine, "{x}3", "new").expect("writes");
+    drop(engine);
+    let (engine, _) = open(&fs.restart()).expect("opens");
+    assert_eq!(NAMES.map(|name| get(&engine, name)), [None, None, Some("new".to_owned())]);
+    let history = engine.position(slot()).history;
+    assert_eq!(history.starts().len(), 2, "an unclean start begins an epoch: {history:?}");
+}
+
+#[test]
+fn a_copy_with_what_followed_it_equals_its_source_and_streams_on() {
+    let (_, master, disk, replica) = pair();
+    (0..200).for_each(|n| set(&master, &format!("{{x}}n{n}"), "before").expect("writes"));
+    master.flush(&[slot()]).expect("flushes");
+    (0..50).for_each(|n| assert!(del(&master, &format!("{{x}}n{n}")).expect("deletes")));
+    set(&master, "{x}1", "after").expect("writes");
+    copy(&master, &replica, slot());
+    let same = |replica: &Engine| {
+        let (mine, theirs) = (replica.position(slot()), master.position(slot()));
+        assert_eq!((mine.last_seq, mine.keys), (theirs.last_seq, theirs.keys));
+        assert_eq!(theirs.history.relate(theirs.last_seq, &mine.history, mine.last_seq), Relation::Prefix);
+        assert_eq!(get(replica, "{x}1"), get(&master, "{x}1"));
+        assert_eq!(get(replica, "{x}n0"), None);
+        assert_eq!(get(replica, "{x}n199").as_deref(), Some("before"));
+    };
+    same(&replica);
+    set(&master, "{x}1", "later").expect("writes");
+    let last = replica.position(slot()).last_seq;
+    let more = records(&master, slot(), last);
+    replica.append_replicated(&more).expect("takes");
+    replica.write().expect("writes");
+    same(&replica);
+    assert_eq!(records(&replica, slot(), last), more, "the same bytes in both logs");
+    let again = replica.append_replicated(&more).expect("is no poison");
+    assert!(matches!(again.failed[..], [(_, AppendError::Gap { .. })]), "{again:?}");
+    replica.flush(&[slot()]).expect("flushes");
+    while replica.step(Job::Compact).expect("compacts") {}
+    same(&replica);
+    drop(replica);
+    let (replica, _) = open(&disk.restart()).expect("opens");
+    assert!(matches!(replica.role(slot()), Role::Replica { .. }));
+    same(&replica);
+}
+
+#[test]
+fn a_clear_while_the_copy_comes_is_not_undone_by_it() {
+    let (_, master, _, replica) = pair();
+    set(&master, "{x}1", "1").expect("writes");
+    master.flush(&[slot()]).expect("flushes");
+    let key = haypile_engine::key::Key::new(b"{x}1");
+    common::run(&master, &key, |tx| {
+        tx.clear(key.slot());
+        Ok(())
+    })
+    .expect("clears");
+    set(&master, "{x}2", "2").expect("writes");
+    copy(&master, &replica, slot());
+    assert_eq!((get(&replica, "{x}1"), get(&replica, "{x}2").as_deref()), (None, Some("2")));
+    assert_eq!(replica.position(slot()).keys, 1);
+}
+
+#[test]
+fn a_handover_leaves_one_owner_at_every_step_and_after_every_restart() {
+    let (left, master, right, replica) = pair();
+    set(&master, "{x}1", "1").expect("writes");
+    copy(&master, &replica, slot());
+    master.fence(&[slot()]).expect("fences");
+    let granted = master.grant(slot(), replica.node(), "replica:1").expect("grants");
+    assert!(matches!(master.role(slot()), Role::Granted { .. }));
+    // The old owner is killed: the log knows that it gave the slot away.
+    let (restarted, _) = open(&left.restart()).expect("opens");
+    assert!(matches!(restarted.role(slot()), Role::Granted { .. }), "{:?}", restarted.role(slot()));
+    let last = replica.position(slot()).last_seq;
+    replica.append_replicated(&records(&restarted, slot(), last)).expect("takes the grant");
+    replica.write().expect("writes");
+    assert_eq!(replica.position(slot()).last_seq, granted);
+    // The new owner is killed before it begins its epoch: it begins it when it comes back.
+    drop(replica);
+    let (replica, _) = open(&right.restart()).expect("opens");
+    assert_eq!(replica.role(slot()), Role::Master);
+    set(&replica, "{x}1", "2").expect("owns it");
+    restarted.finish_grant(slot(), "replica:1").expect("is answered");
+    restarted.detach(&[slot()]).expect("no one, typed on the old master");
+    assert!(matches!(restarted.role(slot()), Role::Moved { .. }));
+    assert!(restarted.add_slots(&[slot()]).is_err(), "a moved slot is removed before it is added");
+    restarted.follow(&[slot()], "replica:1").expect("may follow the new owner");
+    let last = restarted.position(slot()).last_seq;
+    let appended = restarted.append_replicated(&records(&replica, slot(), last)).expect("takes");
+    assert!(appended.failed.is_empty(), "{appended:?}");
+    assert_eq!(get(&restarted, "{x}1").as_deref(), Some("2"));
+    assert_eq!(restarted.position(slot()).granted, None);
+}
+
+#[test]
+fn a_third_node_that_saw_the_grant_can_only_detach() {
+    let (_, master, _, replica) = pair();
+    copy(&master, &replica, slot());
+    master.fence(&[slot()]).expect("fences");
+    master.grant(slot(), haypile_engine::types::NodeId([9; 20]), "other:1").expect("grants");
+    let last = replica.position(slot()).last_seq;
+    replica.append_replicated(&records(&master, slot(), last)).expect("takes");
+    replica.detach(&[slot()]).expect("detaches");
+    assert_eq!(replica.role(slot()), Role::Moved { to: "other:1".to_owned() });
+    assert!(replica.promote(&[slot()]).is_err());
+    replica.remove_slots(&[slot()]).expect("removes");
+}
+
+#[test]
+fn expired_keys_are_hidden_at_once_reclaimed_later_and_a_replica_keeps_its_masters_time() {
+    let (disk, clock) = (MemoryFs::new(), Arc::new(TestClock::default()));
+    let (engine, _) = open_at(&disk, clock.clone()).expect("opens");
+    engine.add_slots(&[slot()]).expect("adds");
+    let key = haypile_engine::key::Key::new(b"{x}1");
+    let value = haypile_engine::value::Value {
+        expiry: Some(TimeMs(1_000_500)),
+        ..haypile_engine::value::Value::whole(0, 0, &b"v"[..])
+    };
+    common::run(&engine, &key, |tx| tx.put(&key, &value)).expect("writes");
+    engine.flush_all().expect("flushes");
+    assert_eq!(get(&engine, "{x}1").as_deref(), Some("v"));
+    assert!(!engine.step(Job::Expire).expect("nothing is due"));
+    clock.advance(600);
+    assert_eq!((get(&engine, "{x}1"), engine.key_count()), (None, 1));
+    while engine.step(Job::Expire).expect("walks") {}
+    assert_eq!(engine.key_count(), 0);
+    drop(engine);
+    let (engine, _) = open_at(&disk.restart(), clock).expect("opens");
+    assert_eq!((get(&engine, "{x}1"), engine.key_count()), (None, 0));
+}

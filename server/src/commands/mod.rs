@@ -1,6 +1,8 @@
 //! All commands, a file for each family.
 
 pub mod admin;
+pub mod bitfield;
+pub mod bits;
 pub mod client;
 pub mod config;
 pub mod connection;
@@ -10,6 +12,7 @@ pub mod hashes;
 pub mod info;
 pub mod introspect;
 pub mod keys;
+pub mod lcs;
 pub mod random;
 pub mod scan;
 pub mod set;
@@ -23,6 +26,8 @@ use crate::table::Command;
 /// The commands of every family.
 pub const ALL: &[&[Command]] = &[
     admin::COMMANDS,
+    bitfield::COMMANDS,
+    bits::COMMANDS,
     client::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
@@ -32,6 +37,7 @@ pub const ALL: &[&[Command]] = &[
     info::COMMANDS,
     introspect::COMMANDS,
     keys::COMMANDS,
+    lcs::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,
     strings::COMMANDS,

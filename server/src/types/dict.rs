@@ -28,9 +28,6 @@ use crate::kind::Kind;
 /// Parts a large one's elements from what a later format may put beside them. Part of the format.
 const TAG: u8 = 1;
 
-/// Rounds of choosing again what was chosen before: each leaves no more than about a third, so that many are never needed.
-const ROUNDS_MAX: usize = 64;
-
 /// A hash or a set; see the file's head.
 #[derive(Debug)]
 pub struct Dict<'k> {
@@ -38,7 +35,7 @@ pub struct Dict<'k> {
     shape: Shape,
     expiry: Option<TimeMs>,
     form: Form,
-    /// Whether something stands at the key: what this was opened from, or what it wrote when it became large.
+    /// Whether something stands at the key that this was opened from.
     existed: bool,
     /// Whether what stands at the key has to be written anew.
     changed: bool,
@@ -261,7 +258,6 @@ impl<'k> Dict<'k> {
         self.form = Form::Large { generation, len: 0 };
         // Elements are nobody's unless the value at the key has their generation: it comes first.
         tx.put(self.key, &self.value())?;
-        self.existed = true;
         let mut iter = items.iter();
         while let Some(name) = iter.next() {
             let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
@@ -398,15 +394,14 @@ impl<'k> Dict<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn sample(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
-        // Few of many seldom meet: what did is chosen again.
-        if let Form::Large { generation, len } = self.form
-            && count <= self.len() / 3
-        {
+        // Choosing few of many, one at a time, seldom meets the same one again.
+        if self.is_large() && count <= self.len() / 3 {
             let (mut chosen, mut names) = (Page::new(), HashSet::new());
-            for _ in 0..ROUNDS_MAX {
-                let lacking = count - chosen.len();
-                let more = hashed::random_many(tx, self.key, generation, TAG, len, lacking, rng)?;
-                chosen.extend(more.into_iter().filter(|(name, _)| names.insert(name.clone())));
+            for _ in 0..count.saturating_mul(4) {
+                let Some(element) = self.random(tx, rng)? else { break };
+                if names.insert(element.0.clone()) {
+                    chosen.push(element);
+                }
                 if chosen.len() == count {
                     return Ok(chosen);
                 }
@@ -425,12 +420,15 @@ impl<'k> Dict<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn sample_with_repeats(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
-        if let Form::Large { generation, len } = self.form
-            && count <= self.len() / 16
-        {
-            return hashed::random_many(tx, self.key, generation, TAG, len, count, rng);
-        }
         let mut chosen = Page::new();
+        if self.is_large() && count <= self.len() / 16 {
+            while chosen.len() < count
+                && let Some(element) = self.random(tx, rng)?
+            {
+                chosen.push(element);
+            }
+            return Ok(chosen);
+        }
         let all = self.all(tx)?;
         if !all.is_empty() {
             chosen.extend((0..count).map(|_| all[rng.random_range(0..all.len())].clone()));

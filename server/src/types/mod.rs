@@ -142,12 +142,6 @@ impl Misses {
         }
     }
 
-    /// How many there were.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0
-    }
-
     /// To be called after the loop.
     ///
     /// # Errors

@@ -20,6 +20,9 @@ use crate::types::Slot;
 /// A replica that said nothing for so long is not waited for any more.
 const REPLICA_SILENCE_MS: u64 = 3 * 60 * 60 * 1000;
 
+/// How often the manifest learns how far replicas are.
+const REGISTRY_SAVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A kind of background work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Job {
@@ -68,6 +71,7 @@ impl Engine {
         slots.dedup();
         if slots.is_empty() {
             self.release_log()?;
+            self.save_registry()?;
             return Ok(false);
         }
         let result = self.flush(&slots);
@@ -99,6 +103,18 @@ impl Engine {
             replica_bytes_max: self.options().log_retain_bytes,
         };
         retain(&self.log().segments(), &needs)
+    }
+
+    /// Makes durable now and then what replicas are known and how far they are.
+    fn save_registry(&self) -> Result<()> {
+        let mut saved = self.registry_saved();
+        let now = self.clock().monotonic();
+        if now < *saved + REGISTRY_SAVE_INTERVAL {
+            return Ok(());
+        }
+        *saved = now;
+        let edits = self.registry().changes();
+        if edits.is_empty() { Ok(()) } else { self.apply(&mut self.manifest(), &edits) }
     }
 
     /// Lets go of log segments that neither a slot nor a replica needs.

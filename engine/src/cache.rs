@@ -164,7 +164,7 @@ mod tests {
             let run = blocks_of(file);
             let cached =
                 (0..run.block_count()).filter(|&number| cache.get(run.block_id(number)).is_some()).count();
-            assert_eq!(cached > 0, file == FileNo(3), "{file:?}");
+            assert!(cached == 0 || file == FileNo(3), "{file:?}");
         }
 
         let merged = version.edited(&[], &[runs[1].meta().clone(), runs[2].meta().clone()]);

@@ -127,6 +127,7 @@ pub struct Engine {
     registry: Mutex<Registry>,
     flushing: Mutex<()>,
     expiry_walk: Mutex<Walk>,
+    registry_saved: Mutex<Duration>,
     role_changes: Signal,
     /// Bytes of all memtables, frozen ones included. Only a measure: nothing is ordered by it.
     memtable_bytes: AtomicUsize,
@@ -191,6 +192,7 @@ impl Engine {
             registry: Mutex::new(parts.registry),
             flushing: Mutex::default(),
             expiry_walk: Mutex::default(),
+            registry_saved: Mutex::default(),
             role_changes: Signal::default(),
             memtable_bytes: AtomicUsize::new(0),
             flushes: Signal::default(),
@@ -288,7 +290,7 @@ impl Engine {
     pub async fn room(&self) -> Result<()> {
         loop {
             let flushes = self.flushes.count();
-            if self.memtable_bytes() < self.options.memory_bytes {
+            if !self.is_full() {
                 return Ok(());
             }
             if let Some(trouble) = self.trouble() {
@@ -297,6 +299,11 @@ impl Engine {
             self.pressure.notify();
             self.flushes.wait_past(flushes).await;
         }
+    }
+
+    /// Whether writes have to wait for a flush: see [`Engine::room`].
+    pub fn is_full(&self) -> bool {
+        self.memtable_bytes() >= self.options.memory_bytes
     }
 
     /// Counts changes of any slot's role: whoever found a slot fenced waits for the next ([`Signal::wait_past`])
@@ -368,7 +375,11 @@ impl Engine {
 
     /// A replica is gone for good. Says whether it was known.
     pub fn forget_replica(&self, node: NodeId) -> bool {
-        self.registry().forget(node)
+        let known = self.registry().forget(node);
+        if known {
+            tracing::info!(%node, "replica forgotten: no log is kept for it any more");
+        }
+        known
     }
 
     /// Bytes that memtables take.
@@ -405,6 +416,11 @@ impl Engine {
 
     pub(crate) fn flush_lock(&self) -> MutexGuard<'_, ()> {
         self.flushing.lock().expect("a panic in a flush ends the process")
+    }
+
+    /// When the registry was last made durable, on the monotonic clock.
+    pub(crate) fn registry_saved(&self) -> MutexGuard<'_, Duration> {
+        self.registry_saved.lock().expect("a panic in background work ends the process")
     }
 
     pub(crate) fn expiry_walk(&self) -> MutexGuard<'_, Walk> {

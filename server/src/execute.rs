@@ -183,6 +183,11 @@ async fn data(
     gate: &mut Gate,
 ) -> Result<(), Fail> {
     let start = reply.len();
+    if command.flags.has(Flags::WRITE) && node.engine.is_full() {
+        // What was committed before must not wait behind a flush, which may need it written.
+        node.engine.write()?;
+        node.engine.room().await?;
+    }
     let mut fetched = Fetched::default();
     let mut deadline = None;
     for _ in 0..MISSES_MAX {

@@ -86,10 +86,11 @@ pub fn pick(runs: &[RunMeta], options: PickOptions, evacuate: &dyn Fn(FileNo) ->
             return job(0..runs.len(), Reason::Tombstones);
         }
     }
+    let too_many = upper.len() > options.upper_runs_max;
     if let Some(inputs) = like_neighbours(upper, options.tier_runs) {
-        return job(inputs, Reason::Tier);
+        return job(inputs, if too_many { Reason::TooManyRuns } else { Reason::Tier });
     }
-    if upper.len() > options.upper_runs_max {
+    if too_many {
         let windows = (0..=upper.len() - options.tier_runs).map(|at| at..at + options.tier_runs);
         let cheapest = windows.min_by_key(|window| bytes_of(&upper[window.clone()]))?;
         return job(cheapest, Reason::TooManyRuns);

@@ -278,6 +278,7 @@ fn pick_chooses_what_a_slot_needs_most() {
         (&[5, 5, 5, 5, 1000], Some((0..4, Reason::Tier))),
         (&[5, 5, 5, 5, 20, 1000], Some((0..4, Reason::Tier))),
         (&[5, 20, 20, 20, 20, 1000], Some((1..5, Reason::Tier))),
+        (&[5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1000], Some((0..11, Reason::TooManyRuns))),
         (&[5, 6, 7, 14, 1000], Some((0..4, Reason::Tier))),
         (&[5, 6, 7, 15, 1000], None),
         (&[20, 80, 80, 160, 1000], Some((0..5, Reason::Bottom))),

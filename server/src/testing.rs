@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use haypile_engine::engine::Gate;
+use haypile_engine::engine::{Engine, Gate};
 use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::testing;
@@ -36,7 +36,11 @@ impl Bench {
 
     /// A node with these settings.
     pub fn with(settings: Settings) -> Bench {
-        let engine = Arc::new(testing::engine());
+        Bench::on(Arc::new(testing::engine()), settings)
+    }
+
+    /// A node with these settings on a store that the test has opened.
+    pub fn on(engine: Arc<Engine>, settings: Settings) -> Bench {
         let fs = MemoryFs::new();
         fs.create_dir_all(Path::new(&settings.dir)).expect("an empty file system takes a folder");
         let node = Arc::new(Node::new(engine, Arc::new(fs), settings, None, 0));

@@ -152,6 +152,4 @@ impl Misses {
 }
 
 #[cfg(test)]
-mod dict_tests;
-#[cfg(test)]
 mod tests;

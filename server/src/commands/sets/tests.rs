@@ -1,8 +1,16 @@
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use haypile_engine::clock::SystemClock;
+use haypile_engine::engine::{Engine, Options};
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::types::Slot;
 use proptest::prelude::*;
 
+use crate::config::Settings;
 use crate::testing::Bench;
 
 /// The replies are those of Redis 7.0.
@@ -196,6 +204,61 @@ fn two_choices_differ_from_one_command_to_the_next() {
     bench.run(&format!("sadd s {}", (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join(" ")));
     let choices: HashSet<String> = (0..50).map(|_| bench.run("srandmember s")).collect();
     assert!(choices.len() > 20, "{choices:?}");
+}
+
+/// A node that has `m0` to `m2999` in the set `a`, `m2000` to `m4999` in `b`, the same with `f` in the hash `h`, all in
+/// files, and memory for a few blocks only.
+fn cold() -> Bench {
+    let fs = Arc::new(MemoryFs::new());
+    let open = |memory_bytes| {
+        let options = Options { log_segment_bytes: 1 << 20, memory_bytes, ..Options::default() };
+        let clock = Arc::new(SystemClock::new());
+        Engine::open(fs.clone(), Path::new("/haypile"), clock, options).expect("the folder opens").0
+    };
+    let engine = Arc::new(open(64 << 20));
+    engine.add_slots(&Slot::all().collect::<Vec<_>>()).expect("slots are added");
+    let settings = Settings { standalone: true, ..Settings::default() };
+    let mut bench = Bench::on(engine, settings.clone());
+    for n in (0..3000).step_by(100) {
+        let numbers = |from: i32| from..from + 100;
+        bench.run(&format!("sadd a {}", words(numbers(n).map(|n| format!("m{n}")))));
+        bench.run(&format!("sadd b {}", words(numbers(n + 2000).map(|n| format!("m{n}")))));
+        bench.run(&format!("hset h {}", words(numbers(n).map(|n| format!("f{n} {n}")))));
+    }
+    bench.node.engine.close().expect("it stops cleanly");
+    drop(bench);
+    Bench::on(Arc::new(open(1 << 16)), settings)
+}
+
+#[test]
+fn sets_that_are_not_in_memory_are_read_in_few_runs() {
+    let mut bench = cold();
+    let runs = |bench: &mut Bench, command: &str, runs_max: u64| {
+        let before = bench.node.stats.keyspace_fetches.load(Ordering::Relaxed);
+        let reply = bench.run(command);
+        let runs = bench.node.stats.keyspace_fetches.load(Ordering::Relaxed) - before;
+        assert!(runs <= runs_max, "{command}: ran {runs} times more");
+        reply
+    };
+    let blocks = 16;
+    let thousand: BTreeSet<String> = (2000..3000).map(|n| format!("m{n}")).collect();
+    let set = |reply: String| strings(&reply).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(set(runs(&mut bench, "sinter a b", blocks)), thousand);
+    assert_eq!(runs(&mut bench, "sintercard 2 b a", blocks), ":1000");
+    assert_eq!(strings(&runs(&mut bench, "sdiff a b", blocks)).len(), 2000);
+    assert_eq!(strings(&runs(&mut bench, "sunion a b", blocks)).len(), 5000);
+    assert_eq!(strings(&runs(&mut bench, "smembers a", blocks)).len(), 3000);
+    assert_eq!(strings(&runs(&mut bench, "hkeys h", blocks)).len(), 3000);
+    assert_eq!(set(runs(&mut bench, "srandmember a 300", 12)).len(), 300);
+    let many = words((0..3000).step_by(10).map(|n| format!("f{n}")));
+    assert_eq!(strings(&runs(&mut bench, &format!("hmget h {many}"), 4)).len(), 300);
+    assert_eq!(set(runs(&mut bench, "spop a 300", 16)).len(), 300);
+    assert_eq!(runs(&mut bench, "scard a", 2), ":2700");
+    assert_eq!(runs(&mut bench, &format!("hdel h {many}"), 4), ":300");
+    let union = strings(&runs(&mut bench, "sunion a b", blocks)).len();
+    assert_eq!(runs(&mut bench, "sunionstore c a b", blocks), format!(":{union}"));
+    assert_eq!(runs(&mut bench, "sinterstore b b c", blocks), ":3000");
+    assert!(bench.node.stats.keyspace_fetches.load(Ordering::Relaxed) > 20, "it was in memory");
 }
 
 #[derive(Clone, Debug)]

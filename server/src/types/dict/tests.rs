@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::dict::Dict;
-use super::tests::run;
+use super::Dict;
 use crate::kind::Kind;
+use crate::types::tests::run;
 
 fn with<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>, &mut Dict<'_>) -> Read<T>) -> T {
     run(engine, &[key], |tx| {

@@ -46,6 +46,20 @@ pub struct Position {
     pub time: TimeMs,
     /// Bytes of its files and of what is in memory.
     pub data_bytes: u64,
+    /// Which life of the slot this is, since the start of the process: see [`Pulse::life`].
+    pub life: u64,
+}
+
+/// The little of a slot that is asked for often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pulse {
+    /// The last record.
+    pub last_seq: Seq,
+    /// The slot's time. An owner's is that of its clock, if that is ahead.
+    pub time: TimeMs,
+    /// Grows whenever the slot's content is replaced (added, removed, made ready for a copy): records that were
+    /// read in another life do not belong to this one.
+    pub life: u64,
 }
 
 impl Engine {
@@ -64,7 +78,17 @@ impl Engine {
             granted: cell.granted.clone(),
             time: cell.time,
             data_bytes: cell.version.disk_bytes() + (cell.memtable.bytes() + frozen) as u64,
+            life: cell.life,
         }
+    }
+
+    /// Where a slot stands, in short: nothing is copied.
+    pub fn pulse(&self, slot: Slot) -> Pulse {
+        let mut cell = self.lock(slot);
+        if matches!(cell.role, Role::Master | Role::Fenced) {
+            cell.time = cell.time.max(self.clock().wall());
+        }
+        Pulse { last_seq: cell.last_seq, time: cell.time, life: cell.life }
     }
 
     /// What this node is to a slot.

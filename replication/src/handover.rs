@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 
 use haypile_engine::types::{Seq, Slot};
 
-use crate::message::Message;
-
 /// Slots are fenced once the new owner lacks no more than this many records of each.
 pub const FENCE_LAG_RECORDS: u64 = 2000;
 
@@ -49,8 +47,8 @@ pub enum Action {
     Unfence(Vec<Slot>),
     /// Grant these slots to the new owner, durably, one after the other; then [`Event::Granted`] for each.
     Grant(Vec<Slot>),
-    /// Answer the new owner.
-    Send(Message),
+    /// Answer the new owner: for each slot the granting record, or why nothing changed.
+    Answer(Vec<(Slot, Result<Seq, String>)>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,17 +75,16 @@ struct Part {
 /// See the file's head.
 #[derive(Clone, Debug)]
 pub struct Handover {
-    id: u64,
     phase: Phase,
     parts: BTreeMap<Slot, Part>,
 }
 
 impl Handover {
-    /// A handover of these slots, asked for by their new owner under this id.
+    /// A handover of these slots to the node that asks for them.
     #[must_use]
-    pub fn new(id: u64, slots: &[Slot]) -> Handover {
+    pub fn new(slots: &[Slot]) -> Handover {
         let parts = slots.iter().map(|&slot| (slot, Part { last: Seq::MAX, ..Part::default() })).collect();
-        Handover { id, phase: Phase::Nearing, parts }
+        Handover { phase: Phase::Nearing, parts }
     }
 
     /// The slots.
@@ -174,7 +171,7 @@ impl Handover {
         if self.parts.values().all(|part| part.outcome.is_some()) {
             self.phase = Phase::Over;
             let slots = self.parts.iter().filter_map(|(slot, part)| Some((*slot, part.outcome.clone()?)));
-            out.push(Action::Send(Message::HandoverAnswer { id: self.id, slots: slots.collect() }));
+            out.push(Action::Answer(slots.collect()));
         }
         out
     }
@@ -182,7 +179,7 @@ impl Handover {
     fn give_up(&mut self, why: &str, mut actions: Vec<Action>) -> Vec<Action> {
         self.phase = Phase::Over;
         let slots = self.slots().map(|slot| (slot, Err(why.to_owned()))).collect();
-        actions.push(Action::Send(Message::HandoverAnswer { id: self.id, slots }));
+        actions.push(Action::Answer(slots));
         actions
     }
 
@@ -217,7 +214,7 @@ mod tests {
 
     fn failed(actions: &[Action], part: &str) -> bool {
         actions.iter().any(|action| match action {
-            Action::Send(Message::HandoverAnswer { slots, .. }) => {
+            Action::Answer(slots) => {
                 slots.iter().all(|(_, outcome)| outcome.as_ref().is_err_and(|why| why.contains(part)))
             }
             _ => false,
@@ -226,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_fenced_when_near_granted_when_drained_and_then_answered() {
-        let mut handover = Handover::new(9, &[slot(1), slot(2)]);
+        let mut handover = Handover::new(&[slot(1), slot(2)]);
         assert_eq!(handover.on(progress(1, 10_000, Some(7_000))), []);
         assert_eq!(handover.on(progress(2, 5, Some(5))), [], "the other one is still far");
         let both = vec![slot(1), slot(2)];
@@ -237,11 +234,8 @@ mod tests {
         assert_eq!(handover.on(progress(1, 10_001, Some(10_001))), [Action::Grant(both)]);
         assert_eq!(handover.on(Event::Granted(slot(1), Ok(Seq(10_002)))), []);
         assert_eq!(handover.on(Event::Deadline), [], "what is granted stays granted");
-        let answer = Message::HandoverAnswer {
-            id: 9,
-            slots: vec![(slot(1), Ok(Seq(10_002))), (slot(2), Err("disk".to_owned()))],
-        };
-        let expected = [Action::Unfence(vec![slot(2)]), Action::Send(answer)];
+        let answer = vec![(slot(1), Ok(Seq(10_002))), (slot(2), Err("disk".to_owned()))];
+        let expected = [Action::Unfence(vec![slot(2)]), Action::Answer(answer)];
         assert_eq!(handover.on(Event::Granted(slot(2), Err("disk".to_owned()))), expected);
         assert!(handover.is_over());
     }
@@ -249,13 +243,13 @@ mod tests {
     #[test]
     fn a_deadline_or_a_lost_peer_before_the_grant_changes_nothing() {
         for end in [Event::Deadline, Event::PeerLost] {
-            let mut far = Handover::new(1, &[slot(1)]);
+            let mut far = Handover::new(&[slot(1)]);
             far.on(progress(1, 90_000, Some(10)));
             let actions = far.on(end.clone());
             assert!(failed(&actions, "lag 89990; nothing changed"), "{actions:?}");
             assert_eq!(actions.len(), 1, "nothing was fenced");
 
-            let mut draining = Handover::new(1, &[slot(1)]);
+            let mut draining = Handover::new(&[slot(1)]);
             draining.on(progress(1, 12, Some(10)));
             draining.on(Event::Fenced(vec![(slot(1), Seq(12))]));
             let actions = draining.on(end);
@@ -267,14 +261,14 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_being_copied_is_never_fenced() {
-        let mut handover = Handover::new(1, &[slot(1)]);
+        let mut handover = Handover::new(&[slot(1)]);
         assert_eq!(handover.on(progress(1, 0, None)), []);
         assert!(failed(&handover.on(Event::Deadline), "not in sync"));
     }
 
     #[test]
     fn a_fence_that_fails_is_answered() {
-        let mut handover = Handover::new(1, &[slot(1)]);
+        let mut handover = Handover::new(&[slot(1)]);
         handover.on(progress(1, 3, Some(3)));
         assert!(failed(&handover.on(Event::FenceFailed("slot 1 is fenced already".to_owned())), "already"));
         assert!(handover.is_over());

@@ -4,10 +4,18 @@
 //! or thread inside. See `docs/PROTOCOL.md` for what is said on the wire.
 
 pub mod decide;
+pub mod grants;
 pub mod handover;
+pub mod hub;
+pub mod link;
 pub mod message;
+pub mod peer;
 pub mod receiver;
+pub mod registry;
+mod run;
 pub mod shipper;
+pub mod status;
+pub mod transport;
 
 #[cfg(test)]
 mod pair_tests;

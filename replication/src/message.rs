@@ -41,7 +41,7 @@
 //!  41 copy end           copy (none if it has no runs)                        master
 //!  42 records            u8 more, list of (slot, time), data                  master
 //!  43 heartbeat          list of (slot, seq last, time)                       master
-//!  44 handover answer    u64 id, list of (slot, u8 granted, seq, text)        master
+//!  44 handover answer    u64 id, u32 held ms, list of (slot, u8 granted, seq, text)  master
 //!  45 history changed    slot                                                 master
 //!  46 dropped            slot                                                 master
 //!  47 grant done         slot                                                 old owner
@@ -188,7 +188,7 @@ pub enum Message {
     CopyEnd(CopyId),
     Records { more: bool, times: Vec<(Slot, TimeMs)>, data: Bytes },
     Heartbeat(Vec<Beat>),
-    HandoverAnswer { id: u64, slots: Vec<(Slot, Result<Seq, String>)> },
+    HandoverAnswer { id: u64, held_ms: u32, slots: Vec<(Slot, Result<Seq, String>)> },
     HistoryChanged(Slot),
     Dropped(Slot),
     GrantDone(Slot),
@@ -395,8 +395,9 @@ impl Message {
                 });
                 43
             }
-            Message::HandoverAnswer { id, slots } => {
+            Message::HandoverAnswer { id, held_ms, slots } => {
                 out.u64(*id);
+                out.u32(*held_ms);
                 out.list(slots, |out, (slot, outcome)| {
                     out.slot(*slot);
                     out.u8(u8::from(outcome.is_ok()));
@@ -688,6 +689,7 @@ impl Reader {
             ),
             44 => Message::HandoverAnswer {
                 id: self.u64()?,
+                held_ms: self.u32()?,
                 slots: self.list(|r| {
                     let (slot, granted, seq, text) = (r.slot()?, r.flag()?, r.seq()?, r.text()?);
                     Ok((slot, if granted { Ok(seq) } else { Err(text) }))

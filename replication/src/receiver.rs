@@ -140,6 +140,8 @@ pub enum Action {
     HandoverAnswered {
         /// Which.
         id: u64,
+        /// For how long the master held writes back.
+        held_ms: u32,
         /// For each slot, the granting record or why not.
         slots: Vec<(Slot, Result<Seq, String>)>,
     },
@@ -425,13 +427,13 @@ impl Receiver {
                 let why = format!("slot {slot} was removed from the master");
                 self.fail(slot, LinkState::Error, why, now_ms, out);
             }
-            Message::HandoverAnswer { id, slots } => {
+            Message::HandoverAnswer { id, held_ms, slots } => {
                 for (slot, outcome) in &slots {
                     if let (Some(link), Ok(seq)) = (self.links.get_mut(slot), outcome) {
                         link.granted_at = Some(*seq);
                     }
                 }
-                out.push(Action::HandoverAnswered { id, slots: slots.clone() });
+                out.push(Action::HandoverAnswered { id, held_ms, slots: slots.clone() });
                 let granted = slots.iter().map(|(slot, _)| *slot);
                 granted.for_each(|slot| self.take_grant(slot, out));
             }

@@ -46,6 +46,7 @@ fn every_message() -> Vec<Message> {
         Message::Heartbeat(vec![Beat { slot: slot(1), last: Seq(9), time: TimeMs(10) }]),
         Message::HandoverAnswer {
             id: 4,
+            held_ms: 3,
             slots: vec![(slot(1), Ok(Seq(5))), (slot(2), Err("lag 4".to_owned()))],
         },
         Message::HistoryChanged(slot(1)),

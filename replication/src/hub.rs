@@ -1,0 +1,680 @@
+//! Replication of a node: what the server calls.
+//!
+//! One thread for what an operator asks (follow, no one) and for open grants, one for each node that follows this
+//! one, one for each that this one follows: their work waits for disks. All methods may be called from any thread
+//! and any runtime.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use haypile_engine::engine::Engine;
+use haypile_engine::slot::Role;
+use haypile_engine::types::{NodeId, Seq, Slot};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::grants;
+use crate::message::{Message, Purpose, Reason, Verdict};
+use crate::receiver::{LinkState, Question, Receiver};
+use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
+use crate::run;
+use crate::shipper::Phase;
+use crate::status::{Done, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus};
+use crate::transport::{Connection, Dial, SyncHello};
+
+/// Probes in one message.
+const PROBES_MAX: usize = 64;
+/// Nodes that may follow this one at once, questions included.
+pub const PEERS_MAX: usize = 256;
+
+/// How replication of a node behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `ip:port` that other nodes reach this one at.
+    pub announce: String,
+    /// The password that other nodes ask for.
+    pub masterauth: Option<String>,
+    /// How long connecting to another node may take.
+    pub connect_patience: Duration,
+    /// How often a master tells its replicas that it is there.
+    pub heartbeat: Duration,
+    /// A connection over which nothing came for this long is given up.
+    pub silence_max: Duration,
+    /// A grant that was not answered on its link for this long is asked about.
+    pub grant_patience: Duration,
+}
+
+impl Settings {
+    /// The usual settings for a node that is reached at `announce`.
+    #[must_use]
+    pub fn new(announce: String) -> Settings {
+        Settings {
+            announce,
+            masterauth: None,
+            connect_patience: Duration::from_millis(1500),
+            heartbeat: Duration::from_secs(1),
+            silence_max: Duration::from_secs(10),
+            grant_patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why slots can't be followed or released. Nothing has changed then, unless the text says otherwise.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// The slot is not on this node.
+    #[error("Slot {0} not found!")]
+    NotHere(Slot),
+    /// The node is asked to follow itself.
+    #[error("{0} is this node itself: a node can't follow itself")]
+    Itself(String),
+    /// The other node can't be reached, or does not let this one in.
+    #[error("connect remote node error: {0}")]
+    Connect(String),
+    /// The other node has data in common with nothing here: only `force` replaces what is here.
+    #[error("{0}")]
+    Unrelated(String),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) settings: Mutex<Settings>,
+    /// Slots that an operator's step is under way for.
+    busy: Mutex<BTreeSet<Slot>>,
+    /// Says when to stop.
+    pub(crate) stopping: watch::Sender<bool>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+/// Replication of this node. See the file's head.
+pub struct Replication {
+    shared: Arc<Shared>,
+    control: Handle,
+}
+
+impl Shared {
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn dial(&self, address: &str) -> Dial {
+        let settings = self.settings();
+        Dial {
+            address: address.to_owned(),
+            password: settings.masterauth,
+            node: self.engine.node(),
+            announce: settings.announce,
+            patience: settings.connect_patience,
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.engine.clock().monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs a future on a thread of its own until it ends or the node stops.
+    fn spawn_thread<F>(self: &Arc<Self>, name: &str, make: impl FnOnce() -> F + Send + 'static) -> bool
+    where
+        F: Future<Output = ()>,
+    {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        if threads.len() >= PEERS_MAX || *self.stopping.borrow() {
+            return false;
+        }
+        let spawned =
+            std::thread::Builder::new().name(name.to_owned()).spawn(
+                move || match Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => runtime.block_on(make()),
+                    Err(error) => tracing::error!(%error, "a thread of replication can't start"),
+                },
+            );
+        match spawned {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                tracing::error!(%error, "a thread of replication can't start");
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Marks slots as being worked on; takes the marks away when it goes.
+struct Busy<'a>(&'a Shared, Vec<Slot>);
+
+impl Shared {
+    fn busy(&self, slots: &[Slot]) -> Result<Busy<'_>, Refused> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.iter().find(|slot| busy.contains(slot)) {
+            return Err(Refused::Other(format!("slot {slot}: a change operation is under way, retry later")));
+        }
+        busy.extend(slots);
+        Ok(Busy(self, slots.to_vec()))
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|slot| !self.1.contains(slot));
+    }
+}
+
+impl Replication {
+    /// Starts: slots that followed somebody when the node stopped follow again.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(engine: Arc<Engine>, settings: Settings) -> std::io::Result<Arc<Replication>> {
+        let (stopping, _) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            engine,
+            registry: Arc::new(Registry::default()),
+            settings: Mutex::new(settings),
+            busy: Mutex::default(),
+            stopping,
+            threads: Mutex::default(),
+        });
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let control = runtime.handle().clone();
+        let (grants, mut stopped) = (Arc::clone(&shared), shared.stopping.subscribe());
+        std::thread::Builder::new().name("replication".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = run::open_grants(grants) => {}
+                    // An error means that the sender is gone, which is a stop as well.
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                }
+            });
+        })?;
+        let replication = Arc::new(Replication { shared, control });
+        replication.reattach();
+        Ok(replication)
+    }
+
+    /// Stops: connections end, nothing is attached any more. The slots' roles stay. Waits for threads.
+    pub fn shutdown(&self) {
+        self.shared.stopping.send_replace(true);
+        for (_, link) in self.shared.registry.links() {
+            let _ = link.commands.send(LinkCommand::Stop);
+        }
+        self.shared.registry.tell_peers(&PeerCommand::Stop("the node stops"));
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of replication panicked");
+            }
+        }
+    }
+
+    /// The password that is sent to other nodes from now on.
+    pub fn set_masterauth(&self, masterauth: Option<String>) {
+        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).masterauth = masterauth;
+    }
+
+    /// Takes over a client's connection that sent `HAYPILE.SYNC`, with what came after the command. The reply is
+    /// sent here.
+    ///
+    /// # Errors
+    /// If there are too many connections or the socket is of no use: it is closed.
+    pub fn accept(
+        &self,
+        stream: std::net::TcpStream,
+        leftover: Vec<u8>,
+        hello: SyncHello,
+    ) -> std::io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let shared = Arc::clone(&self.shared);
+        let name = format!("peer {}", hello.announce);
+        let taken = self.shared.spawn_thread(&name, move || run::accepted(shared, stream, leftover, hello));
+        if taken { Ok(()) } else { Err(std::io::Error::other("too many nodes follow this one")) }
+    }
+
+    /// Makes slots follow the node at `upstream`, all or none: that node is asked about every slot first.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing has changed then.
+    pub async fn follow(&self, slots: &[Slot], upstream: &str, force: bool) -> Result<(), Refused> {
+        let (shared, slots, upstream) = (Arc::clone(&self.shared), slots.to_vec(), upstream.to_owned());
+        self.on_control(async move { follow(&shared, slots, upstream, force).await }).await?
+    }
+
+    /// Makes slots follow nobody: a replica becomes the owner, by a handover if its master can be reached; what
+    /// belongs to another node is detached. `force` asks nobody.
+    ///
+    /// # Errors
+    /// See [`Refused`]. What the checks refuse changes nothing; a handover of several slots may have been done for
+    /// some of them, and the text says what is wrong with the others.
+    pub async fn no_one(
+        &self,
+        slots: &[Slot],
+        force: bool,
+        patience: Duration,
+    ) -> Result<Vec<Note>, Refused> {
+        let (shared, slots) = (Arc::clone(&self.shared), slots.to_vec());
+        self.on_control(async move { no_one(&shared, slots, force, patience).await }).await?
+    }
+
+    /// Stops following for slots that are about to be removed: nothing is appended to them any more.
+    pub async fn unfollow(&self, slots: &[Slot]) {
+        detach(&self.shared, slots).await;
+    }
+
+    /// Slots were removed from this node: who follows them here is told.
+    pub fn dropped(&self, slots: &[Slot]) {
+        for &slot in slots {
+            self.shared.registry.tell_peers(&PeerCommand::Dropped(slot));
+        }
+    }
+
+    /// Whether any node follows a slot here.
+    #[must_use]
+    pub fn has_followers(&self, slot: Slot) -> bool {
+        self.shared.registry.peers().iter().any(|(_, peer)| lock(&peer.shipper).phase(slot).is_some())
+    }
+
+    /// Replication of one slot.
+    #[must_use]
+    pub fn status(&self, slot: Slot) -> SlotStatus {
+        let last = self.shared.engine.pulse(slot).last_seq;
+        let replica = |(node, peer): (NodeId, crate::registry::PeerEntry)| {
+            let shipper = lock(&peer.shipper);
+            let state = match shipper.phase(slot)? {
+                Phase::Waiting => ReplicaState::NotSync,
+                Phase::Copying => ReplicaState::DbSync,
+                Phase::Streaming => ReplicaState::BinlogSync,
+            };
+            let acked = shipper.acked(slot).unwrap_or_default();
+            let lag_records = last.0.saturating_sub(acked.0);
+            Some(ReplicaStatus { address: peer.address, node, state, acked, lag_records, since: peer.since })
+        };
+        let mut replicas: Vec<_> = self.shared.registry.peers().into_iter().filter_map(replica).collect();
+        replicas.sort_by(|a, b| a.address.cmp(&b.address));
+        let now_ms = self.shared.now_ms();
+        let upstream = self.shared.registry.link_of(slot).and_then(|(address, link)| {
+            let status = lock(&link.receiver).status(slot)?;
+            Some(UpstreamStatus {
+                address,
+                state: status.state,
+                last_error: status.why,
+                for_ms: now_ms.saturating_sub(status.since_ms),
+                lag_records: status.master_last.0.saturating_sub(last.0),
+                copy: status.copy,
+            })
+        });
+        SlotStatus { replicas, upstream }
+    }
+
+    /// Every node that follows slots of this one.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let status = |(node, peer): (NodeId, crate::registry::PeerEntry)| {
+            let shipper = lock(&peer.shipper);
+            let (mut slots, mut copying, mut lag_records) = (0, 0, 0);
+            for slot in Slot::all() {
+                match shipper.phase(slot) {
+                    Some(Phase::Streaming) => {
+                        let acked = shipper.acked(slot).unwrap_or_default();
+                        let last = self.shared.engine.pulse(slot).last_seq;
+                        lag_records = lag_records.max(last.0.saturating_sub(acked.0));
+                        slots += 1;
+                    }
+                    Some(Phase::Copying) => copying += 1,
+                    _ => {}
+                }
+            }
+            let (sent_bytes, in_flight_bytes) = (shipper.sent_bytes(), shipper.in_flight_bytes());
+            let (address, since) = (peer.address, peer.since);
+            PeerStatus { address, node, slots, copying, lag_records, sent_bytes, in_flight_bytes, since }
+        };
+        self.shared.registry.peers().into_iter().map(status).collect()
+    }
+
+    async fn on_control<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let stopped = |_| Refused::Other("the node is stopping".to_owned());
+        self.control.spawn(future).await.map_err(stopped)
+    }
+
+    fn reattach(&self) {
+        let mut by_upstream: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
+        for slot in Slot::all() {
+            if let Role::Replica { upstream } | Role::Loading { upstream } = self.shared.engine.role(slot) {
+                by_upstream.entry(upstream).or_default().push(slot);
+            }
+        }
+        for (upstream, slots) in by_upstream {
+            attach(&self.shared, &upstream, slots, false);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no code panics under this lock")
+}
+
+/// Hands slots to the link of an upstream, which is made if need be.
+fn attach(shared: &Arc<Shared>, upstream: &str, slots: Vec<Slot>, force: bool) {
+    let link = shared.registry.link_or(upstream, || {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let receiver = Arc::new(Mutex::new(Receiver::default()));
+        let entry = LinkEntry { receiver: Arc::clone(&receiver), node: None, commands };
+        let (owner, address) = (Arc::clone(shared), upstream.to_owned());
+        let name = format!("link {upstream}");
+        if !shared.spawn_thread(&name, move || run::link(owner, address, receiver, inbox)) {
+            tracing::error!(%upstream, "too many nodes are followed: the link does not start");
+        }
+        entry
+    });
+    // A link ends with the node only.
+    let _ = link.commands.send(LinkCommand::Attach { slots, force });
+}
+
+/// Takes slots off their links, and waits until that is done. Says which link each was on.
+async fn detach(shared: &Shared, slots: &[Slot]) -> BTreeMap<String, Vec<Slot>> {
+    let mut by_link: BTreeMap<String, (LinkEntry, Vec<Slot>)> = BTreeMap::new();
+    for &slot in slots {
+        if let Some((upstream, link)) = shared.registry.link_of(slot) {
+            by_link.entry(upstream).or_insert_with(|| (link, Vec::new())).1.push(slot);
+        }
+    }
+    let mut detached = BTreeMap::new();
+    for (upstream, (link, slots)) in by_link {
+        let (done, wait) = oneshot::channel();
+        if link.commands.send(LinkCommand::Detach { slots: slots.clone(), done }).is_ok() {
+            // A link that ends meanwhile touches nothing any more either.
+            let _ = wait.await;
+        }
+        detached.insert(upstream, slots);
+    }
+    detached
+}
+
+fn attach_again(shared: &Arc<Shared>, detached: BTreeMap<String, Vec<Slot>>) {
+    for (upstream, slots) in detached {
+        attach(shared, &upstream, slots, false);
+    }
+}
+
+/// Calls the engine where waiting for the disk holds nobody up.
+async fn on_disk<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    call: impl FnOnce(&Engine) -> haypile_engine::error::Result<T> + Send + 'static,
+) -> Result<T, Refused> {
+    let engine = Arc::clone(&shared.engine);
+    let outcome = tokio::task::spawn_blocking(move || call(&engine)).await;
+    let outcome = outcome.map_err(|_| Refused::Other("the engine's step was interrupted".to_owned()))?;
+    outcome.map_err(|error| Refused::Other(error.to_string()))
+}
+
+async fn follow(
+    shared: &Arc<Shared>,
+    slots: Vec<Slot>,
+    upstream: String,
+    force: bool,
+) -> Result<(), Refused> {
+    let _busy = shared.busy(&slots)?;
+    let mut todo = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match shared.engine.role(slot) {
+            Role::Absent => return Err(Refused::NotHere(slot)),
+            Role::Fenced => {
+                return Err(Refused::Other(format!("slot {slot} is being handed over: try again later")));
+            }
+            Role::Granted { address, .. } => {
+                let why = format!("slot {slot} is being handed over to {address}: try again later");
+                return Err(Refused::Other(why));
+            }
+            Role::Replica { upstream: current } | Role::Loading { upstream: current }
+                if current == upstream && !force && is_connected(shared, slot) => {}
+            _ => todo.push(slot),
+        }
+    }
+    if upstream == shared.settings().announce {
+        return Err(Refused::Itself(upstream));
+    }
+    probe(shared, &todo, &upstream, force).await?;
+    if todo.is_empty() {
+        return Ok(());
+    }
+    let detached = detach(shared, &todo).await;
+    let (followed, to) = (todo.clone(), upstream.clone());
+    if let Err(error) = on_disk(shared, move |engine| engine.follow(&followed, &to)).await {
+        attach_again(shared, detached);
+        return Err(error);
+    }
+    attach(shared, &upstream, todo, force);
+    Ok(())
+}
+
+fn is_connected(shared: &Shared, slot: Slot) -> bool {
+    let link = shared.registry.link_of(slot);
+    let status = link.and_then(|(_, link)| lock(&link.receiver).status(slot));
+    status.is_some_and(|status| status.state == LinkState::Connected)
+}
+
+/// Asks a node about every slot before anything changes here.
+async fn probe(shared: &Arc<Shared>, slots: &[Slot], upstream: &str, force: bool) -> Result<(), Refused> {
+    let mut connection = Connection::open(&shared.dial(upstream)).await.map_err(Refused::Connect)?;
+    let lost = |why| Refused::Connect(format!("{upstream}: {why}"));
+    let patience = shared.settings().silence_max;
+    let late = |_| Refused::Connect(format!("{upstream}: no answer within {} ms", patience.as_millis()));
+    let hello = Message::Hello { features: 0, purpose: Purpose::Question };
+    let answer = tokio::time::timeout(patience, connection.ask(&hello)).await.map_err(late)?.map_err(lost)?;
+    let Message::HelloOk { node, .. } = answer else {
+        return Err(lost("it does not speak this protocol".to_owned()));
+    };
+    if node == shared.engine.node() {
+        return Err(Refused::Itself(upstream.to_owned()));
+    }
+    for slots in slots.chunks(PROBES_MAX) {
+        let question = |&slot| crate::link::ask(&shared.engine, Question { slot, number: 0, force });
+        let probe = Message::Probe(slots.iter().map(question).collect());
+        let answer =
+            tokio::time::timeout(patience, connection.ask(&probe)).await.map_err(late)?.map_err(lost)?;
+        let Message::ProbeAnswer(answers) = answer else {
+            return Err(lost("it does not speak this protocol".to_owned()));
+        };
+        if answers.len() != slots.len() {
+            return Err(lost("it did not answer for every slot".to_owned()));
+        }
+        for (_, verdict, text) in answers {
+            match verdict {
+                // A node that waits for its own copy can be followed: it is asked again until it is ready.
+                Verdict::Continue | Verdict::Copy | Verdict::Refused(Reason::NotReady) => {}
+                Verdict::Refused(Reason::Unrelated) => return Err(Refused::Unrelated(text)),
+                Verdict::Refused(_) => return Err(Refused::Other(text)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What `no one` means for a slot.
+enum Step {
+    Nothing,
+    Detach,
+    Ask(String),
+    Promote(String),
+    /// Granted away; the new owner has not answered yet.
+    AwaitMoved,
+    /// Undo a grant: by force only.
+    Undo,
+}
+
+async fn no_one(
+    shared: &Arc<Shared>,
+    slots: Vec<Slot>,
+    force: bool,
+    patience: Duration,
+) -> Result<Vec<Note>, Refused> {
+    let _busy = shared.busy(&slots)?;
+    let mut notes = Vec::with_capacity(slots.len());
+    let (mut gone, mut undone, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    let mut asked: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
+    let mut awaited = Vec::new();
+    for slot in slots {
+        match step(shared, slot, force)? {
+            Step::Nothing => notes.push(Note { slot, done: Done::WasMaster }),
+            Step::Detach => gone.push(slot),
+            Step::Ask(upstream) => asked.entry(upstream).or_default().push(slot),
+            Step::Promote(why) => alone.push((slot, why)),
+            Step::AwaitMoved => awaited.push(slot),
+            Step::Undo => undone.push(slot),
+        }
+    }
+    await_moved(shared, &awaited, patience).await?;
+    gone.extend(awaited);
+    if !gone.is_empty() {
+        let detached = detach(shared, &gone).await;
+        let slots = gone.clone();
+        if let Err(error) = on_disk(shared, move |engine| engine.detach(&slots)).await {
+            attach_again(shared, detached);
+            return Err(error);
+        }
+        notes.extend(gone.into_iter().map(|slot| Note { slot, done: Done::Detached }));
+    }
+    if !alone.is_empty() {
+        let slots: Vec<Slot> = alone.iter().map(|(slot, _)| *slot).collect();
+        let detached = detach(shared, &slots).await;
+        if let Err(error) = on_disk(shared, move |engine| engine.promote(&slots)).await {
+            attach_again(shared, detached);
+            return Err(error);
+        }
+        for (slot, why) in alone {
+            let note = Note { slot, done: Done::PromotedAlone { why } };
+            tracing::warn!("{note}");
+            notes.push(note);
+        }
+    }
+    for slot in undone {
+        on_disk(shared, move |engine| engine.undo_grant(slot)).await?;
+        notes.push(Note { slot, done: Done::PromotedAlone { why: "force undid its grant".to_owned() } });
+    }
+    let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let mut waits = Vec::new();
+    for (upstream, slots) in asked {
+        let (done, wait) = oneshot::channel();
+        if let Some(link) = shared.registry.link(&upstream) {
+            // If the link is gone, so is `done`, and the wait ends at once.
+            let _ = link.commands.send(LinkCommand::Handover { slots, patience_ms, done });
+        }
+        waits.push((upstream, wait));
+    }
+    let mut failures = Vec::new();
+    for (upstream, wait) in waits {
+        match wait.await {
+            Ok(Ok(done)) => notes.extend(done),
+            Ok(Err(why)) => failures.push(why),
+            Err(_) => failures.push(format!("the link to {upstream} ended")),
+        }
+    }
+    if failures.is_empty() { Ok(notes) } else { Err(Refused::Other(failures.join("; "))) }
+}
+
+fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
+    let position = shared.engine.position(slot);
+    Ok(match position.role {
+        Role::Absent => return Err(Refused::NotHere(slot)),
+        Role::Master => Step::Nothing,
+        Role::Fenced => {
+            return Err(Refused::Other(format!("slot {slot} is being handed over: try again later")));
+        }
+        Role::Granted { .. } if force => Step::Undo,
+        Role::Granted { .. } => Step::AwaitMoved,
+        Role::Moved { .. } => Step::Detach,
+        Role::Loading { upstream } => {
+            return Err(Refused::Other(format!(
+                "slot {slot} has no complete data: its copy from {upstream} is not finished; wait for it, or \
+                 removeslots {slot}"
+            )));
+        }
+        Role::Replica { .. } if force => Step::Promote("force".to_owned()),
+        Role::Replica { upstream } => match position.granted {
+            Some((to, _)) if to != shared.engine.node() => Step::Detach,
+            _ => {
+                let link = shared.registry.link_of(slot);
+                let status = link.and_then(|(_, link)| {
+                    let receiver = lock(&link.receiver);
+                    Some((receiver.is_connected(), receiver.status(slot)?))
+                });
+                match status {
+                    None => Step::Promote(format!("{upstream} is not connected")),
+                    Some((false, status)) => {
+                        let why = status.why.unwrap_or_else(|| format!("{upstream} is not connected"));
+                        Step::Promote(why)
+                    }
+                    Some((true, status)) if status.state == LinkState::Error => {
+                        Step::Promote(status.why.unwrap_or_else(|| format!("{upstream} refuses the slot")))
+                    }
+                    Some((true, _)) => Step::Ask(upstream),
+                }
+            }
+        },
+    })
+}
+
+/// Waits until the new owners of granted slots have answered.
+async fn await_moved(shared: &Shared, slots: &[Slot], patience: Duration) -> Result<(), Refused> {
+    let moved = async {
+        loop {
+            let seen = shared.engine.role_changes().count();
+            let granted = |slot: &&Slot| matches!(shared.engine.role(**slot), Role::Granted { .. });
+            let Some(slot) = slots.iter().find(granted) else { return };
+            tracing::debug!(%slot, "waiting for its new owner");
+            shared.engine.role_changes().wait_past(seen).await;
+        }
+    };
+    tokio::time::timeout(patience, moved).await.map_err(|_| {
+        let slots: Vec<String> = slots.iter().map(ToString::to_string).collect();
+        let slots = slots.join(",");
+        Refused::Other(format!(
+            "slot {slots} was granted to another node that has not answered; force takes it back"
+        ))
+    })
+}
+
+/// Asks the grantee of open grants at one address; what it answers is carried out.
+pub(crate) async fn ask_grantee(
+    shared: &Arc<Shared>,
+    address: &str,
+    open: &[grants::Open],
+) -> Result<(), String> {
+    let mut connection = Connection::open(&shared.dial(address)).await?;
+    let hello = Message::Hello { features: 0, purpose: Purpose::Question };
+    let Message::HelloOk { node, .. } = connection.ask(&hello).await? else {
+        return Err(format!("{address} does not speak this protocol"));
+    };
+    let open: Vec<_> = open.iter().filter(|grant| grant.to == node).cloned().collect();
+    if open.is_empty() {
+        return Err(format!("another node answers at {address}: {node}"));
+    }
+    let asks: Vec<(Slot, u32, Seq)> = open.iter().map(|grant| (grant.slot, grant.term, grant.seq)).collect();
+    connection.send(&Message::GrantAsk(asks));
+    for _ in 0..open.len() {
+        match connection.answer().await? {
+            Message::GrantTaken { slot, epoch } => {
+                let taken = on_disk(shared, move |engine| grants::taken(engine, node, slot, epoch)).await;
+                taken.map_err(|error| error.to_string())?;
+            }
+            Message::GrantRefused { slot, why } if open.iter().any(|grant| grant.slot == slot) => {
+                tracing::warn!(%slot, %address, %why, "a grant was refused; the slot is taken back");
+                let undone = on_disk(shared, move |engine| engine.undo_grant(slot)).await;
+                undone.map_err(|error| error.to_string())?;
+            }
+            Message::GrantPending(_) => {}
+            other => return Err(format!("{address} answered {other:?} to a question about grants")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,416 @@
+//! What one upstream brings to this node's engine: carries out what the link's receiver decides.
+//!
+//! No socket inside: messages come in by [`Link::on_message`] and go out by [`Link::take_out`]. Calls wait for the
+//! disk, so each link has a thread of its own. What came in one go is written with one write and acknowledged with
+//! one message: [`Link::finish_batch`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use haypile_engine::copy::{CopyImport, Load};
+use haypile_engine::engine::Engine;
+use haypile_engine::slot::Role;
+use haypile_engine::types::{NodeId, Seq, Slot};
+use tokio::sync::oneshot;
+
+use crate::message::{AskState, Message, SlotAsk};
+use crate::receiver::{Action, Event, Question, Receiver};
+use crate::registry::{LinkCommand, PeerCommand, Registry};
+use crate::status::{Done, Note};
+
+/// Questions in one message: histories may be long.
+const QUESTIONS_MAX: usize = 64;
+/// How long to wait for the master's answer to a handover beyond what it was given.
+const HANDOVER_GRACE_MS: u64 = 3000;
+
+type Reply = oneshot::Sender<Result<Vec<Note>, String>>;
+
+/// A handover that this node asked for.
+struct Asked {
+    slots: BTreeSet<Slot>,
+    /// Those that are this node's and that the old owner does not know of yet.
+    unconfirmed: BTreeSet<Slot>,
+    notes: Vec<Note>,
+    failures: Vec<String>,
+    held_ms: u32,
+    deadline_ms: u64,
+    done: Reply,
+}
+
+/// See the file's head.
+pub struct Link<'e> {
+    engine: &'e Engine,
+    registry: Arc<Registry>,
+    upstream: String,
+    receiver: Arc<Mutex<Receiver>>,
+    imports: HashMap<Slot, CopyImport<'e>>,
+    loads: Vec<Load>,
+    grants: Vec<Slot>,
+    acks: BTreeMap<Slot, Seq>,
+    ack_due: bool,
+    asked: BTreeMap<u64, Asked>,
+    asked_count: u64,
+    out: Vec<Message>,
+    broken: Option<String>,
+}
+
+impl<'e> Link<'e> {
+    /// A link that no slot is attached to. `receiver` is shared with whoever wants to look.
+    pub fn new(
+        engine: &'e Engine,
+        registry: Arc<Registry>,
+        upstream: String,
+        receiver: Arc<Mutex<Receiver>>,
+    ) -> Link<'e> {
+        Link {
+            engine,
+            registry,
+            upstream,
+            receiver,
+            imports: HashMap::new(),
+            loads: Vec::new(),
+            grants: Vec::new(),
+            acks: BTreeMap::new(),
+            ack_due: false,
+            asked: BTreeMap::new(),
+            asked_count: 0,
+            out: Vec::new(),
+            broken: None,
+        }
+    }
+
+    /// Messages that are to be sent, in order.
+    pub fn take_out(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// How many slots are attached.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.locked().slots().len()
+    }
+
+    /// The connection stands.
+    pub fn connected(&mut self, node: NodeId, now_ms: u64) {
+        self.registry.note_link_node(&self.upstream, node);
+        tracing::info!(upstream = %self.upstream, slots = self.slot_count(), "following");
+        self.feed(Event::Connected, now_ms);
+    }
+
+    /// There is no connection (any more).
+    pub fn disconnected(&mut self, why: &str, now_ms: u64) {
+        self.broken = None;
+        self.ack_due = false;
+        self.acks.clear();
+        // What was not begun needs no end: the slots are asked for again.
+        self.loads.clear();
+        self.grants.clear();
+        self.out.clear();
+        self.feed(Event::Disconnected(why.to_owned()), now_ms);
+        self.out.clear();
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            let why = format!(
+                "the connection to {} was lost during the handover ({why}): it either did not happen, or is \
+                 finished as soon as both nodes are connected; pkcluster info slot shows which",
+                self.upstream
+            );
+            asked.finish(Some(why));
+        }
+    }
+
+    /// The master said something.
+    pub fn on_message(&mut self, message: Message, now_ms: u64) {
+        self.feed(Event::Message(message), now_ms);
+    }
+
+    /// Somebody on this node wants something.
+    pub fn on_command(&mut self, command: LinkCommand, now_ms: u64) {
+        match command {
+            LinkCommand::Attach { slots, force } => self.feed(Event::Attach { slots, force }, now_ms),
+            LinkCommand::Detach { slots, done } => {
+                self.finish_batch(now_ms);
+                self.feed(Event::Detach(slots), now_ms);
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+            }
+            LinkCommand::Handover { slots, patience_ms, done } => {
+                if !self.locked().is_connected() {
+                    let why = format!("{} is not connected", self.upstream);
+                    let _ = done.send(Err(why));
+                    return;
+                }
+                self.asked_count += 1;
+                let id = self.asked_count;
+                self.out.push(Message::HandoverAsk { id, deadline_ms: patience_ms, slots: slots.clone() });
+                let deadline_ms = now_ms + u64::from(patience_ms) + HANDOVER_GRACE_MS;
+                let asked = Asked {
+                    slots: slots.into_iter().collect(),
+                    unconfirmed: BTreeSet::new(),
+                    notes: Vec::new(),
+                    failures: Vec::new(),
+                    held_ms: 0,
+                    deadline_ms,
+                    done,
+                };
+                self.asked.insert(id, asked);
+            }
+            LinkCommand::Stop => {}
+        }
+    }
+
+    /// Time went by.
+    pub fn on_time(&mut self, now_ms: u64) {
+        self.feed(Event::Tick, now_ms);
+        let late: Vec<u64> =
+            self.asked.iter().filter(|(_, asked)| asked.deadline_ms <= now_ms).map(|(id, _)| *id).collect();
+        for id in late {
+            let Some(asked) = self.asked.remove(&id) else { continue };
+            // Those that only lack the old owner's confirmation are done.
+            let why = (!asked.slots.is_empty()).then(|| {
+                let slot = asked.slots.first().expect("not empty");
+                format!("no answer from {} to the handover of slot {slot} in time", self.upstream)
+            });
+            asked.finish(why);
+        }
+    }
+
+    /// When something has to be done whatever comes.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.asked.values().map(|asked| asked.deadline_ms).min()
+    }
+
+    /// Everything that came in one go has been handed in: write it, install what is due, acknowledge.
+    ///
+    /// # Errors
+    /// Why the connection has to end.
+    pub fn finish_batch(&mut self, now_ms: u64) -> Option<String> {
+        self.flush_loads(now_ms);
+        if (self.ack_due || !self.grants.is_empty())
+            && let Err(error) = self.engine.write()
+        {
+            self.broken.get_or_insert(error.to_string());
+        }
+        if self.broken.is_none() && self.ack_due {
+            self.ack_due = false;
+            let slots = std::mem::take(&mut self.acks).into_iter().collect();
+            let bytes = self.locked().received_bytes();
+            self.out.push(Message::Ack { bytes, slots });
+        }
+        if self.broken.is_none() {
+            self.take_grants(now_ms);
+        }
+        self.broken.take()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Receiver> {
+        self.receiver.lock().expect("no code panics under this lock")
+    }
+
+    fn feed(&mut self, event: Event, now_ms: u64) {
+        let actions = self.locked().on(event, now_ms);
+        for action in actions {
+            self.act(action, now_ms);
+        }
+    }
+
+    fn act(&mut self, action: Action, now_ms: u64) {
+        match action {
+            Action::Send(message) => self.out.push(message),
+            Action::Ask(questions) => {
+                self.flush_loads(now_ms);
+                for questions in questions.chunks(QUESTIONS_MAX) {
+                    let asks = questions.iter().map(|question| ask(self.engine, *question)).collect();
+                    self.out.push(Message::Follow(asks));
+                }
+            }
+            Action::Append(records) => {
+                self.flush_loads(now_ms);
+                self.append(&records, now_ms);
+            }
+            Action::SetTimes(times) => {
+                times.into_iter().for_each(|(slot, time)| self.engine.set_slot_time(slot, time));
+            }
+            Action::StartLoading { slot, head } => {
+                // Whoever follows the slot here gets nothing of its old content from now on.
+                self.registry.tell_peers(&PeerCommand::Replaced(slot));
+                self.loads.push(Load {
+                    slot,
+                    history: head.history,
+                    base: head.base,
+                    keys: head.keys,
+                    time: head.time,
+                    complete: head.runs == 0,
+                });
+            }
+            Action::ImportRun { slot, bytes, crc } => {
+                self.flush_loads(now_ms);
+                if !self.imports.contains_key(&slot) {
+                    match self.engine.importer(slot) {
+                        Ok(import) => drop(self.imports.insert(slot, import)),
+                        Err(error) => return self.import_failed(slot, &error, now_ms),
+                    }
+                }
+                if let Some(import) = self.imports.get_mut(&slot) {
+                    import.begin_run(bytes, crc);
+                }
+            }
+            Action::ImportChunk(slot, data) => {
+                if let Some(Err(error)) = self.imports.get_mut(&slot).map(|import| import.chunk(&data)) {
+                    self.import_failed(slot, &error, now_ms);
+                }
+            }
+            Action::ImportRunEnd(slot) => {
+                if let Some(Err(error)) = self.imports.get_mut(&slot).map(CopyImport::end_run) {
+                    self.import_failed(slot, &error, now_ms);
+                }
+            }
+            Action::ImportEnd(slot) => {
+                if let Some(import) = self.imports.remove(&slot) {
+                    match import.finish() {
+                        Ok(()) => {
+                            tracing::info!(%slot, upstream = %self.upstream, "a slot's copy is installed");
+                            self.registry.tell_peers(&PeerCommand::Ready(slot));
+                            self.feed(Event::Imported(slot), now_ms);
+                        }
+                        Err(error) => self.import_failed(slot, &error, now_ms),
+                    }
+                }
+            }
+            Action::ImportAbort(slot) => drop(self.imports.remove(&slot)),
+            Action::Acknowledge(slots) => {
+                self.ack_due = true;
+                self.acks.extend(slots);
+            }
+            Action::TakeGrant(slot) => self.grants.push(slot),
+            Action::HandoverAnswered { id, held_ms, slots } => self.answered(id, held_ms, slots),
+            Action::GrantDone(slot) => self.confirmed(slot),
+            Action::Disconnect(why) => {
+                self.broken.get_or_insert(why);
+            }
+        }
+    }
+
+    fn append(&mut self, records: &[u8], now_ms: u64) {
+        match self.engine.append_replicated(records) {
+            Ok(appended) => {
+                self.feed(Event::Appended(appended.applied), now_ms);
+                for (slot, error) in appended.failed {
+                    tracing::warn!(%slot, upstream = %self.upstream, %error, "records were refused");
+                    self.acks.remove(&slot);
+                    self.feed(Event::Failed { slot, why: error.to_string() }, now_ms);
+                }
+                self.ack_due = true;
+            }
+            Err(error) => {
+                self.broken.get_or_insert(error.to_string());
+            }
+        }
+    }
+
+    fn import_failed(&mut self, slot: Slot, error: &haypile_engine::error::Error, now_ms: u64) {
+        tracing::warn!(%slot, upstream = %self.upstream, %error, "a slot's copy failed");
+        self.imports.remove(&slot);
+        self.feed(Event::Failed { slot, why: format!("the copy failed: {error}") }, now_ms);
+    }
+
+    /// Begins all copies that were announced, with one durable step.
+    fn flush_loads(&mut self, now_ms: u64) {
+        if self.loads.is_empty() {
+            return;
+        }
+        let loads = std::mem::take(&mut self.loads);
+        match self.engine.start_loading(&loads) {
+            Ok(()) => {
+                for load in loads.iter().filter(|load| load.complete) {
+                    self.registry.tell_peers(&PeerCommand::Ready(load.slot));
+                }
+            }
+            Err(error) => {
+                for load in loads {
+                    tracing::warn!(slot = %load.slot, %error, "a slot can't be made ready for its copy");
+                    self.acks.remove(&load.slot);
+                    self.feed(Event::Failed { slot: load.slot, why: error.to_string() }, now_ms);
+                }
+            }
+        }
+    }
+
+    /// Begins the next epoch of the slots that were granted to this node, with one durable step.
+    fn take_grants(&mut self, now_ms: u64) {
+        let slots = std::mem::take(&mut self.grants);
+        if slots.is_empty() {
+            return;
+        }
+        if let Err(error) = self.engine.promote(&slots) {
+            // The old owner asks again: see `grants`.
+            tracing::error!(%error, "granted slots can't be taken");
+            return;
+        }
+        for slot in slots {
+            let epoch = self.engine.position(slot).history.current().expect("a promoted slot has an epoch");
+            tracing::info!(%slot, from = %self.upstream, %epoch, "a slot was taken over");
+            for asked in self.asked.values_mut() {
+                if asked.slots.remove(&slot) {
+                    asked.unconfirmed.insert(slot);
+                    let done = Done::HandedOver { from: self.upstream.clone(), held_ms: asked.held_ms };
+                    asked.notes.push(Note { slot, done });
+                }
+            }
+            self.feed(Event::Promoted { slot, epoch }, now_ms);
+        }
+    }
+
+    fn answered(&mut self, id: u64, held_ms: u32, slots: Vec<(Slot, Result<Seq, String>)>) {
+        let Some(asked) = self.asked.get_mut(&id) else { return };
+        asked.held_ms = asked.held_ms.max(held_ms);
+        for (slot, outcome) in slots {
+            if let Err(why) = outcome
+                && asked.slots.remove(&slot)
+                && !asked.failures.contains(&why)
+            {
+                asked.failures.push(why);
+            }
+        }
+        self.finish_asked();
+    }
+
+    fn confirmed(&mut self, slot: Slot) {
+        for asked in self.asked.values_mut() {
+            asked.unconfirmed.remove(&slot);
+        }
+        self.finish_asked();
+    }
+
+    fn finish_asked(&mut self) {
+        let over = |asked: &Asked| asked.slots.is_empty() && asked.unconfirmed.is_empty();
+        let ids: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(asked)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(asked) = self.asked.remove(&id) {
+                asked.finish(None);
+            }
+        }
+    }
+}
+
+impl Asked {
+    fn finish(mut self, failure: Option<String>) {
+        self.failures.extend(failure);
+        let outcome = if self.failures.is_empty() { Ok(self.notes) } else { Err(self.failures.join("; ")) };
+        // Whoever asked may have given up waiting; what was done is done.
+        let _ = self.done.send(outcome);
+    }
+}
+
+/// What this node has of a slot, as a question to its master.
+#[must_use]
+pub fn ask(engine: &Engine, question: Question) -> SlotAsk {
+    let Question { slot, number, force } = question;
+    let position = engine.position(slot);
+    let state = match position.role {
+        Role::Loading { .. } => AskState::Loading,
+        _ if position.keys == 0 => AskState::Empty,
+        _ => AskState::Data,
+    };
+    SlotAsk { slot, number, history: position.history, last: position.last_seq, state, force }
+}

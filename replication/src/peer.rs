@@ -1,0 +1,529 @@
+//! What one peer gets from this node's engine: carries out what its shipper and its handovers decide.
+//!
+//! No socket inside: messages come in by [`Peer::on_message`] and go out by [`Peer::take_out`]. Calls may wait for
+//! a disk, so each peer has a thread of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use haypile_engine::copy::CopySource;
+use haypile_engine::engine::Engine;
+use haypile_engine::log::record::Record;
+use haypile_engine::log::{LogReader, ReadOutcome as LogRead};
+use haypile_engine::slot::Role;
+use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
+
+use crate::decide::{Decision, LogReach, View, decide};
+use crate::grants;
+use crate::handover::{self, Handover};
+use crate::message::{Beat, CopyHead, CopyId, Message, Reason, SlotAsk, Verdict};
+use crate::registry::{PeerCommand, Registry};
+use crate::shipper::{self, Action, CopyPart, CursorId, ReadOutcome, Shipper, Work};
+
+/// A piece of a copy, or of a record that is longer than a message.
+const PIECE_BYTES: usize = 1 << 20;
+/// Messages wait in memory up to this size; then nothing more is read.
+const OUT_BYTES_MAX: usize = 2 << 20;
+/// A handover may be tried for at most this long.
+const HANDOVER_MS_MAX: u32 = 60_000;
+
+struct CopyJob {
+    source: CopySource,
+    run: usize,
+    begun: bool,
+    offset: u64,
+}
+
+struct Attempt {
+    id: u64,
+    machine: Handover,
+    deadline_ms: u64,
+    fenced_at_ms: Option<u64>,
+}
+
+/// See the file's head.
+pub struct Peer {
+    engine: Arc<Engine>,
+    registry: Arc<Registry>,
+    node: NodeId,
+    address: String,
+    shipper: Arc<Mutex<Shipper>>,
+    readers: HashMap<CursorId, LogReader>,
+    copies: HashMap<CopyId, CopyJob>,
+    /// Which life of a slot is being sent.
+    lives: HashMap<Slot, u64>,
+    attempts: Vec<Attempt>,
+    out: VecDeque<Message>,
+    out_bytes: usize,
+}
+
+impl Peer {
+    /// A peer that follows nothing yet.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, registry: Arc<Registry>, node: NodeId, address: String) -> Peer {
+        Peer {
+            engine,
+            registry,
+            node,
+            address,
+            shipper: Arc::new(Mutex::new(Shipper::new(node))),
+            readers: HashMap::new(),
+            copies: HashMap::new(),
+            lives: HashMap::new(),
+            attempts: Vec::new(),
+            out: VecDeque::new(),
+            out_bytes: 0,
+        }
+    }
+
+    /// What the peer gets, for whoever wants to look.
+    #[must_use]
+    pub fn shipper(&self) -> Arc<Mutex<Shipper>> {
+        Arc::clone(&self.shipper)
+    }
+
+    /// Messages that are to be sent, in order.
+    pub fn take_out(&mut self) -> impl Iterator<Item = Message> {
+        self.out_bytes = 0;
+        std::mem::take(&mut self.out).into_iter()
+    }
+
+    /// The peer said something.
+    ///
+    /// # Errors
+    /// If it does not keep to the protocol: the connection is to end.
+    pub fn on_message(&mut self, message: Message, now_ms: u64) -> Result<(), String> {
+        match message {
+            Message::Probe(asks) => {
+                let answers = asks.iter().map(|ask| self.probe(ask)).collect();
+                self.push(Message::ProbeAnswer(answers));
+            }
+            Message::Follow(asks) => asks.into_iter().for_each(|ask| self.follow(ask)),
+            Message::Unfollow(slots) => {
+                self.lives.retain(|slot, _| !slots.contains(slot));
+                self.ship(shipper::Event::Unfollow(slots));
+            }
+            Message::Ack { bytes, slots } => {
+                let acked: Vec<Slot> = slots.iter().map(|(slot, _)| *slot).collect();
+                self.ship(shipper::Event::Ack { bytes, slots });
+                self.handover_progress(&acked, now_ms);
+            }
+            Message::HandoverAsk { id, deadline_ms, slots } => {
+                self.begin_handover(id, deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
+            }
+            Message::GrantTaken { slot, epoch } => self.grant_taken(slot, epoch),
+            Message::GrantAsk(asks) => {
+                for (slot, term, seq) in asks {
+                    let answer = grants::answer(&self.engine, &self.registry, slot, term, seq);
+                    self.push(answer);
+                }
+            }
+            // Keeps the registration alive while nothing is written.
+            Message::Pong => self.engine.register_replica(self.node, &self.address),
+            other => return Err(format!("a replica sent what a master sends: {other:?}")),
+        }
+        Ok(())
+    }
+
+    /// Something happened on this node.
+    pub fn on_command(&mut self, command: &PeerCommand) {
+        match *command {
+            PeerCommand::Replaced(slot) => self.ship(shipper::Event::Replaced(slot)),
+            PeerCommand::Ready(slot) => self.ship(shipper::Event::Ready(slot)),
+            PeerCommand::Dropped(slot) => self.ship(shipper::Event::Dropped(slot)),
+            PeerCommand::Stop(_) => {}
+        }
+    }
+
+    /// The log has grown.
+    pub fn log_grew(&mut self) {
+        self.ship(shipper::Event::LogGrew);
+    }
+
+    /// Reads and gathers until there is nothing to do or enough to send. Says whether there is more to do.
+    pub fn pump(&mut self) -> bool {
+        while self.out_bytes < OUT_BYTES_MAX {
+            let Some(work) = self.locked().work() else { return false };
+            let event = match work {
+                Work::ReadLog { cursor, from } => {
+                    shipper::Event::Read { cursor, outcome: self.read_log(cursor, from) }
+                }
+                Work::ReadCopy(copy) => self.read_copy(copy),
+                Work::Flush => shipper::Event::Flush,
+            };
+            self.ship(event);
+        }
+        true
+    }
+
+    /// Where to wait for the log to grow, if that is what is waited for.
+    #[must_use]
+    pub fn waits_at(&self) -> Option<Lsn> {
+        self.locked().waits_at()
+    }
+
+    /// Tells the peer the slots' ends and times.
+    pub fn heartbeat(&mut self) {
+        let slots: Vec<Slot> = self.locked().streaming().collect();
+        let beats = slots.into_iter().map(|slot| self.beat(slot)).collect();
+        self.push(Message::Heartbeat(beats));
+    }
+
+    /// When [`Peer::on_time`] wants to be called.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.attempts.iter().map(|attempt| attempt.deadline_ms).min()
+    }
+
+    /// Ends handovers whose time is up.
+    pub fn on_time(&mut self, now_ms: u64) {
+        for index in 0..self.attempts.len() {
+            if self.attempts[index].deadline_ms <= now_ms {
+                self.attempt(index, handover::Event::Deadline, now_ms);
+            }
+        }
+        self.attempts.retain(|attempt| !attempt.machine.is_over());
+    }
+
+    /// The connection is gone: nothing stays fenced for it.
+    pub fn lost(&mut self, now_ms: u64) {
+        for index in 0..self.attempts.len() {
+            self.attempt(index, handover::Event::PeerLost, now_ms);
+        }
+        self.attempts.clear();
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Shipper> {
+        self.shipper.lock().expect("no code panics under this lock")
+    }
+
+    fn push(&mut self, message: Message) {
+        self.out_bytes += match &message {
+            Message::Records { data, .. } | Message::CopyChunk { data, .. } => data.len(),
+            _ => 64,
+        };
+        self.out.push_back(message);
+    }
+
+    fn beat(&self, slot: Slot) -> Beat {
+        let pulse = self.engine.pulse(slot);
+        Beat { slot, last: pulse.last_seq, time: pulse.time }
+    }
+
+    /// What this node knows of a slot, and where the record after the asker's last lies.
+    fn view(&self, ask: &SlotAsk) -> (View, Option<Lsn>, u64) {
+        let position = self.engine.position(ask.slot);
+        let start = start_of(&self.engine, ask.slot, ask.last.next());
+        let follows_asker = match &position.role {
+            Role::Replica { upstream } | Role::Loading { upstream } => {
+                self.registry.is_upstream(upstream, self.node, &self.address)
+            }
+            _ => false,
+        };
+        let view = View {
+            role: position.role,
+            history: position.history,
+            superseded: position.superseded,
+            last: position.last_seq,
+            log: if start.is_some() { LogReach::There } else { LogReach::Gone },
+            follows_asker,
+        };
+        (view, start, position.life)
+    }
+
+    fn probe(&self, ask: &SlotAsk) -> (Slot, Verdict, String) {
+        let (verdict, text) = match decide(&self.view(ask).0, self.node, ask) {
+            Decision::Continue { .. } => (Verdict::Continue, String::new()),
+            Decision::Copy => (Verdict::Copy, String::new()),
+            Decision::Refused(reason, text) => (Verdict::Refused(reason), text),
+        };
+        (ask.slot, verdict, text)
+    }
+
+    fn follow(&mut self, ask: SlotAsk) {
+        let slot = ask.slot;
+        let (view, start, life) = self.view(&ask);
+        let granted = match &view.role {
+            Role::Granted { to, .. } if *to == self.node => Some(view.last),
+            _ => None,
+        };
+        self.lives.insert(slot, life);
+        self.ship(shipper::Event::Follow { ask, view, start });
+        if let Some(seq) = granted {
+            // It lost the connection in the middle of a handover: here is the answer again.
+            let slots = vec![(slot, Ok(seq))];
+            self.push(Message::HandoverAnswer { id: 0, held_ms: 0, slots });
+        }
+    }
+
+    fn ship(&mut self, event: shipper::Event) {
+        let actions = self.locked().on(event);
+        for action in actions {
+            match action {
+                Action::Send(message) => self.push(message),
+                Action::SendRecords { slots, data } => self.send_records(&slots, data),
+                Action::Pin(slot, seq) => self.engine.pin(self.node, slot, seq),
+                Action::Acked(slot, seq) => self.engine.replica_acked(self.node, slot, seq),
+                Action::Unpin(slot) => self.engine.unpin(self.node, slot),
+                Action::OpenCopy(copy) => {
+                    let event = self.open_copy(copy);
+                    self.ship(event);
+                }
+                Action::CloseCopy(copy) => drop(self.copies.remove(&copy)),
+            }
+        }
+    }
+
+    fn send_records(&mut self, slots: &[Slot], data: Bytes) {
+        let mut times = Vec::with_capacity(slots.len());
+        let mut stale = Vec::new();
+        for &slot in slots {
+            let pulse = self.engine.pulse(slot);
+            if self.lives.get(&slot) == Some(&pulse.life) {
+                times.push((slot, pulse.time));
+            } else {
+                stale.push(slot);
+            }
+        }
+        let mut data = data;
+        if !stale.is_empty() {
+            // The slot was replaced between reading and now: these may be another life's records.
+            let kept = without(&data, &stale);
+            self.locked().take_back((data.len() - kept.len()) as u64);
+            data = kept;
+            for slot in stale {
+                self.ship(shipper::Event::Replaced(slot));
+                if !matches!(self.engine.role(slot), Role::Loading { .. }) {
+                    self.ship(shipper::Event::Ready(slot));
+                }
+            }
+        }
+        while data.len() > PIECE_BYTES {
+            let piece = data.split_to(PIECE_BYTES);
+            self.push(Message::Records { more: true, times: Vec::new(), data: piece });
+        }
+        if !data.is_empty() {
+            self.push(Message::Records { more: false, times, data });
+        }
+    }
+
+    fn read_log(&mut self, cursor: CursorId, from: Lsn) -> ReadOutcome {
+        let reader = match self.readers.remove(&cursor) {
+            Some(reader) if reader.position() == from => reader,
+            _ => self.engine.reader(from),
+        };
+        let reader = self.readers.entry(cursor).insert_entry(reader).into_mut();
+        match reader.next() {
+            LogRead::Frame { lsn, next, records } => ReadOutcome::Frame { lsn, next, records },
+            LogRead::CaughtUp => ReadOutcome::CaughtUp,
+            LogRead::Gone => ReadOutcome::Gone,
+            LogRead::Corrupt(error) => {
+                tracing::error!(peer = %self.address, %error, "the log can't be read for a replica");
+                ReadOutcome::Corrupt(error.to_string())
+            }
+        }
+    }
+
+    fn open_copy(&mut self, copy: CopyId) -> shipper::Event {
+        let slot = copy.slot;
+        let before = self.engine.position(slot);
+        // The log is kept from here on before the copy is taken, so that what follows it can't go meanwhile.
+        self.engine.pin(self.node, slot, before.flushed_seq);
+        let failed = |reason, why| shipper::Event::CopyFailed { copy, reason, why };
+        let source = match self.engine.copy_source(slot) {
+            Ok(source) => source,
+            Err(error) => return failed(Reason::NotReady, error.to_string()),
+        };
+        let Some(start) = start_of(&self.engine, slot, source.seq.next()) else {
+            let why = format!("the log of slot {slot} after record {} is gone", source.seq);
+            return failed(Reason::NotReady, why);
+        };
+        let Ok(runs) = u32::try_from(source.runs.len()) else {
+            return failed(Reason::Failed, format!("slot {slot} has more than 2^32 runs"));
+        };
+        let head = CopyHead {
+            history: source.history.clone(),
+            base: source.seq,
+            keys: source.keys,
+            time: source.time,
+            runs,
+            bytes: source.bytes,
+        };
+        self.lives.insert(slot, before.life);
+        tracing::info!(%slot, peer = %self.address, bytes = source.bytes, base = %source.seq, "a slot is copied");
+        self.copies.insert(copy, CopyJob { source, run: 0, begun: false, offset: 0 });
+        shipper::Event::CopyOpened { copy, head, start }
+    }
+
+    fn read_copy(&mut self, copy: CopyId) -> shipper::Event {
+        let part = match self.copies.get_mut(&copy).map(CopyJob::next) {
+            Some(Ok(part)) => part,
+            Some(Err(why)) => {
+                return shipper::Event::CopyFailed { copy, reason: Reason::Failed, why };
+            }
+            None => {
+                let why = "the copy was closed".to_owned();
+                return shipper::Event::CopyFailed { copy, reason: Reason::NotReady, why };
+            }
+        };
+        shipper::Event::CopyPart { copy, part }
+    }
+
+    fn begin_handover(&mut self, id: u64, patience_ms: u32, slots: &[Slot], now_ms: u64) {
+        let busy = |slot: Slot| self.attempts.iter().any(|a| a.machine.slots().any(|other| other == slot));
+        let refused = slots.iter().find_map(|&slot| {
+            if busy(slot) {
+                return Some(format!("slot {slot} is being handed over already"));
+            }
+            match self.engine.role(slot) {
+                Role::Master => None,
+                Role::Fenced => Some(format!("slot {slot} is being handed over already")),
+                Role::Absent => Some(format!("slot {slot} is not on the master")),
+                Role::Replica { upstream } | Role::Loading { upstream } => Some(format!(
+                    "slot {slot}: the node that is followed here is a replica of {upstream} itself and can't hand \
+                     it over; slotsslaveof {upstream} first, or add force to fork the slot"
+                )),
+                // Granted to this very peer: say so again.
+                Role::Granted { to, .. } if to == self.node => None,
+                Role::Granted { address, .. } | Role::Moved { to: address } => {
+                    Some(format!("slot {slot} was handed over to {address}"))
+                }
+            }
+        });
+        if let Some(why) = refused {
+            let slots = slots.iter().map(|&slot| (slot, Err(why.clone()))).collect();
+            return self.push(Message::HandoverAnswer { id, held_ms: 0, slots });
+        }
+        let (granted, owned): (Vec<Slot>, Vec<Slot>) =
+            slots.iter().copied().partition(|&slot| matches!(self.engine.role(slot), Role::Granted { .. }));
+        if !granted.is_empty() {
+            let slots = granted.iter().map(|&slot| (slot, Ok(self.engine.pulse(slot).last_seq))).collect();
+            self.push(Message::HandoverAnswer { id, held_ms: 0, slots });
+        }
+        if !owned.is_empty() {
+            let deadline_ms = now_ms + u64::from(patience_ms);
+            let machine = Handover::new(&owned);
+            self.attempts.push(Attempt { id, machine, deadline_ms, fenced_at_ms: None });
+            self.handover_progress(&owned, now_ms);
+        }
+    }
+
+    fn handover_progress(&mut self, slots: &[Slot], now_ms: u64) {
+        if self.attempts.is_empty() {
+            return;
+        }
+        for &slot in slots {
+            let Some(index) =
+                self.attempts.iter().position(|attempt| attempt.machine.slots().any(|other| other == slot))
+            else {
+                continue;
+            };
+            let acked = self.locked().acked(slot);
+            let last = self.engine.pulse(slot).last_seq;
+            self.attempt(index, handover::Event::Progress { slot, last, acked }, now_ms);
+        }
+        self.attempts.retain(|attempt| !attempt.machine.is_over());
+    }
+
+    fn attempt(&mut self, index: usize, event: handover::Event, now_ms: u64) {
+        let actions = self.attempts[index].machine.on(event);
+        for action in actions {
+            match action {
+                handover::Action::Fence(slots) => {
+                    let event = match self.engine.fence(&slots) {
+                        Ok(()) => {
+                            self.attempts[index].fenced_at_ms = Some(now_ms);
+                            let last = |slot| (slot, self.engine.pulse(slot).last_seq);
+                            handover::Event::Fenced(slots.into_iter().map(last).collect())
+                        }
+                        Err(error) => handover::Event::FenceFailed(error.to_string()),
+                    };
+                    self.attempt(index, event, now_ms);
+                }
+                handover::Action::Unfence(slots) => self.engine.unfence(&slots),
+                handover::Action::Grant(slots) => {
+                    for slot in slots {
+                        let beat = self.beat(slot);
+                        // The slot's time goes with it: nothing that expired here comes back there.
+                        self.push(Message::Heartbeat(vec![beat]));
+                        let granted = self.engine.grant(slot, self.node, &self.address);
+                        let granted = granted.map_err(|error| error.to_string());
+                        self.attempt(index, handover::Event::Granted(slot, granted), now_ms);
+                    }
+                }
+                handover::Action::Answer(slots) => {
+                    let Attempt { id, fenced_at_ms, .. } = self.attempts[index];
+                    let held = fenced_at_ms.map_or(0, |at| now_ms.saturating_sub(at));
+                    let held_ms = u32::try_from(held).unwrap_or(u32::MAX);
+                    tracing::info!(peer = %self.address, slots = slots.len(), held_ms, "handover answered");
+                    self.push(Message::HandoverAnswer { id, held_ms, slots });
+                }
+            }
+        }
+    }
+
+    fn grant_taken(&mut self, slot: Slot, epoch: Epoch) {
+        match grants::taken(&self.engine, self.node, slot, epoch) {
+            Ok(true) => {
+                self.ship(shipper::Event::Unfollow(vec![slot]));
+                self.push(Message::GrantDone(slot));
+            }
+            Ok(false) => {}
+            // It is asked again: see `grants`.
+            Err(error) => tracing::error!(%slot, %error, "a finished handover can't be noted"),
+        }
+    }
+}
+
+impl CopyJob {
+    fn next(&mut self) -> Result<CopyPart, String> {
+        let Some(run) = self.source.runs.get(self.run) else { return Ok(CopyPart::End) };
+        let bytes = run.meta().len;
+        if !self.begun {
+            self.begun = true;
+            return Ok(CopyPart::Run { bytes, crc: run.meta().crc });
+        }
+        if self.offset == bytes {
+            (self.run, self.begun, self.offset) = (self.run + 1, false, 0);
+            return Ok(CopyPart::RunEnd);
+        }
+        let want = usize::try_from(bytes - self.offset).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let mut chunk = BytesMut::zeroed(want);
+        let got = run.read_image(self.offset, &mut chunk).map_err(|error| error.to_string())?;
+        if got == 0 {
+            return Err("a run ends before its end".to_owned());
+        }
+        chunk.truncate(got);
+        self.offset += got as u64;
+        Ok(CopyPart::Chunk(chunk.freeze()))
+    }
+}
+
+/// Where to read from to find a slot's record `next`, which may be the one that is written next; `None` if it is
+/// gone or not to be expected.
+fn start_of(engine: &Engine, slot: Slot, next: Seq) -> Option<Lsn> {
+    // The end is taken first: whatever is appended after the slot was looked at lies behind it.
+    let end = engine.log_end();
+    let last = engine.pulse(slot).last_seq;
+    if next == last.next() {
+        return Some(end);
+    }
+    if next > last {
+        return None;
+    }
+    engine.write().ok()?;
+    engine.locate(slot, next)
+}
+
+/// Whole records without those of some slots.
+fn without(data: &[u8], slots: &[Slot]) -> Bytes {
+    let mut kept = BytesMut::with_capacity(data.len());
+    let mut rest = data;
+    while let Ok(record) = Record::take(&mut rest) {
+        if !slots.contains(&record.header.slot) {
+            kept.extend_from_slice(record.bytes);
+        }
+    }
+    kept.freeze()
+}

@@ -1,0 +1,174 @@
+//! Who this node follows and who follows it, right now: the one place where connections find each other.
+//!
+//! Locks here are held for looking things up only. Lock order: registry, then a shipper or receiver.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use haypile_engine::clock::TimeMs;
+use haypile_engine::types::{NodeId, Slot};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use crate::receiver::Receiver;
+use crate::shipper::Shipper;
+use crate::status::Note;
+
+/// Something that a peer's connection has to know. As many as an operator's steps and copies of slots make.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerCommand {
+    /// The slot's content here is being replaced.
+    Replaced(Slot),
+    /// The slot can be followed again.
+    Ready(Slot),
+    /// The slot is gone here.
+    Dropped(Slot),
+    /// The connection is to end.
+    Stop(&'static str),
+}
+
+/// Something that a link has to do.
+#[derive(Debug)]
+pub enum LinkCommand {
+    /// Follow these slots over this link.
+    Attach {
+        /// Which.
+        slots: Vec<Slot>,
+        /// Whether unrelated data here may be replaced.
+        force: bool,
+    },
+    /// Stop following them; then nothing of the link touches them any more.
+    Detach {
+        /// Which.
+        slots: Vec<Slot>,
+        /// Told when it is so.
+        done: oneshot::Sender<()>,
+    },
+    /// Ask the master to hand these slots over.
+    Handover {
+        /// Which.
+        slots: Vec<Slot>,
+        /// For how long the master may try.
+        patience_ms: u32,
+        /// Told what came of it.
+        done: oneshot::Sender<Result<Vec<Note>, String>>,
+    },
+    /// The connection is to end, for good.
+    Stop,
+}
+
+/// A node that follows this one.
+#[derive(Clone, Debug)]
+pub struct PeerEntry {
+    /// Tells this connection from an older or newer one of the same node.
+    pub number: u64,
+    /// Where the node listens.
+    pub address: String,
+    /// What it gets.
+    pub shipper: Arc<Mutex<Shipper>>,
+    /// Since when it is connected.
+    pub since: TimeMs,
+    /// To its connection.
+    pub commands: UnboundedSender<PeerCommand>,
+}
+
+/// A node that this one follows.
+#[derive(Clone, Debug)]
+pub struct LinkEntry {
+    /// Which slots, and how far.
+    pub receiver: Arc<Mutex<Receiver>>,
+    /// Who answered there last.
+    pub node: Option<NodeId>,
+    /// To the link.
+    pub commands: UnboundedSender<LinkCommand>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    peers: BTreeMap<NodeId, PeerEntry>,
+    links: BTreeMap<String, LinkEntry>,
+    connections: u64,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct Registry(Mutex<Inner>);
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no code panics under this lock")
+    }
+
+    /// A number that no other connection has.
+    pub fn next_number(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.connections += 1;
+        inner.connections
+    }
+
+    /// Notes a peer. An older connection of the same node is told to end.
+    pub fn add_peer(&self, node: NodeId, entry: PeerEntry) {
+        if let Some(older) = self.lock().peers.insert(node, entry) {
+            // It may have ended already; then there is nobody to tell.
+            let _ = older.commands.send(PeerCommand::Stop("the node connected again"));
+        }
+    }
+
+    /// Forgets a peer, unless a newer connection of the same node took its place.
+    pub fn remove_peer(&self, node: NodeId, number: u64) {
+        let mut inner = self.lock();
+        if inner.peers.get(&node).is_some_and(|entry| entry.number == number) {
+            inner.peers.remove(&node);
+        }
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> Vec<(NodeId, PeerEntry)> {
+        self.lock().peers.iter().map(|(node, entry)| (*node, entry.clone())).collect()
+    }
+
+    /// Tells all peers something.
+    pub fn tell_peers(&self, command: &PeerCommand) {
+        for entry in self.lock().peers.values() {
+            // A connection that has ended meanwhile needs to know nothing.
+            let _ = entry.commands.send(command.clone());
+        }
+    }
+
+    /// The link to an upstream.
+    pub fn link(&self, upstream: &str) -> Option<LinkEntry> {
+        self.lock().links.get(upstream).cloned()
+    }
+
+    /// All links.
+    pub fn links(&self) -> Vec<(String, LinkEntry)> {
+        self.lock().links.iter().map(|(upstream, entry)| (upstream.clone(), entry.clone())).collect()
+    }
+
+    /// The link to an upstream, made by `make` if there is none.
+    pub fn link_or(&self, upstream: &str, make: impl FnOnce() -> LinkEntry) -> LinkEntry {
+        self.lock().links.entry(upstream.to_owned()).or_insert_with(make).clone()
+    }
+
+    /// Notes who answers at an upstream.
+    pub fn note_link_node(&self, upstream: &str, node: NodeId) {
+        if let Some(entry) = self.lock().links.get_mut(upstream) {
+            entry.node = Some(node);
+        }
+    }
+
+    /// The link that a slot is attached to.
+    pub fn link_of(&self, slot: Slot) -> Option<(String, LinkEntry)> {
+        let holds = |entry: &LinkEntry| {
+            let receiver = entry.receiver.lock().expect("no code panics under this lock");
+            receiver.status(slot).is_some()
+        };
+        self.lock().links.iter().find(|(_, entry)| holds(entry)).map(|(u, entry)| (u.clone(), entry.clone()))
+    }
+
+    /// Whether the upstream at this address is the node.
+    pub fn is_upstream(&self, upstream: &str, node: NodeId, address: &str) -> bool {
+        let known = self.lock().links.get(upstream).and_then(|entry| entry.node);
+        upstream == address || known == Some(node)
+    }
+}

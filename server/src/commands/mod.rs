@@ -13,13 +13,16 @@ pub mod info;
 pub mod introspect;
 pub mod keys;
 pub mod lcs;
+pub mod lists;
 pub mod random;
+pub mod ranges;
 pub mod scan;
 pub mod set;
 pub mod sets;
 pub mod strings;
 pub mod sub;
 pub mod walk;
+pub mod zsets;
 
 use crate::table::Command;
 
@@ -38,8 +41,10 @@ pub const ALL: &[&[Command]] = &[
     introspect::COMMANDS,
     keys::COMMANDS,
     lcs::COMMANDS,
+    lists::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,
     strings::COMMANDS,
     walk::COMMANDS,
+    zsets::COMMANDS,
 ];

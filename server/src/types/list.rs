@@ -41,6 +41,8 @@ pub struct List<'k> {
     key: &'k Key,
     expiry: Option<TimeMs>,
     form: Form,
+    /// Whether the value at the key has to be written: a large one's items alone do not ask for it.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl<'k> List<'k> {
     /// An empty list, for a key where there is none.
     #[must_use]
     pub fn new(key: &'k Key) -> List<'k> {
-        List { key, expiry: None, form: Form::Small(Items::default()) }
+        List { key, expiry: None, form: Form::Small(Items::default()), changed: false }
     }
 
     /// The list that stands at a key.
@@ -113,7 +115,7 @@ impl<'k> List<'k> {
             }
             _ => return Err(damaged(key)),
         };
-        Ok(List { key, expiry: value.expiry, form })
+        Ok(List { key, expiry: value.expiry, form, changed: false })
     }
 
     /// How many items it has.
@@ -131,11 +133,14 @@ impl<'k> List<'k> {
         self.len() == 0
     }
 
-    /// Writes it to its key; an empty one deletes the key.
+    /// Writes what has to stand at its key; an empty one deletes the key.
     ///
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn save(self, tx: &mut Tx<'_>) -> Read<()> {
+        if !self.changed {
+            return Ok(());
+        }
         if self.is_empty() {
             return tx.delete(self.key).map(drop);
         }
@@ -209,6 +214,7 @@ impl<'k> List<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn push(&mut self, tx: &mut Tx<'_>, end: End, item: &Bytes) -> Read<()> {
+        self.changed = true;
         match (&mut self.form, end) {
             (Form::Small(_), End::Head) => self.splice(tx, 0, 0, item),
             (Form::Small(items), End::Tail) => {
@@ -233,6 +239,7 @@ impl<'k> List<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn pop(&mut self, tx: &mut Tx<'_>, end: End, count: usize) -> Read<Vec<Bytes>> {
+        self.changed = true;
         let count = count.min(self.len());
         let (from, direction) = match end {
             End::Head => (0, Direction::Forward),
@@ -267,6 +274,7 @@ impl<'k> List<'k> {
     /// If there is no such position.
     pub fn set(&mut self, tx: &mut Tx<'_>, position: usize, item: &Bytes) -> Read<()> {
         assert!(position < self.len(), "position {position} of {}", self.len());
+        self.changed |= matches!(self.form, Form::Small(_));
         match &self.form {
             Form::Small(_) => self.splice(tx, position, 1, item),
             Form::Large(span) => {
@@ -285,6 +293,7 @@ impl<'k> List<'k> {
     /// If the list is shorter than that.
     pub fn insert(&mut self, tx: &mut Tx<'_>, position: usize, item: &Bytes) -> Read<()> {
         assert!(position <= self.len(), "position {position} of {}", self.len());
+        self.changed = true;
         let Form::Large(old) = self.form else { return self.splice(tx, position, 0, item) };
         let new = Span { len: old.len + 1, ..old };
         let new = if position < old.len - position {
@@ -323,6 +332,7 @@ impl<'k> List<'k> {
             positions.is_sorted_by(|a, b| a < b) && last < self.len(),
             "positions of the list, ascending"
         );
+        self.changed = true;
         let span = match &mut self.form {
             Form::Small(items) => {
                 positions.iter().rev().for_each(|&position| items.splice(position, 1, &[]));
@@ -357,6 +367,7 @@ impl<'k> List<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn trim(&mut self, tx: &mut Tx<'_>, from: usize, count: usize) -> Read<()> {
+        self.changed = true;
         let from = from.min(self.len());
         let count = count.min(self.len() - from);
         let after = self.len() - from - count;

@@ -10,9 +10,9 @@
 //!  value    8         the score, little-endian f64
 //! element of a score, part of the format
 //!  sub-key  9+n       tag 2, the score so that bytes sort as the numbers do (see `score`), the member
-//!  value    0 or 1    nothing; 0x80 if the score is -0, which sorts as 0
+//!  value    0         nothing
 //! ```
-//! A score is never not-a-number.
+//! A score is never not-a-number, and a zero has no sign (as in Redis' small sorted sets; its large ones keep it).
 //!
 //! **Costs** of a large one with n members: a member's score, adding and removing are look-ups; a range of scores costs
 //! what it gives, of members too if all have one score (else everything is read: such a range has no meaning in Redis
@@ -24,6 +24,7 @@ mod range;
 mod score;
 
 pub use range::{Cut, Range};
+pub use score::sort;
 
 use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
@@ -32,7 +33,7 @@ use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
 use super::small::{self, Items};
-use super::{LARGE, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, SMALL, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Tag of the elements that are found by their member.
@@ -47,6 +48,8 @@ pub struct Zset<'k> {
     key: &'k Key,
     expiry: Option<TimeMs>,
     form: Form,
+    /// Whether the value at the key has to be written: a large one's members alone do not ask for it.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ impl<'k> Zset<'k> {
     /// An empty one, for a key where there is none.
     #[must_use]
     pub fn new(key: &'k Key) -> Zset<'k> {
-        Zset { key, expiry: None, form: Form::Small(Items::default()) }
+        Zset { key, expiry: None, form: Form::Small(Items::default()), changed: false }
     }
 
     /// The sorted set that stands at a key.
@@ -87,7 +90,7 @@ impl<'k> Zset<'k> {
             }
             _ => return Err(damaged(key)),
         };
-        Ok(Zset { key, expiry: value.expiry, form })
+        Ok(Zset { key, expiry: value.expiry, form, changed: false })
     }
 
     /// A new one with these members, which are in order and distinct.
@@ -96,12 +99,12 @@ impl<'k> Zset<'k> {
     /// See [`haypile_engine::tx::Stop`].
     pub fn of(tx: &mut Tx<'_>, key: &'k Key, members: &[Scored]) -> Read<Zset<'k>> {
         debug_assert!(members.is_sorted_by(|a, b| score::order((&a.0, a.1), (&b.0, b.1)).is_lt()));
-        let mut out = Zset::new(key);
+        let mut out = Zset { changed: true, ..Zset::new(key) };
         if members.len() <= small::ELEMENTS_MAX && members.iter().all(|(member, _)| small::takes(member)) {
             let mut items = Items::default();
             for (member, score) in members {
                 items.push(member);
-                items.push(&score.to_le_bytes());
+                items.push(&score::encode(*score));
             }
             if items.fit(2) {
                 out.form = Form::Small(items);
@@ -131,11 +134,20 @@ impl<'k> Zset<'k> {
         self.len() == 0
     }
 
-    /// Writes it to its key; an empty one deletes the key.
+    /// Whether its members are entries of their own.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        matches!(self.form, Form::Large { .. })
+    }
+
+    /// Writes what has to stand at its key; an empty one deletes the key.
     ///
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn save(self, tx: &mut Tx<'_>) -> Read<()> {
+        if !self.changed {
+            return Ok(());
+        }
         if self.is_empty() {
             return tx.delete(self.key).map(drop);
         }
@@ -167,6 +179,21 @@ impl<'k> Zset<'k> {
         }
     }
 
+    /// Brings the elements of all these members into memory together: for a command that then asks one by one.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn gather<'n>(&self, tx: &mut Tx<'_>, members: impl ExactSizeIterator<Item = &'n Bytes>) -> Read<()> {
+        if !self.is_large() || members.len() < 2 {
+            return Ok(());
+        }
+        let mut misses = Misses::default();
+        for member in members {
+            misses.pass(self.score(tx, member))?;
+        }
+        misses.end()
+    }
+
     /// Gives a member a score; `old` is what [`Zset::score`] says of it now.
     ///
     /// # Errors
@@ -176,6 +203,7 @@ impl<'k> Zset<'k> {
     /// If the score is not a number.
     pub fn put(&mut self, tx: &mut Tx<'_>, member: &[u8], old: Option<f64>, score: f64) -> Read<()> {
         assert!(!score.is_nan(), "a score is a number");
+        self.changed |= old.is_none() || !self.is_large();
         match &mut self.form {
             Form::Small(items) => {
                 if old.is_some() {
@@ -183,7 +211,7 @@ impl<'k> Zset<'k> {
                 }
                 let index =
                     pairs(items).take_while(|pair| score::order(*pair, (member, score)).is_lt()).count();
-                items.splice(index * 2, 0, &[member, &score.to_le_bytes()]);
+                items.splice(index * 2, 0, &[member, &score::encode(score)]);
                 let fits = small::takes(member) && items.fit(2);
                 if fits { Ok(()) } else { self.grow(tx) }
             }
@@ -200,6 +228,7 @@ impl<'k> Zset<'k> {
 
     /// Removes a member that has this score.
     pub fn remove(&mut self, tx: &mut Tx<'_>, member: &[u8], score: f64) {
+        self.changed = true;
         match &mut self.form {
             Form::Small(items) => remove_pair(items, member),
             Form::Large { generation, count } => {
@@ -214,6 +243,7 @@ impl<'k> Zset<'k> {
     pub fn remove_all(&mut self, tx: &mut Tx<'_>, members: &[Scored]) {
         if members.len() == self.len() {
             // The key will go, and with it the elements.
+            self.changed = !members.is_empty() || self.changed;
             self.form = Form::Small(Items::default());
             return;
         }
@@ -272,9 +302,9 @@ fn remove_pair(items: &mut Items, member: &[u8]) {
 }
 
 fn put_elements(tx: &mut Tx<'_>, key: &Key, generation: Generation, member: &[u8], score: f64) {
-    let bytes = Bytes::copy_from_slice(&score.to_le_bytes());
+    let bytes = Bytes::copy_from_slice(&score::encode(score));
     tx.put_element(key, generation, &hashed::sub_key(MEMBERS, member), bytes);
-    tx.put_element(key, generation, &score::sub_key(score, member), score::mark(score));
+    tx.put_element(key, generation, &score::sub_key(score, member), Bytes::new());
 }
 
 #[cfg(test)]

@@ -235,8 +235,8 @@ impl Zset<'_> {
         // A few are read as a few: most ranges and pops are.
         if skip.saturating_add(count) < PAGE {
             let (from, to) = (as_slice(&from), as_slice(&to));
-            for (sub, mark) in &tx.elements(self.key, generation, from, to, direction, skip + count)?[..] {
-                out.push(score::split(sub, mark).ok_or_else(|| damaged(self.key))?);
+            for (sub, _) in &tx.elements(self.key, generation, from, to, direction, skip + count)?[..] {
+                out.push(score::split(sub).ok_or_else(|| damaged(self.key))?);
             }
             out.drain(..skip.min(out.len()));
             return Ok(out);
@@ -249,8 +249,8 @@ impl Zset<'_> {
             }
             let passed = skip.min(page.len());
             skip -= passed;
-            for (sub, mark) in page.iter().skip(passed).take(count - out.len()) {
-                out.push(score::split(sub, mark).ok_or_else(|| damaged(self.key))?);
+            for (sub, _) in page.iter().skip(passed).take(count - out.len()) {
+                out.push(score::split(sub).ok_or_else(|| damaged(self.key))?);
             }
         }
         Ok(out)

@@ -3,7 +3,7 @@
 //! ```text
 //! sub-key of a score's element, part of the format
 //!  0   1   tag        2
-//!  1   8   score      big-endian bits of the f64 (of 0 for -0); of a negative one all turned, else the top one
+//!  1   8   score      big-endian bits of the f64 ; of a negative one all turned, else the top one
 //!  9   n   member
 //! ```
 
@@ -11,11 +11,15 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::Scored;
+
 /// Tag of the elements that are in the order of scores.
 pub const SCORES: u8 = 2;
 
-/// The value of an element whose score is -0: a zero's sign is kept, but does not order.
-const MINUS_ZERO: &[u8] = &[0x80];
+/// A score in 8 little-endian bytes.
+pub fn encode(score: f64) -> [u8; 8] {
+    unsigned_zero(score).to_le_bytes()
+}
 
 /// The score in 8 little-endian bytes; `None` if it is none.
 pub fn decode(bytes: &[u8]) -> Option<f64> {
@@ -28,9 +32,19 @@ pub fn order(a: (&[u8], f64), b: (&[u8], f64)) -> Ordering {
     a.1.partial_cmp(&b.1).expect("a score is a number").then_with(|| a.0.cmp(b.0))
 }
 
+/// Puts members in their order.
+pub fn sort(members: &mut [Scored]) {
+    members.sort_unstable_by(|a, b| order((&a.0, a.1), (&b.0, b.1)));
+}
+
+/// The score as it is kept: a zero without sign.
+pub fn unsigned_zero(score: f64) -> f64 {
+    score + 0.0
+}
+
 /// A number that orders as the scores do.
 pub fn rank(score: f64) -> u64 {
-    let bits = if score == 0.0 { 0 } else { score.to_bits() };
+    let bits = unsigned_zero(score).to_bits();
     if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
@@ -52,16 +66,10 @@ pub fn sub_key(score: f64, member: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The value of a score's element.
-pub fn mark(score: f64) -> Bytes {
-    Bytes::from_static(if score == 0.0 && score.is_sign_negative() { MINUS_ZERO } else { b"" })
-}
-
 /// The member and its score out of an element in the order of scores; `None` if it is none.
-pub fn split(sub: &Bytes, mark: &[u8]) -> Option<(Bytes, f64)> {
+pub fn split(sub: &Bytes) -> Option<Scored> {
     let raw = sub.get(1..9)?.try_into().ok()?;
     let score = of_rank(u64::from_be_bytes(raw));
-    let score = if mark == MINUS_ZERO { -score } else { score };
     (!score.is_nan()).then(|| (sub.slice(9..), score))
 }
 
@@ -70,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sub_keys_sort_as_scores_and_read_back_with_the_sign_of_zero() {
+    fn sub_keys_sort_as_scores_and_read_back() {
         let scores = [
             f64::NEG_INFINITY,
             f64::MIN,
@@ -87,11 +95,11 @@ mod tests {
             assert!(sub_key(pair[0], b"z") < sub_key(pair[1], b"a"), "{pair:?}");
         }
         for score in scores.into_iter().chain([0.0]) {
-            let (member, back) = split(&Bytes::from(sub_key(score, b"m")), &mark(score)).expect("whole");
-            assert_eq!((&member[..], back.to_bits()), (&b"m"[..], score.to_bits()));
+            let (member, back) = split(&Bytes::from(sub_key(score, b"m"))).expect("whole");
+            assert_eq!((&member[..], back.to_bits()), (&b"m"[..], unsigned_zero(score).to_bits()));
         }
         assert_eq!(rank(0.0), rank(-0.0));
-        assert_eq!(split(&Bytes::from_static(b"\x02short"), b""), None);
-        assert_eq!(decode(&f64::NAN.to_le_bytes()), None);
+        assert_eq!(split(&Bytes::from_static(b"\x02short")), None);
+        assert_eq!(decode(&encode(f64::NAN)), None);
     }
 }

@@ -23,26 +23,33 @@ struct Work {
     job: Job,
 }
 
+/// Jobs that read less than this share a pack, and so a sync and a manifest frame, with others.
+const SMALL_JOB_BYTES: u64 = 4 << 20;
+/// What the jobs of one pack read together, about.
+const SHARED_BYTES_MAX: u64 = 32 << 20;
+
 impl Engine {
-    /// Does the most urgent compaction of all slots, if there is any. Says whether there was.
+    /// Does the most urgent compaction of all slots, if there is any, and with a small one some more small ones.
+    /// Says whether there was any.
     ///
     /// # Errors
-    /// `Io`, `Corrupt`: nothing has changed then. Poisoned, if the manifest is.
+    /// `Io`, `Corrupt`, `ReadOnly`: nothing has changed then. Poisoned, if the manifest is.
     pub fn compact_once(&self, cancel: &AtomicBool) -> Result<bool> {
-        let dead: HashSet<FileNo> = self
-            .packs()
-            .usage()
-            .iter()
-            .filter(|usage| usage.is_mostly_dead())
-            .map(|usage| usage.file)
-            .collect();
-        let most_urgent = Slot::all()
-            .filter_map(|slot| self.pick_compaction(slot, &|file| dead.contains(&file)))
-            .min_by_key(|work| (work.job.reason, work.job.bytes));
-        match most_urgent {
-            Some(work) => self.compact(&work, cancel),
-            None => Ok(false),
-        }
+        let usage = self.packs().usage();
+        let dead: HashSet<FileNo> =
+            usage.iter().filter(|usage| usage.is_mostly_dead()).map(|usage| usage.file).collect();
+        let pick = |slot| self.pick_compaction(slot, &|file| dead.contains(&file));
+        let mut works: Vec<Work> = Slot::all().filter_map(pick).collect();
+        works.sort_by_key(|work| (work.job.reason, work.job.bytes));
+        let mut sum = 0;
+        let together = works.iter().take_while(|work| {
+            let first = sum == 0;
+            sum += work.job.bytes;
+            first || (work.job.bytes < SMALL_JOB_BYTES && sum <= SHARED_BYTES_MAX)
+        });
+        let together = together.count();
+        works.truncate(together);
+        if works.is_empty() { Ok(false) } else { self.compact(&works, cancel) }
     }
 
     fn pick_compaction(&self, slot: Slot, evacuate: &dyn Fn(FileNo) -> bool) -> Option<Work> {
@@ -60,41 +67,62 @@ impl Engine {
         Some(Work { slot, life, version, options, job })
     }
 
-    fn compact(&self, work: &Work, cancel: &AtomicBool) -> Result<bool> {
-        let inputs = &work.version.runs()[work.job.inputs.clone()];
+    fn compact(&self, works: &[Work], cancel: &AtomicBool) -> Result<bool> {
         let mut pack = self.new_pack()?;
-        if let MergeOutcome::Cancelled = merge(inputs, work.options, cancel, &mut pack)? {
-            return Ok(false);
+        let mut done = 0;
+        for work in works {
+            match merge(work.inputs(), work.options, cancel, &mut pack)? {
+                MergeOutcome::Cancelled => return Ok(false),
+                MergeOutcome::Done(_) => done += 1,
+            }
         }
         let outputs = pack.finish()?;
-        self.install_compaction(work, inputs, &outputs)?;
+        self.install_compactions(&works[..done], &outputs)?;
         Ok(true)
     }
 
-    fn install_compaction(&self, work: &Work, inputs: &[Arc<Run>], outputs: &[RunMeta]) -> Result<()> {
-        let mut manifest = self.manifest();
-        self.packs().adopt(outputs);
+    fn install_compactions(&self, works: &[Work], outputs: &[RunMeta]) -> Result<()> {
         let opened: Vec<Arc<Run>> =
             outputs.iter().map(|meta| self.packs().open_run(meta)).collect::<Result<_>>()?;
-        let removed: Vec<RunMeta> = inputs.iter().map(|run| run.meta().clone()).collect();
-        let unchanged = {
-            let cell = self.lock(work.slot);
-            let has = |input: &Arc<Run>| cell.version.runs().iter().any(|run| Arc::ptr_eq(run, input));
-            cell.life == work.life && inputs.iter().all(has)
-        };
-        if !unchanged {
+        let mut manifest = self.manifest();
+        let mut edits = Vec::new();
+        let mut changes = Vec::new();
+        for work in works.iter().filter(|work| self.is_unchanged(work)) {
+            let of_slot = |run: &&Arc<Run>| run.meta().props.slot == work.slot;
+            let add: Vec<Arc<Run>> = opened.iter().filter(of_slot).cloned().collect();
+            let added: Vec<RunMeta> = add.iter().map(|run| run.meta().clone()).collect();
+            let removed: Vec<RunMeta> = work.inputs().iter().map(|run| run.meta().clone()).collect();
+            edits.push(edit_runs(work.slot, &added, &removed));
+            changes.push((work.slot, add, removed));
+        }
+        self.packs().adopt(outputs);
+        if let Err(error) = self.apply(&mut manifest, &edits) {
             self.packs().release(outputs);
-            drop(opened);
-            drop(manifest);
-            return self.sweep_files();
+            return Err(error);
         }
-        self.apply(&mut manifest, &[edit_runs(work.slot, outputs, &removed)])?;
-        {
-            let mut cell = self.lock(work.slot);
-            cell.version = Arc::new(cell.version.edited(&opened, &removed));
+        for (slot, add, removed) in &changes {
+            let mut cell = self.lock(*slot);
+            cell.version = Arc::new(cell.version.edited(add, removed));
         }
-        self.packs().release(&removed);
+        // What was merged for a slot that changed meanwhile is of no use.
+        let installed = |meta: &&RunMeta| changes.iter().any(|(slot, ..)| *slot == meta.props.slot);
+        self.packs().release(outputs.iter().filter(|meta| !installed(meta)));
+        changes.iter().for_each(|(_, _, removed)| self.packs().release(removed));
         drop(manifest);
+        drop((opened, changes));
         self.sweep_files()
+    }
+
+    /// Whether the slot is still in the same life and has all runs that were merged.
+    fn is_unchanged(&self, work: &Work) -> bool {
+        let cell = self.lock(work.slot);
+        let has = |input: &Arc<Run>| cell.version.runs().iter().any(|run| Arc::ptr_eq(run, input));
+        cell.life == work.life && work.inputs().iter().all(has)
+    }
+}
+
+impl Work {
+    fn inputs(&self) -> &[Arc<Run>] {
+        &self.version.runs()[self.job.inputs.clone()]
     }
 }

@@ -226,9 +226,9 @@ impl CopyImport<'_> {
         if !kept.is_empty() {
             edits.push(edit_runs(slot, kept, &[]));
         }
-        let opened: Vec<Arc<Run>> =
-            kept.iter().map(|run| engine.packs().open_run(run)).collect::<Result<_>>()?;
-        engine.apply(&mut manifest, &edits)?;
+        let opened = kept.iter().map(|run| engine.packs().open_run(run)).collect::<Result<Vec<Arc<Run>>>>();
+        let applied = opened.and_then(|opened| engine.apply(&mut manifest, &edits).map(|()| opened));
+        let opened = applied.inspect_err(|_| engine.packs().release(&runs))?;
         {
             let mut cell = engine.lock(slot);
             cell.version = Arc::new(cell.version.edited(&opened, &[]));

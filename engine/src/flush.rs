@@ -120,7 +120,10 @@ impl Engine {
             changes.push((part, add, remove));
         }
         self.packs().adopt(&runs);
-        self.apply(&mut manifest, &edits)?;
+        if let Err(error) = self.apply(&mut manifest, &edits) {
+            self.packs().release(&runs);
+            return Err(error);
+        }
         for (part, add, remove) in &changes {
             self.publish_flush(part, add, remove);
         }

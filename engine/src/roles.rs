@@ -273,7 +273,11 @@ impl Engine {
                 (slot, meta)
             })
             .collect();
-        self.apply(manifest, &edits(&metas))?;
+        match self.apply(manifest, &edits(&metas)) {
+            // The epochs' records are durable: a restart would find this node to be the owner, and so it is.
+            Err(Error::ReadOnly(why)) => tracing::warn!(why, "new roles are in the log only, for now"),
+            done => done?,
+        }
         metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta));
         self.role_changes().notify();
         Ok(())
@@ -407,9 +411,14 @@ impl Engine {
         self.packs().release(&old.version.metas());
     }
 
-    /// Makes a step durable. If that fails nothing may be acknowledged any more: what the disk holds is unknown.
+    /// Makes a step durable. `ReadOnly` (no space) has changed nothing; after any other failure what the disk holds
+    /// is unknown, and nothing may be acknowledged any more.
     pub(crate) fn apply(&self, manifest: &mut Manifest, edits: &[Edit]) -> Result<()> {
-        manifest.apply(edits).inspect_err(|error| self.poison(error))
+        manifest.apply(edits).inspect_err(|error| {
+            if !matches!(error, Error::ReadOnly(_)) {
+                self.poison(error);
+            }
+        })
     }
 
     fn publish_role(&self, slot: Slot, meta: &SlotMeta) {

@@ -143,7 +143,7 @@ enum Operation {
     Add(Form, usize, i64, Overflow),
 }
 
-fn operations(args: &[Bytes], allowed: Allowed) -> Result<Vec<Operation>, Fail> {
+fn operations(args: &[Bytes]) -> Result<Vec<Operation>, Fail> {
     let mut overflow = Overflow::Wrap;
     let mut operations = Vec::new();
     let mut rest = args;
@@ -171,15 +171,15 @@ fn operations(args: &[Bytes], allowed: Allowed) -> Result<Vec<Operation>, Fail> 
             }
             _ => return Err(Fail::syntax()),
         };
-        let reads = operations.iter().all(|operation| matches!(operation, Operation::Get(..)));
-        if allowed == Allowed::Reading && !reads {
-            return Err(Fail::error("ERR BITFIELD_RO only supports the GET subcommand"));
-        }
     }
 }
 
 fn bitfield(cx: &mut Cx<'_>, allowed: Allowed) -> Result<(), Fail> {
-    let operations = operations(&cx.args[2..], allowed)?;
+    let operations = operations(&cx.args[2..])?;
+    let reads = operations.iter().all(|operation| matches!(operation, Operation::Get(..)));
+    if allowed == Allowed::Reading && !reads {
+        return Err(Fail::error("ERR BITFIELD_RO only supports the GET subcommand"));
+    }
     let key = cx.key(0);
     let old = cx.read(key, Kind::String)?;
     let mut bytes = old.as_ref().map_or_else(Vec::new, |old| old.payload.to_vec());

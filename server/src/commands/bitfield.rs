@@ -74,6 +74,11 @@ impl Form {
         if low > self.most() { low - (1 << self.bits) } else { low }
     }
 
+    /// The number that SET's argument means: as in Redis, one below zero is a large one where there is no sign.
+    fn given(self, value: i64) -> i128 {
+        if self.signed { i128::from(value) } else { i128::from(value.cast_unsigned()) }
+    }
+
     fn read(self, bytes: &[u8], offset: usize) -> i128 {
         let places = offset..offset + self.bits as usize;
         let raw = places.fold(0i128, |value, place| {
@@ -143,6 +148,18 @@ enum Operation {
     Add(Form, usize, i64, Overflow),
 }
 
+impl Operation {
+    /// How long a string it needs, in bytes, if it writes.
+    fn writes_until(&self) -> Option<usize> {
+        match self {
+            Operation::Get(..) => None,
+            Operation::Set(form, offset, ..) | Operation::Add(form, offset, ..) => {
+                Some((offset + form.bits as usize).div_ceil(8))
+            }
+        }
+    }
+}
+
 fn operations(args: &[Bytes]) -> Result<Vec<Operation>, Fail> {
     let mut overflow = Overflow::Wrap;
     let mut operations = Vec::new();
@@ -183,13 +200,17 @@ fn bitfield(cx: &mut Cx<'_>, allowed: Allowed) -> Result<(), Fail> {
     let key = cx.key(0);
     let old = cx.read(key, Kind::String)?;
     let mut bytes = old.as_ref().map_or_else(Vec::new, |old| old.payload.to_vec());
-    let mut changed = false;
+    if let Some(end) = operations.iter().filter_map(Operation::writes_until).max() {
+        // As in Redis, room is made even for what then does not fit.
+        check_length(end)?;
+        bytes.resize(bytes.len().max(end), 0);
+    }
     cx.reply.array(operations.len());
     for operation in operations {
         let (form, offset, answer, stored) = match operation {
             Operation::Get(form, offset) => (form, offset, Some(form.read(&bytes, offset)), None),
             Operation::Set(form, offset, value, overflow) => {
-                let stored = overflow.fit(form, i128::from(value));
+                let stored = overflow.fit(form, form.given(value));
                 (form, offset, stored.map(|_| form.read(&bytes, offset)), stored)
             }
             Operation::Add(form, offset, by, overflow) => {
@@ -198,18 +219,14 @@ fn bitfield(cx: &mut Cx<'_>, allowed: Allowed) -> Result<(), Fail> {
             }
         };
         if let Some(value) = stored {
-            let end = (offset + form.bits as usize).div_ceil(8);
-            check_length(end)?;
-            bytes.resize(bytes.len().max(end), 0);
             form.write(&mut bytes, offset, value);
-            changed = true;
         }
         match answer {
             Some(value) => cx.reply.integer(i64::try_from(value).expect("a form holds 64 bits at most")),
             None => cx.reply.null(),
         }
     }
-    if changed { replace(cx, key, old.as_ref(), bytes) } else { Ok(()) }
+    if reads { Ok(()) } else { replace(cx, key, old.as_ref(), bytes) }
 }
 
 #[cfg(test)]
@@ -239,7 +256,10 @@ mod tests {
              bitfield k overflow fail incrby u2 100 1                               -> *1 $-1
              bitfield k overflow fail set i4 0 8 get i4 0                           -> *2 $-1 :0
              bitfield k overflow sat set i4 0 -100 get i4 0                         -> *2 :0 :-8
-             bitfield k set i4 0 9 get i4 0                                         -> *2 :-8 :-7",
+             bitfield k set i4 0 9 get i4 0                                         -> *2 :-8 :-7
+             bitfield k overflow sat set u4 0 -1 get u4 0                           -> *2 :9 :15
+             bitfield room overflow fail set u4 12 16                               -> *1 $-1
+             strlen room                                                            -> :2",
         );
     }
 

@@ -99,7 +99,7 @@ fn bit_range(start: i64, end: i64, count: Count, bytes: usize) -> Option<(usize,
         Count::Bytes => bytes,
         Count::Bits => bytes * 8,
     };
-    let (start, end) = super::strings::range(start, end, places)?;
+    let (start, end) = super::strings::places(start, end, places)?;
     Some(match count {
         Count::Bytes => (start * 8, end * 8 + 8),
         Count::Bits => (start, end + 1),
@@ -116,7 +116,11 @@ fn bitcount(cx: &mut Cx<'_>) -> Result<(), Fail> {
         [] => Some((0, bytes.len() * 8)),
         [start, end, rest @ ..] if rest.len() <= 1 => {
             let (start, end) = (integer(start)?, integer(end)?);
-            bit_range(start, end, count_of(rest.first())?, bytes.len())
+            if start < 0 && end < 0 && start > end {
+                None
+            } else {
+                bit_range(start, end, count_of(rest.first())?, bytes.len())
+            }
         }
         _ => return Err(Fail::syntax()),
     };

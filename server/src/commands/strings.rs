@@ -191,9 +191,12 @@ fn getrange(cx: &mut Cx<'_>) -> Result<(), Fail> {
 /// empty.
 #[must_use]
 pub fn range(start: i64, end: i64, len: usize) -> Option<(usize, usize)> {
-    if start < 0 && end < 0 && start > end {
-        return None;
-    }
+    if start < 0 && end < 0 && start > end { None } else { places(start, end, len) }
+}
+
+/// As [`range`], but two places before the beginning are both the beginning, in whatever order.
+#[must_use]
+pub fn places(start: i64, end: i64, len: usize) -> Option<(usize, usize)> {
     let places = i64::try_from(len).ok()?;
     let from_end = |index: i64| if index < 0 { (places + index).max(0) } else { index };
     let (start, end) = (from_end(start), from_end(end).min(places - 1));

@@ -21,7 +21,9 @@ use crate::receiver::{LinkState, Question, Receiver};
 use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
 use crate::run;
 use crate::shipper::Phase;
-use crate::status::{Done, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus};
+use crate::status::{
+    Done, LinkSummary, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus,
+};
 use crate::transport::{Connection, Dial, SyncHello};
 
 /// Probes in one message.
@@ -185,7 +187,7 @@ impl Replication {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
         let (grants, mut stopped) = (Arc::clone(&shared), shared.stopping.subscribe());
-        std::thread::Builder::new().name("replication".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("replication".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
                     () = run::open_grants(grants) => {}
@@ -194,6 +196,7 @@ impl Replication {
                 }
             });
         })?;
+        shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         let replication = Arc::new(Replication { shared, control });
         replication.reattach();
         Ok(replication)
@@ -294,7 +297,9 @@ impl Replication {
             };
             let acked = shipper.acked(slot).unwrap_or_default();
             let lag_records = last.0.saturating_sub(acked.0);
-            Some(ReplicaStatus { address: peer.address, node, state, acked, lag_records, since: peer.since })
+            let copy = shipper.copy_progress(slot);
+            let (address, since) = (peer.address, peer.since);
+            Some(ReplicaStatus { address, node, state, acked, lag_records, since, copy })
         };
         let mut replicas: Vec<_> = self.shared.registry.peers().into_iter().filter_map(replica).collect();
         replicas.sort_by(|a, b| a.address.cmp(&b.address));
@@ -336,6 +341,30 @@ impl Replication {
             PeerStatus { address, node, slots, copying, lag_records, sent_bytes, in_flight_bytes, since }
         };
         self.shared.registry.peers().into_iter().map(status).collect()
+    }
+
+    /// Every node that slots of this one follow.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<LinkSummary> {
+        let now_ms = self.shared.now_ms();
+        let summary = |(address, link): (String, LinkEntry)| {
+            let receiver = lock(&link.receiver);
+            let all: Vec<_> = receiver.slots().filter_map(|slot| receiver.status(slot)).collect();
+            let down = all.iter().filter(|status| status.state != LinkState::Connected);
+            let down_ms = down.clone().map(|status| now_ms.saturating_sub(status.since_ms)).max();
+            let last_error = down.clone().find_map(|status| status.why.clone());
+            (!all.is_empty()).then(|| LinkSummary {
+                address,
+                node: link.node,
+                connected: receiver.is_connected(),
+                slots: all.len(),
+                streaming: all.len() - down.count(),
+                last_error,
+                down_ms: down_ms.unwrap_or(0),
+                received_bytes: receiver.received_bytes(),
+            })
+        };
+        self.shared.registry.links().into_iter().filter_map(summary).collect()
     }
 
     async fn on_control<T: Send + 'static>(

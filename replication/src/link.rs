@@ -343,11 +343,17 @@ impl<'e> Link<'e> {
             return;
         }
         if let Err(error) = self.engine.promote(&slots) {
-            // The old owner asks again: see `grants`.
-            tracing::error!(%error, "granted slots can't be taken");
-            return;
+            // Another thread may have answered the old owner for one of them: see `grants`.
+            tracing::debug!(%error, "granted slots can't be taken together");
         }
         for slot in slots {
+            if self.engine.role(slot) != Role::Master
+                && let Err(error) = self.engine.promote(&[slot])
+            {
+                // The old owner asks again: see `grants`.
+                tracing::error!(%slot, %error, "a granted slot can't be taken");
+                continue;
+            }
             let epoch = self.engine.position(slot).history.current().expect("a promoted slot has an epoch");
             tracing::info!(%slot, from = %self.upstream, %epoch, "a slot was taken over");
             for asked in self.asked.values_mut() {

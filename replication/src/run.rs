@@ -16,7 +16,7 @@ use crate::message::{Message, Purpose};
 use crate::peer::Peer;
 use crate::receiver::{RETRY_MS_MAX, RETRY_MS_MIN, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, PeerEntry};
-use crate::transport::{Connection, SyncHello};
+use crate::transport::{Connection, Pushed, SyncHello};
 
 /// While this much waits to be sent, nothing more is read for a peer.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
@@ -24,6 +24,8 @@ const UNSENT_BYTES_MAX: usize = 4 << 20;
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// How often a link looks at its timers.
 const LINK_TICK: Duration = Duration::from_millis(100);
+/// How often a replica that can't take records says that it is there.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 /// How long what is left may take to be sent when a connection ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -286,9 +288,21 @@ async fn receive(
         if now_ms.saturating_sub(heard_ms) > silence_max {
             return Ended::Lost(format!("nothing came for {} ms", now_ms - heard_ms));
         }
-        // Records are taken only as fast as memory for them is freed.
-        if let Err(error) = shared.engine.room().await {
-            return Ended::Lost(error.to_string());
+        // Records are taken only as fast as memory for them is freed. The master hears from us meanwhile.
+        loop {
+            tokio::select! {
+                biased;
+                room = shared.engine.room() => match room {
+                    Ok(()) => break,
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
+                pushed = connection.push(KEEPALIVE) => match pushed {
+                    Ok(Pushed::Nothing) => connection.send(&Message::Pong),
+                    Ok(Pushed::Some) => {}
+                    Err(why) => return Ended::Lost(why),
+                },
+            }
+            heard_ms = shared.now_ms();
         }
         tokio::select! {
             progress = connection.progress() => {

@@ -225,7 +225,7 @@ pub struct Shipper {
     /// Copies that wait for their turn.
     queued: VecDeque<CopyId>,
     /// Copies that were asked to be opened, or are open. At most [`COPIES_MAX`].
-    copies: VecDeque<(CopyId, CopyState)>,
+    copies: VecDeque<Copy>,
     /// Slots that the peer asked for in vain and will be told about.
     waiting: BTreeSet<Slot>,
     /// Records that were read and not sent.
@@ -233,6 +233,15 @@ pub struct Shipper {
     gathered_slots: BTreeSet<Slot>,
     sent_bytes: u64,
     acked_bytes: u64,
+}
+
+/// A copy that was asked to be opened, or is open.
+#[derive(Debug)]
+struct Copy {
+    id: CopyId,
+    state: CopyState,
+    sent_bytes: u64,
+    all_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -272,7 +281,7 @@ impl Shipper {
             }),
             Event::CopyOpened { copy, head, start } => self.copy_opened(copy, head, start, &mut out),
             Event::CopyFailed { copy, reason, why } => {
-                if self.copies.iter().any(|(open, _)| *open == copy) {
+                if self.copies.iter().any(|open| open.id == copy) {
                     self.refuse(copy.slot, copy.number, reason, why, &mut out);
                 }
             }
@@ -324,11 +333,11 @@ impl Shipper {
                     }
                     Some(_) => {}
                     None => {
-                        if let Some(open) = self.copies.iter().position(|(_, s)| *s == CopyState::Open) {
-                            self.copies.rotate_left(open);
-                            let (copy, state) = self.copies.pop_front()?;
-                            self.copies.push_back((copy, state));
-                            return Some(Work::ReadCopy(copy));
+                        let open = self.copies.iter().position(|copy| copy.state == CopyState::Open);
+                        if let Some(copy) = open.and_then(|open| self.copies.remove(open)) {
+                            let id = copy.id;
+                            self.copies.push_back(copy);
+                            return Some(Work::ReadCopy(id));
                         }
                     }
                 }
@@ -362,14 +371,21 @@ impl Shipper {
     /// What the peer is doing with a slot, `None` if nothing.
     #[must_use]
     pub fn phase(&self, slot: Slot) -> Option<Phase> {
-        let copying = self.queued.iter().chain(self.copies.iter().map(|(copy, _)| copy));
-        if copying.into_iter().any(|copy| copy.slot == slot) {
+        let mut copying = self.queued.iter().chain(self.copies.iter().map(|copy| &copy.id));
+        if copying.any(|copy| copy.slot == slot) {
             return Some(Phase::Copying);
         }
         if let Some(feed) = self.feeds.get(&slot) {
             return Some(if feed.acked.is_some() { Phase::Streaming } else { Phase::Copying });
         }
         self.waiting.contains(&slot).then_some(Phase::Waiting)
+    }
+
+    /// Bytes of a slot's copy that were sent, and that it has, while one is under way.
+    #[must_use]
+    pub fn copy_progress(&self, slot: Slot) -> Option<(u64, u64)> {
+        let copy = self.copies.iter().find(|copy| copy.id.slot == slot && copy.state == CopyState::Open)?;
+        Some((copy.sent_bytes, copy.all_bytes))
     }
 
     /// Bytes sent and not acknowledged.
@@ -424,26 +440,26 @@ impl Shipper {
         self.feeds.remove(&slot);
         self.waiting.remove(&slot);
         self.queued.retain(|copy| copy.slot != slot);
-        self.copies.retain(|(copy, _)| {
-            if copy.slot == slot {
-                out.push(Action::CloseCopy(*copy));
+        self.copies.retain(|copy| {
+            if copy.id.slot == slot {
+                out.push(Action::CloseCopy(copy.id));
             }
-            copy.slot != slot
+            copy.id.slot != slot
         });
         self.drop_idle_cursors();
     }
 
     fn open_copies(&mut self, out: &mut Vec<Action>) {
         while self.copies.len() < COPIES_MAX {
-            let Some(copy) = self.queued.pop_front() else { return };
-            self.copies.push_back((copy, CopyState::Opening));
-            out.push(Action::OpenCopy(copy));
+            let Some(id) = self.queued.pop_front() else { return };
+            self.copies.push_back(Copy { id, state: CopyState::Opening, sent_bytes: 0, all_bytes: 0 });
+            out.push(Action::OpenCopy(id));
         }
     }
 
     fn copy_opened(&mut self, copy: CopyId, head: CopyHead, start: Lsn, out: &mut Vec<Action>) {
-        let opening = (copy, CopyState::Opening);
-        let Some(index) = self.copies.iter().position(|entry| *entry == opening) else {
+        let opening = |entry: &Copy| entry.id == copy && entry.state == CopyState::Opening;
+        let Some(index) = self.copies.iter().position(opening) else {
             return; // given up while it was being opened
         };
         if head.runs == 0 {
@@ -451,7 +467,8 @@ impl Shipper {
             self.copies.remove(index);
             out.push(Action::CloseCopy(copy));
         } else {
-            self.copies[index].1 = CopyState::Open;
+            self.copies[index].state = CopyState::Open;
+            self.copies[index].all_bytes = head.bytes;
         }
         let next = head.base.next();
         out.push(Action::Send(Message::CopyBegin { copy, head }));
@@ -459,18 +476,18 @@ impl Shipper {
     }
 
     fn copy_part(&mut self, copy: CopyId, part: CopyPart, out: &mut Vec<Action>) {
-        if !self.copies.contains(&(copy, CopyState::Open)) {
-            return;
-        }
+        let open = |entry: &&mut Copy| entry.id == copy && entry.state == CopyState::Open;
+        let Some(progress) = self.copies.iter_mut().find(open) else { return };
         let message = match part {
             CopyPart::Run { bytes, crc } => Message::CopyRun { copy, bytes, crc },
             CopyPart::Chunk(data) => {
                 self.sent_bytes += data.len() as u64;
+                progress.sent_bytes += data.len() as u64;
                 Message::CopyChunk { copy, data }
             }
             CopyPart::RunEnd => Message::CopyRunEnd(copy),
             CopyPart::End => {
-                self.copies.retain(|(open, _)| *open != copy);
+                self.copies.retain(|open| open.id != copy);
                 out.push(Action::CloseCopy(copy));
                 Message::CopyEnd(copy)
             }

@@ -45,6 +45,8 @@ pub struct ReplicaStatus {
     pub lag_records: u64,
     /// Since when it is connected.
     pub since: TimeMs,
+    /// Bytes of the copy under way that were sent, and that it has.
+    pub copy: Option<(u64, u64)>,
 }
 
 /// The node that a slot follows.
@@ -92,6 +94,27 @@ pub struct PeerStatus {
     pub in_flight_bytes: u64,
     /// Since when it is connected.
     pub since: TimeMs,
+}
+
+/// A node that slots of this one follow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkSummary {
+    /// Its `host:port`.
+    pub address: String,
+    /// Who answered there last.
+    pub node: Option<NodeId>,
+    /// Whether the connection stands.
+    pub connected: bool,
+    /// Slots that follow it.
+    pub slots: usize,
+    /// Those of them that get records.
+    pub streaming: usize,
+    /// The last failure of any of them, while it matters.
+    pub last_error: Option<String>,
+    /// For how long the slot that has been down longest has been, 0 if none is.
+    pub down_ms: u64,
+    /// Bytes of records and copies that came on this connection.
+    pub received_bytes: u64,
 }
 
 /// What `no one` did to a slot.

@@ -96,6 +96,15 @@ pub struct Connection {
     outbox: BytesMut,
 }
 
+/// What [`Connection::push`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    /// Something was sent.
+    Some,
+    /// Nothing was to be sent all the while.
+    Nothing,
+}
+
 /// Why there is no connection (any more): words for a person.
 pub type Lost = String;
 
@@ -215,6 +224,19 @@ impl Connection {
             written = writing.write_buf(&mut self.outbox), if !self.outbox.is_empty() => written,
         };
         outcome.map(drop).map_err(|error| format!("the connection broke: {error}"))
+    }
+
+    /// Sends something of what waits, or waits for `pause` if nothing does; reads nothing. Says which it was.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn push(&mut self, pause: Duration) -> Result<Pushed, Lost> {
+        if self.outbox.is_empty() {
+            tokio::time::sleep(pause).await;
+            return Ok(Pushed::Nothing);
+        }
+        let written = self.stream.write_buf(&mut self.outbox).await;
+        written.map(|_| Pushed::Some).map_err(|error| format!("the connection broke: {error}"))
     }
 
     /// Sends a message and waits for the next that comes.

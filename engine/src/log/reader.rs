@@ -81,6 +81,11 @@ impl LogReader {
         loop {
             let (segment, end) = {
                 let view = lock(&self.view);
+                let active = view.active.header.base;
+                if self.at >= active {
+                    // The log may end where the first frame will be.
+                    self.at = self.at.max(active.advance(SEGMENT_HEADER_BYTES as u64));
+                }
                 if self.at >= view.end {
                     return ReadOutcome::CaughtUp;
                 }

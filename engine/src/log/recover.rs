@@ -182,6 +182,7 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
     }
     numbers.sort_unstable();
     let mut segments: Vec<Segment> = Vec::with_capacity(numbers.len());
+    let mut leftovers = Vec::new();
     for number in numbers {
         let path = segment::path_of(dir, number);
         let segment = Segment::open(fs, &path, start.node, OpenMode::Write)?;
@@ -196,12 +197,12 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
             .last()
             .is_none_or(|last| last.header.number + 1 == number && last.header.end() == segment.header.base);
         if !follows {
-            // Segments before the log's start come and go in a crash; after it none may be missing.
+            // Segments before the log's start may come back in a crash; after it none may be missing.
             if segment.header.base > start.from {
                 let what = format!("the segment before it is missing, the log is needed from {}", start.from);
                 return Err(Error::corrupt(&path, 0, what));
             }
-            segments.clear();
+            leftovers.append(&mut segments);
         }
         segments.push(segment);
     }
@@ -215,6 +216,9 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
             start.from, start.promised
         );
         return Err(Error::corrupt(dir, 0, what));
+    }
+    for leftover in leftovers {
+        fs.remove(&leftover.path).map_err(|error| Error::io(&leftover.path, "remove", &error))?;
     }
     Ok(segments)
 }
@@ -243,7 +247,7 @@ fn remove_beyond(fs: &dyn Fs, dir: &Path, segments: &mut Vec<Segment>, keep: usi
 fn make_durable(active: &Segment, offset: usize, promise: Lsn) -> Result<Option<Cut>> {
     let image = Image::load(active)?;
     let file_bytes = active.file.size().map_err(|error| Error::io(&active.path, "look up", &error))?;
-    let torn = image.used_bytes_from(offset);
+    let torn = image.used_end.saturating_sub(offset);
     let proven = promise.0.saturating_sub(image.header.base.0);
     let proven = usize::try_from(proven).unwrap_or(usize::MAX).clamp(SEGMENT_HEADER_BYTES, offset);
     if proven == offset && torn == 0 && file_bytes == image.header.bytes {

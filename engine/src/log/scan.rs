@@ -12,11 +12,23 @@ use std::fmt;
 pub(super) struct Image {
     pub(super) header: SegmentHeader,
     pub(super) bytes: Vec<u8>,
+    /// From here on there are only zeros.
+    pub(super) used_end: usize,
+}
+
+/// Where the zeros at the end of `bytes` begin.
+fn used_end(bytes: &[u8]) -> usize {
+    const PIECE: usize = 4096;
+    // By pieces first: most of a segment that is written now is zeros, and comparing pieces is fast.
+    let zeros = bytes.rchunks(PIECE).take_while(|piece| **piece == [0; PIECE][..piece.len()]).count();
+    let rest = &bytes[..bytes.len().saturating_sub(zeros * PIECE)];
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 impl Image {
     pub(super) fn load(segment: &Segment) -> Result<Image> {
-        Ok(Image { header: segment.header, bytes: segment.read_whole()? })
+        let bytes = segment.read_whole()?;
+        Ok(Image { header: segment.header, used_end: used_end(&bytes), bytes })
     }
 
     /// Where frames must end, as an index into the bytes.
@@ -37,16 +49,15 @@ impl Image {
     pub(super) fn next_frame(&self, offset: usize) -> Option<(usize, Frame)> {
         let first = frame::align(offset + 1);
         let salt = self.header.salt();
-        (first..self.frames_end().saturating_sub(FRAME_HEADER_BYTES)).step_by(frame::ALIGN_BYTES).find_map(
-            |at| {
-                // Most positions are none: look at the header's own word before the checksum.
-                frame::claimed_len(&self.bytes[at..self.frames_end()], self.lsn(at))?;
-                match frame::parse(&self.bytes[..self.frames_end()], at, self.lsn(at), salt) {
-                    Parsed::Frame(frame) => Some((at, frame)),
-                    Parsed::Blank | Parsed::Bad(_) => None,
-                }
-            },
-        )
+        let last = self.frames_end().saturating_sub(FRAME_HEADER_BYTES).min(self.used_end);
+        (first..last).step_by(frame::ALIGN_BYTES).find_map(|at| {
+            // Most positions are none: look at the header's own word before the checksum.
+            frame::claimed_len(&self.bytes[at..self.frames_end()], self.lsn(at))?;
+            match frame::parse(&self.bytes[..self.frames_end()], at, self.lsn(at), salt) {
+                Parsed::Frame(frame) => Some((at, frame)),
+                Parsed::Blank | Parsed::Bad(_) => None,
+            }
+        })
     }
 
     /// All frames that begin after `offset`, whatever lies between them.
@@ -62,12 +73,6 @@ impl Image {
     pub(super) fn seal_offset(&self) -> Option<usize> {
         let offset = self.header.seal_offset(&self.bytes[self.frames_end()..])?;
         usize::try_from(offset).ok()
-    }
-
-    /// How many bytes from `offset` on there are until only zeros follow.
-    pub(super) fn used_bytes_from(&self, offset: usize) -> usize {
-        let rest = self.bytes.get(offset..).unwrap_or_default();
-        rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
     }
 
     /// Notes the first record of each slot in the whole frames after `offset`.

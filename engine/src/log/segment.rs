@@ -227,6 +227,12 @@ impl Segment {
         if fs.exists(path)? {
             fs.remove(path)?;
         }
+        let free_bytes = fs.free_bytes(path.parent().unwrap_or(path))?;
+        if free_bytes < header.bytes {
+            // Not tried: each try would fill the device to the last byte for a while.
+            let why = format!("no space: {free_bytes} bytes are free");
+            return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, why));
+        }
         let file = fs.open(path, OpenMode::CreateNew)?;
         file.write_at(&header.encode(), 0)?;
         zero(&*file, HEADER_BYTES as u64, header.bytes)?;

@@ -135,3 +135,38 @@ fn every_operation_may_fail_once_and_nothing_acknowledged_is_lost() {
         }
     }
 }
+
+#[test]
+fn segments_may_be_removed_with_power_failing_at_every_operation() {
+    let fs = MemoryFs::new();
+    let opened = open(&fs, 1).unwrap();
+    let all = some_records(800, 300);
+    for record in &all {
+        append(&opened.log, &[*record]).unwrap();
+        opened.log.write().unwrap();
+    }
+    opened.log.sync().unwrap();
+    opened.log.prepare_next().unwrap();
+    let segments = opened.log.segments();
+    let from = segments[4].base;
+    assert!(segments.len() > 5);
+    for stop in 0..8 {
+        for seed in 0..16 {
+            let fs = fs.restart();
+            let mut incarnation = 2;
+            let log = open_at(&fs, Start { from, ..start(incarnation) }).unwrap().log;
+            fs.stop_at(fs.operations() + stop);
+            assert!(stop > 7 || log.remove_below(from).is_err());
+            let fs = fs.crash(seed);
+            incarnation += 1;
+            let again = open_at(&fs, Start { from, ..start(incarnation) }).unwrap();
+            assert!(all.ends_with(&again.records) && again.records.len() > 100);
+            let live: Vec<_> =
+                again.log.segments().iter().map(|info| info.base.0 / SEGMENT_BYTES_MIN).collect();
+            let names: Vec<_> = fs.list(Path::new("/log")).unwrap();
+            let on_disk: Vec<_> =
+                names.iter().map(|entry| segment::number_of(&entry.name).unwrap()).collect();
+            assert_eq!(live, on_disk, "what is on the disk is the log, and all of it");
+        }
+    }
+}

@@ -178,6 +178,42 @@ fn what_lay_beyond_an_earlier_cut_is_never_taken_for_new() {
 }
 
 #[test]
+fn a_flipped_bit_in_any_of_many_segments_is_reported_or_harmless() {
+    let fs = MemoryFs::new();
+    let log = open(&fs, 1).unwrap().log;
+    let mut all = some_records(300, 300);
+    all.insert(150, (60, 1, 150_000));
+    for pair in all.chunks(3) {
+        append(&log, pair).unwrap();
+        log.write().unwrap();
+    }
+    log.sync().unwrap();
+    let promised = log.watermark().synced().lsn;
+    let mut reported = 0;
+    for number in 0..600u64 {
+        let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^= mixed >> 29;
+        let (at, bit) = (mixed % promised.0, mixed >> 61);
+        let (segment, offset) = (at / SEGMENT_BYTES_MIN, at % SEGMENT_BYTES_MIN);
+        let mut byte = [0];
+        let file = fs.open(&segment_path(segment), OpenMode::Write).unwrap();
+        file.read_at(&mut byte, offset).unwrap();
+        file.write_at(&[byte[0] ^ 1 << bit], offset).unwrap();
+        // The manifest's word stands in for a frame that would come later.
+        match open_at(&fs.restart(), Start { promised, ..start(2) }) {
+            Err(Error::Corrupt { path, .. }) => {
+                assert!(path == segment_path(segment) || offset < 64, "{number}");
+                reported += 1;
+            }
+            Err(error) => panic!("{number}: {error}"),
+            Ok(opened) => assert_eq!(opened.records, all, "{number}: cut silently"),
+        }
+        file.write_at(&byte, offset).unwrap();
+    }
+    assert!(reported > 300, "{reported}");
+}
+
+#[test]
 fn another_nodes_log_and_a_future_start_are_refused() {
     let (fs, ..) = small_log();
     let other = Start { node: NodeId([8; 20]), ..start(2) };

@@ -136,6 +136,31 @@ fn a_flipped_bit_is_an_answer_of_its_own() {
     assert_eq!(offset, 320);
 }
 
+#[test]
+fn readers_on_other_threads_see_every_record_once_and_are_woken_for_it() {
+    let fs = MemoryFs::new();
+    let opened = open(&fs, 1).unwrap();
+    let log = &opened.log;
+    let all = some_records(2000, 150);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut reader = log.reader(Lsn(0));
+                let mut seen = Vec::new();
+                while seen.len() < all.len() {
+                    log.watermark().block_beyond(reader.position()).unwrap();
+                    seen.extend(read_all(&mut reader));
+                }
+                assert_eq!(seen, all);
+            });
+        }
+        for group in all.chunks(3) {
+            append(log, group).unwrap();
+            log.write().unwrap();
+        }
+    });
+}
+
 /// Segments of 100 bytes from 0 on; of each the slots with first and last seq. The last one is active.
 fn segments(slots: &[&[(u16, u64, u64)]]) -> Vec<SegmentInfo> {
     let count = slots.len() as u64;

@@ -168,9 +168,11 @@ fn legal_segment_bytes(bytes: u64) -> u64 {
 fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> {
     if !fs.exists(dir).map_err(|error| Error::io(dir, "look up", &error))? {
         fs.create_dir_all(dir).map_err(|error| Error::io(dir, "make", &error))?;
-        let parent = dir.parent().unwrap_or(dir);
-        fs.sync_dir(parent).map_err(|error| Error::io(parent, "sync", &error))?;
     }
+    // Also if it is there: whoever made it may have been killed before this step.
+    let parent = dir.parent().unwrap_or(dir);
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs.sync_dir(parent).map_err(|error| Error::io(parent, "sync", &error))?;
     let mut numbers = Vec::new();
     for entry in fs.list(dir).map_err(|error| Error::io(dir, "list", &error))? {
         if let Some(number) = segment::number_of(&entry.name) {

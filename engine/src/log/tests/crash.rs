@@ -172,3 +172,19 @@ fn segments_may_be_removed_with_power_failing_at_every_operation() {
         }
     }
 }
+
+#[test]
+fn a_node_killed_at_every_operation_goes_on_and_then_loses_power_without_loss() {
+    for stop in 0..operations_of_a_run() {
+        let fs = MemoryFs::new();
+        let mut known = Acknowledged::default();
+        fs.stop_at(stop);
+        let _ = run(&fs, 1, &mut known);
+        let fs = fs.restart();
+        run(&fs, 2, &mut known).unwrap();
+        for seed in 0..4 {
+            let found = open(&fs.crash(seed), 3).unwrap_or_else(|error| panic!("{stop}/{seed}: {error}"));
+            assert_eq!(found.records, workload().concat(), "{stop}/{seed}");
+        }
+    }
+}

@@ -75,8 +75,10 @@ impl Engine {
             LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
         let promised = state.node.clean_end.unwrap_or_default();
         let start = Start { node, incarnation, from: state.node.log_start, promised };
+        let mut records = 0;
         let (log, recovered) = Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |at| {
-            replay(&mut slots, node, &folders.log, at)
+            records += u64::from(replay(&mut slots, node, &folders.log, at)?);
+            Ok(())
         })?;
         let finish = finish_roles(&mut slots, node, recovered.clean);
         let cells = slots.into_iter().map(|replayed| replayed.cell).collect();
@@ -99,7 +101,7 @@ impl Engine {
         let opened = Opened {
             fresh,
             clean: recovered.clean,
-            records: recovered.records,
+            records,
             log_bytes: recovered.bytes,
             cut_bytes: recovered.cut.map_or(0, |cut| cut.bytes),
             took: engine.clock().monotonic().saturating_sub(started),
@@ -155,13 +157,14 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
     Ok(slots)
 }
 
-/// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life.
-fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<()> {
+/// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life. Says
+/// whether it did.
+fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
     let RecordAt { lsn, record } = at;
     let Replayed { cell, began_epoch } = &mut slots[record.header.slot.index()];
     if cell.role == Role::Absent || lsn < cell.base_lsn || record.header.seq <= cell.flushed_seq {
         note_role(cell, began_epoch, node, lsn, &record);
-        return Ok(());
+        return Ok(false);
     }
     let corrupt =
         |what: String| Err(Error::corrupt(log, lsn.0, format!("slot {}: {what}", record.header.slot)));
@@ -177,7 +180,7 @@ fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) ->
     }
     replica::apply(cell, &record);
     note_role(cell, began_epoch, node, lsn, &record);
-    Ok(())
+    Ok(true)
 }
 
 /// A master that was killed between its epoch's record and the manifest is one all the same.

@@ -169,6 +169,7 @@ enum Hindrance {
 /// One run of a data command.
 enum Attempt {
     Done(Result<Gate, Fail>),
+    Failed(Fail, Gate),
     Missed(Wanted),
     Fenced(Slot),
 }
@@ -196,6 +197,10 @@ async fn data(
             Attempt::Done(done) => {
                 gate.join(done?);
                 return Ok(());
+            }
+            Attempt::Failed(fail, seen) => {
+                gate.join(seen);
+                return Err(fail);
             }
             Attempt::Missed(wanted) => fetch(node, wanted, &mut fetched).await?,
             Attempt::Fenced(slot) => {
@@ -235,7 +240,14 @@ fn attempt(
     match body(&mut cx) {
         Ok(()) => Attempt::Done(cx.tx.commit().map_err(Fail::from)),
         Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),
-        Err(fail) => Attempt::Done(Err(fail)),
+        Err(fail) => {
+            drop(cx);
+            // An error tells of what was read, too: it waits until that can't vanish any more.
+            match node.engine.begin(&scratch.slots, fetched).commit() {
+                Ok(seen) => Attempt::Failed(fail, seen),
+                Err(error) => Attempt::Done(Err(error.into())),
+            }
+        }
     }
 }
 

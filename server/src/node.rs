@@ -10,7 +10,7 @@ use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
-use haypile_engine::types::{NodeId, Slot};
+use haypile_engine::types::Slot;
 use tokio::sync::watch;
 
 use crate::clients::{Clients, monotonic_ms};
@@ -113,6 +113,7 @@ impl Node {
     ) -> Node {
         let profile = if settings.standalone { Profile::Standalone } else { Profile::Codis };
         let started_ms = monotonic_ms(engine.clock());
+        let run_id = engine.node().to_string();
         Node {
             engine,
             fs,
@@ -121,12 +122,22 @@ impl Node {
             profile,
             clients: Clients::default(),
             stats: Stats::default(),
-            run_id: NodeId(rand::random()).to_string(),
+            run_id,
             port,
             started_ms,
             stopping: watch::Sender::new(Stopping::No),
             aborted: AtomicBool::new(false),
         }
+    }
+
+    /// Changes settings, all or none, and makes them hold.
+    ///
+    /// # Errors
+    /// The key at fault, and why.
+    pub fn change_settings(&self, pairs: &[(String, String)]) -> Result<(), (String, String)> {
+        self.config.change(pairs)?;
+        self.engine.set_sync_mode(self.config.now().sync);
+        Ok(())
     }
 
     /// Milliseconds of the monotonic clock.

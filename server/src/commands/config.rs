@@ -84,7 +84,7 @@ fn set(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         let value = text(&pair[1]).map_err(|_| failed(&name, "not UTF-8 text"))?;
         pairs.push((name, value));
     }
-    cx.node.config.change(&pairs).map_err(|(name, why)| failed(&name, &why))?;
+    cx.node.change_settings(&pairs).map_err(|(name, why)| failed(&name, &why))?;
     cx.reply.ok();
     Ok(())
 }
@@ -141,6 +141,8 @@ mod tests {
              config set timeout                  -> -ERR wrong number of arguments for 'config|set' command
              config set replica-priority 7       -> +OK
              config get *-priority               -> *4 $14 slave-priority $1 7 $16 replica-priority $1 7
+             config set sync always              -> +OK
+             config get appendfsync              -> *2 $11 appendfsync $6 always
              config resetstat                    -> +OK",
         );
     }

@@ -206,7 +206,7 @@ pub static PARAMS: &[Param] = &[
     param!(
         "sync",
         "always|everysec|no",
-        Start,
+        Always,
         "when an acknowledged write is on the device: before the reply, within a second, or when the system likes",
         sync,
         forms::sync,

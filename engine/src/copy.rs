@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::TimeMs;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::history::{EpochStart, History};
+use crate::history::History;
 use crate::manifest::{Edit, SUPERSEDED_MAX, SlotState};
 use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
@@ -64,7 +64,7 @@ impl Engine {
         let seq = cell.flushed_seq;
         let runs = cell.version.runs().to_vec();
         Ok(CopySource {
-            history: history_up_to(&cell.history, seq),
+            history: cell.history.up_to(seq),
             seq,
             keys: cell.flushed_keys,
             time: cell.time,
@@ -130,14 +130,6 @@ impl Engine {
         drop(cell);
         Ok(CopyImport { engine: self, slot, life, pack: self.new_pack()? })
     }
-}
-
-/// The epochs that began at or before `seq`, and the slot's very first, which has no record of its own.
-fn history_up_to(history: &History, seq: Seq) -> History {
-    let keep =
-        |(index, start): (usize, &EpochStart)| (index == 0 || start.first_seq <= seq).then_some(*start);
-    let starts = history.starts().iter().enumerate().filter_map(keep).collect();
-    History::from_starts(starts).expect("a prefix of a history is one")
 }
 
 /// The epochs that a downstream replica may still be in: those known before and those that `new` lacks.

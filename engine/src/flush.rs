@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::key;
-use crate::manifest::Edit;
+use crate::manifest::{Edit, SlotMeta};
 use crate::memtable::Entry;
 use crate::roles::edit_runs;
 use crate::slot::{Frozen, Role};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions};
-use crate::types::{Seq, Slot};
+use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
 
 /// One slot's part of a flush.
@@ -41,6 +41,10 @@ impl Part {
 
     fn keys(&self) -> u64 {
         self.frozen[0].keys
+    }
+
+    fn granted(&self) -> &Option<(NodeId, String)> {
+        &self.frozen[0].granted
     }
 
     fn clears_older(&self) -> bool {
@@ -74,7 +78,12 @@ impl Engine {
         // A slot whose last records left nothing in memory (an epoch's start) holds the log too.
         if cell.role != Role::Absent && cell.last_seq > frozen_up_to {
             let table = std::mem::take(&mut cell.memtable);
-            let frozen = Arc::new(Frozen { table, last_seq: cell.last_seq, keys: cell.keys });
+            let frozen = Arc::new(Frozen {
+                table,
+                last_seq: cell.last_seq,
+                keys: cell.keys,
+                granted: cell.granted.clone(),
+            });
             cell.frozen.insert(0, frozen);
         }
         if cell.frozen.is_empty() {
@@ -103,9 +112,10 @@ impl Engine {
         let mut changes: Vec<Change<'_>> = Vec::new();
         for part in alive {
             let cell = self.lock(part.slot);
-            let mut meta = cell.meta();
-            meta.flushed_seq = part.last_seq();
-            meta.flushed_keys = part.keys();
+            let (flushed_seq, flushed_keys) = (part.last_seq(), part.keys());
+            let granted = part.granted().clone();
+            let history = cell.history.up_to(flushed_seq);
+            let meta = SlotMeta { flushed_seq, flushed_keys, granted, history, ..cell.meta() };
             let add: Vec<_> =
                 opened.iter().filter(|run| run.meta().props.slot == part.slot).cloned().collect();
             let remove: Vec<RunMeta> = match part.clears_older() {
@@ -145,6 +155,7 @@ impl Engine {
         cell.frozen.retain(|frozen| !part.frozen.iter().any(|flushed| Arc::ptr_eq(flushed, frozen)));
         cell.flushed_seq = part.last_seq();
         cell.flushed_keys = part.keys();
+        cell.flushed_granted = part.granted().clone();
         let after = cell.memory_bytes();
         self.account_memtable(before, after);
     }

@@ -60,6 +60,14 @@ impl History {
         self.0.last().map(|start| start.epoch)
     }
 
+    /// The epochs that began at or before `seq`, and the slot's very first, which has no record of its own.
+    #[must_use]
+    pub fn up_to(&self, seq: Seq) -> History {
+        let starts = self.0.iter().enumerate();
+        let kept = starts.filter(|(index, start)| *index == 0 || start.first_seq <= seq);
+        History(kept.map(|(_, start)| *start).collect())
+    }
+
     /// Begins a new epoch at `first_seq`.
     ///
     /// # Panics

@@ -73,6 +73,8 @@ pub struct SlotCell {
     pub time: TimeMs,
     /// How many keys it had at `flushed_seq`.
     pub flushed_keys: u64,
+    /// To whom the record `flushed_seq` grants the slot, if it does.
+    pub flushed_granted: Option<(NodeId, String)>,
     /// How many keys it has, expired ones that were not reclaimed included.
     pub keys: u64,
     /// No key that is not known to have expired does so before; `None` if none ever does. See `expire.rs`.
@@ -108,17 +110,21 @@ impl SlotCell {
             time: meta.time,
             keys: meta.flushed_keys,
             flushed_keys: meta.flushed_keys,
+            flushed_granted: meta.granted.clone(),
             ..SlotCell::default()
         }
     }
 
     /// What the manifest has to know of the slot as it is now. The runs are edits of their own.
+    ///
+    /// All that records decide is as of `flushed_seq`: the log brings what came after, once more or, where it was
+    /// lost with the power, not at all.
     #[must_use]
     pub fn meta(&self) -> SlotMeta {
         SlotMeta {
             state: self.role.to_state(),
             highest_term: self.highest_term,
-            history: self.history.clone(),
+            history: self.history.up_to(self.flushed_seq),
             superseded: self.superseded.clone(),
             base_seq: self.base_seq,
             base_lsn: self.base_lsn,
@@ -126,7 +132,7 @@ impl SlotCell {
             flushed_seq: self.flushed_seq,
             flushed_keys: self.flushed_keys,
             time: self.time,
-            granted: self.granted.clone(),
+            granted: self.flushed_granted.clone(),
         }
     }
 
@@ -172,6 +178,8 @@ pub struct Frozen {
     pub last_seq: Seq,
     /// How many keys the slot had then.
     pub keys: u64,
+    /// To whom that record grants the slot, if it does.
+    pub granted: Option<(NodeId, String)>,
 }
 
 /// The earlier of two moments that may never come.

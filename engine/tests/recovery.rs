@@ -154,3 +154,18 @@ fn a_folder_in_use_or_without_its_manifest_is_refused_with_the_remedy() {
     let error = open(&fs).err().expect("no manifest").to_string();
     assert!(error.contains("CURRENT") || error.contains("manifest"), "{error}");
 }
+
+#[test]
+fn a_node_that_is_killed_twice_before_it_flushed_opens_again() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    set(&engine, "key", "1").expect("writes");
+    drop(engine);
+    let mut disk = fs;
+    for life in 2..5 {
+        disk = disk.restart();
+        let (engine, _) = open(&disk).unwrap_or_else(|error| panic!("life {life}: {error}"));
+        set(&engine, "key", &life.to_string()).expect("writes");
+        assert_eq!(get(&engine, "key"), Some(life.to_string()));
+    }
+}

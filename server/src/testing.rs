@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use haypile_engine::engine::{Engine, Gate};
+use haypile_engine::clock::SystemClock;
+use haypile_engine::engine::{Engine, Gate, Options};
 use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::testing;
+use haypile_engine::types::Slot;
 
 use crate::config::Settings;
 use crate::execute::{self, Next, Scratch};
@@ -49,6 +52,35 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let session = Session::new(client, true);
         Bench { node, session, runtime, scratch: Scratch::default(), proto: Proto::Resp2 }
+    }
+
+    /// A standalone node whose data these commands have made, all of it in files and nothing in memory.
+    pub fn cold(commands: impl IntoIterator<Item = String>) -> Bench {
+        let fs = Arc::new(MemoryFs::new());
+        let open = || {
+            let options = Options { log_segment_bytes: 1 << 20, ..Options::default() };
+            let clock = Arc::new(SystemClock::new());
+            Arc::new(Engine::open(fs.clone(), Path::new("/haypile"), clock, options).expect("it opens").0)
+        };
+        let settings = Settings { standalone: true, ..Settings::default() };
+        let engine = open();
+        engine.add_slots(&Slot::all().collect::<Vec<_>>()).expect("slots are added");
+        let mut bench = Bench::on(engine, settings.clone());
+        for command in commands {
+            let reply = bench.run(&command);
+            assert!(!reply.starts_with('-'), "{reply}");
+        }
+        bench.node.engine.close().expect("it stops cleanly");
+        drop(bench);
+        Bench::on(open(), settings)
+    }
+
+    /// Runs a command; its reply, and how often it had to wait for blocks and was run again.
+    pub fn run_counted(&mut self, line: &str) -> (String, u64) {
+        let fetches = |bench: &Bench| bench.node.stats.keyspace_fetches.load(Ordering::Relaxed);
+        let before = fetches(self);
+        let reply = self.run(line);
+        (reply, fetches(self) - before)
     }
 
     /// Speaks RESP3 from here on.

@@ -53,3 +53,32 @@ fn an_error_half_way_leaves_no_write_and_no_reply() {
          lrange l 0 -1      -> *1 $1 a",
     );
 }
+
+#[test]
+fn lists_that_are_not_in_memory_are_read_in_few_runs() {
+    let fill = || {
+        ["l", "m"].map(|key| (0..4000).step_by(500).map(move |n| format!("rpush {key}{}", words(n, n + 500))))
+    };
+    let commands = [
+        ("lindex l 2000", "$9 item-2000"),
+        ("lrange l 3000 3001", "*2 $9 item-3000 $9 item-3001"),
+        ("lpos l item-3999", ":3999"),
+        ("lset l 100 new", "+OK"),
+        ("linsert l before item-0200 new", ":4001"),
+        ("lrem l 0 new", ":2"),
+        ("ltrim l 10 -11", "+OK"),
+        ("lmove l m right left", "$9 item-3989"),
+        ("lpop m 2", "*2 $9 item-3989 $9 item-0000"),
+        ("rpush m end", ":4000"),
+    ];
+    let mut bench = Bench::cold(fill().into_iter().flatten());
+    let mut fetches = 0;
+    for (command, reply) in commands {
+        // Each in a new cold store would be colder, but slower too.
+        let (found, fetched) = bench.run_counted(command);
+        assert_eq!(found, reply, "{command}");
+        assert!(fetched <= 24, "{command}: ran {fetched} times more");
+        fetches += fetched;
+    }
+    assert!(fetches > 2, "it was in memory");
+}

@@ -104,3 +104,40 @@ fn members_chosen_at_random_are_members() {
     bench
         .check("zrandmember z -1048577 -> -ERR value is out of range, at most 1048576 elements with repeats");
 }
+
+/// Sorted sets of 4000 and 2000 members, and a set, none in memory.
+fn cold() -> Bench {
+    let zset = |key: &'static str, from: usize, to: usize| {
+        (from..to).step_by(500).map(move |n| format!("zadd {key}{}", pairs(n, n + 500)))
+    };
+    let members: String = (1000..2000).map(|n| format!(" member-{n:04}")).collect();
+    Bench::cold(zset("a", 0, 4000).chain(zset("b", 3000, 5000)).chain([format!("sadd s{members}")]))
+}
+
+#[test]
+fn sorted_sets_that_are_not_in_memory_are_read_in_few_runs() {
+    let many: String = (0..4000).step_by(13).map(|n| format!(" member-{n:04}")).collect();
+    let scored: String = (0..4000).step_by(13).map(|n| format!(" {} member-{n:04}", n / 2 + 1)).collect();
+    let commands = [
+        (format!("zadd a{scored}"), ":0"),
+        (format!("zmscore a{many}"), "*308 $1 0 $1 6 "),
+        (format!("zrem a{many}"), ":308"),
+        ("zscore a member-2000".to_owned(), "$4 1000"),
+        ("zrank a member-3001".to_owned(), ":3001"),
+        ("zcount a 100 1500".to_owned(), ":2802"),
+        ("zrange a 1800 1801".to_owned(), "*2 $11 member-1800 $11 member-1801"),
+        ("zpopmax a 2".to_owned(), "*4 $11 member-3999 $4 1999 $11 member-3998 $4 1999"),
+        ("zremrangebyscore a 10 20".to_owned(), ":22"),
+        ("zrandmember a 5".to_owned(), "*5 $11 member-"),
+        ("zscan a 12345 count 100".to_owned(), "*2 $"),
+        ("zinterstore i 2 a b".to_owned(), ":1000"),
+        ("zinterstore i 2 a s".to_owned(), ":1000"),
+        ("zdiffstore i 2 b a".to_owned(), ":1000"),
+        ("zunionstore i 3 b a s".to_owned(), ":5000"),
+    ];
+    for (command, beginning) in commands {
+        let (reply, fetched) = cold().run_counted(&command);
+        assert!(reply.starts_with(beginning), "{command:.60}: {reply:.60}");
+        assert!((1..=12).contains(&fetched), "{command:.60}: ran {fetched} times more");
+    }
+}

@@ -1,0 +1,198 @@
+//! What clients see over a socket.
+
+mod common;
+
+use common::{Client, command, standalone, start, start_on};
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_server::config::Settings;
+
+#[test]
+fn a_pipeline_is_answered_in_order_however_it_is_cut() {
+    let node = start(standalone());
+    let mut pipeline = Vec::new();
+    let mut replies = String::new();
+    for n in 0..50 {
+        let (key, value) = (format!("key:{n}"), format!("value\r\n{n}"));
+        pipeline.extend(command(&[b"SET", key.as_bytes(), value.as_bytes()]));
+        pipeline.extend(command(&[b"get", key.as_bytes()]));
+        pipeline.extend_from_slice(b"nosuch\r\n");
+        replies.push_str(&format!(
+            "+OK\r\n${}\r\n{value}\r\n-ERR unknown command 'nosuch', with args beginning with: \r\n",
+            value.len()
+        ));
+    }
+    let mut whole = Client::connect(node.address);
+    whole.send(&pipeline);
+    whole.expect(&replies);
+    let mut cut = Client::connect(node.address);
+    pipeline.iter().for_each(|byte| cut.send(&[*byte]));
+    cut.expect(&replies);
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn what_is_no_request_is_told_and_the_connection_ends() {
+    let node = start(standalone());
+    for (bytes, reply) in [
+        (&b"*1\r\n$-5\r\n"[..], "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*9999999\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"ping\r\n*1\r\n+x\r\n", "+PONG\r\n-ERR Protocol error: expected '$', got '+'\r\n"),
+        (b"set k \"v\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
+    ] {
+        let mut client = Client::connect(node.address);
+        client.send(bytes);
+        client.expect(reply);
+        assert_eq!(client.rest(), "");
+    }
+    let mut client = Client::connect(node.address);
+    client.ask("quit", "+OK\r\n");
+    assert_eq!(client.rest(), "");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_stranger_gets_no_data_and_no_memory() {
+    let node = start(Settings { requirepass: "secret".into(), ..standalone() });
+    let mut client = Client::connect(node.address);
+    client.ask("get k", "-NOAUTH Authentication required.\r\n");
+    client.send(b"*11\r\n");
+    client.expect("-ERR Protocol error: unauthenticated multibulk length\r\n");
+    assert_eq!(client.rest(), "");
+    let mut client = Client::connect(node.address);
+    client.ask("auth secret", "+OK\r\n");
+    client.ask("get k", "$-1\r\n");
+    client.send(&command(&[
+        b"mget",
+        &[b'k'; 20_000],
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+        b"5",
+        b"6",
+        b"7",
+        b"8",
+        b"9",
+        b"10",
+    ]));
+    client.expect("*11\r\n$-1\r\n");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn large_values_go_through_and_a_slow_reader_holds_up_nobody() {
+    let node = start(Settings { reply_bytes_max: 64 << 10, ..standalone() });
+    let value = vec![b'x'; 4 << 20];
+    let mut client = Client::connect(node.address);
+    client.send(&command(&[b"set", b"large", &value]));
+    client.expect("+OK\r\n");
+    // The replies are more than any socket buffer takes: the node stops reading this client, not the others.
+    let asks = 20;
+    (0..asks).for_each(|_| client.send(b"get large\r\n"));
+    let mut other = Client::connect(node.address);
+    other.ask("ping", "+PONG\r\n");
+    let reply = format!("${}\r\n{}\r\n", value.len(), String::from_utf8_lossy(&value));
+    (0..asks).for_each(|_| client.expect(&reply));
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn too_many_clients_are_told_so() {
+    let node = start(Settings { maxclients: 2, ..standalone() });
+    let mut kept = [Client::connect(node.address), Client::connect(node.address)];
+    kept.iter_mut().for_each(|client| client.ask("ping", "+PONG\r\n"));
+    assert_eq!(Client::connect(node.address).rest(), "-ERR max number of clients reached\r\n");
+    kept[0].ask("quit", "+OK\r\n");
+    assert_eq!(kept[0].rest(), "");
+    // The place is free as soon as the connection has left the list, which is before its socket closes.
+    kept[1].ask("config set maxclients 3", "+OK\r\n");
+    Client::connect(node.address).ask("ping", "+PONG\r\n");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_client_is_killed_from_another_worker_even_while_it_waits() {
+    let node = start(standalone());
+    let mut victims: Vec<Client> = (0..4).map(|_| Client::connect(node.address)).collect();
+    victims.iter_mut().for_each(|victim| victim.ask("ping", "+PONG\r\n"));
+    let mut killer = Client::connect(node.address);
+    killer.ask("client kill type normal", ":4\r\n");
+    victims.iter_mut().for_each(|victim| assert_eq!(victim.rest(), ""));
+    killer.ask("client kill id 1", ":0\r\n");
+    killer.ask("client kill type normal skipme no", ":1\r\n");
+    assert_eq!(killer.rest(), "");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn an_idle_client_is_closed_after_the_timeout() {
+    let node = start(Settings { timeout_s: 1, ..standalone() });
+    let mut client = Client::connect(node.address);
+    client.ask("ping", "+PONG\r\n");
+    assert_eq!(client.rest(), "");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn shutdown_answers_what_came_before_and_keeps_everything() {
+    let fs = MemoryFs::new();
+    let node = start_on(&fs, standalone());
+    let mut client = Client::connect(node.address);
+    client.send(b"set k v\r\nset e v px 100000000\r\nshutdown\r\n");
+    client.expect("+OK\r\n+OK\r\n");
+    assert_eq!(client.rest(), "");
+    node.wait().expect("a clean stop");
+    let node = start_on(&fs, standalone());
+    assert!(node.opened.clean && !node.opened.fresh);
+    let mut client = Client::connect(node.address);
+    client.ask("get k", "$1\r\nv\r\n");
+    client.ask("exists e", ":1\r\n");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn a_node_behind_codis_has_no_slots_until_it_is_given_some() {
+    let node = start(Settings { slots: "579".into(), standalone: false, ..standalone() });
+    let mut client = Client::connect(node.address);
+    client.ask("set a 1", "+OK\r\n");
+    client.send(b"get b\r\nmget a b\r\nping\r\n");
+    for _ in 0..2 {
+        client.expect(
+            "-ERR Partition not found: slot 1017 is not on this node; send the key to the node that has it, or add it \
+             here: PKCLUSTER ADDSLOTS 1017\r\n",
+        );
+    }
+    client.expect("+PONG\r\n");
+    client.ask("hello 3", "-NOPROTO unsupported protocol version\r\n");
+    client.ask("dbsize", ":1\r\n");
+    node.stop().expect("a clean stop");
+}
+
+#[test]
+fn writers_on_both_workers_never_tear_a_command_over_several_slots() {
+    let node = start(standalone());
+    let address = node.address;
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                for round in 0..200 {
+                    client.ask(
+                        &format!("mset a {writer}:{round} b {writer}:{round} c {writer}:{round}"),
+                        "+OK\r\n",
+                    );
+                    client.send(b"mget a b c\r\n");
+                    let mut seen = Vec::new();
+                    client.expect("*3\r\n");
+                    (0..3).for_each(|_| seen.push(client.bulk()));
+                    assert!(seen.iter().all(|value| *value == seen[0]), "{seen:?}");
+                    client.send(b"incr count\r\n");
+                    client.line();
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().expect("no torn command"));
+    Client::connect(address).ask("get count", "$3\r\n800\r\n");
+    node.stop().expect("a clean stop");
+}

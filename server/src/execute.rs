@@ -326,3 +326,6 @@ pub async fn fetch(node: &Node, wanted: Wanted, fetched: &mut Fetched) -> Result
     *fetched = taken;
     result.map_err(Fail::from)
 }
+
+#[cfg(test)]
+mod tests;

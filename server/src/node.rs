@@ -32,6 +32,8 @@ pub enum Profile {
 #[derive(Debug, Default)]
 #[allow(missing_docs)] // the names are INFO's
 pub struct Stats {
+    /// Connections that there are: a level, which is not set to zero.
+    pub connections: AtomicU64,
     pub connections_received: AtomicU64,
     pub connections_rejected: AtomicU64,
     pub commands_processed: AtomicU64,
@@ -61,8 +63,7 @@ impl Stats {
 /// The slots of this node, ascending: those that it has data of, in whatever role.
 #[must_use]
 pub fn present_slots(engine: &Engine) -> Vec<Slot> {
-    let fetched = Fetched::default();
-    Slot::all().filter(|&slot| *engine.begin(&[slot], &fetched).role(slot) != Role::Absent).collect()
+    Slot::all().filter(|&slot| engine.role(slot) != Role::Absent).collect()
 }
 
 /// How the process is asked to end.

@@ -3,6 +3,7 @@
 //! A worker is a thread with a runtime of its own; a connection stays with its worker. The accepting thread hands
 //! sockets out in turn.
 
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +33,28 @@ const HANDOUT_MAX: usize = 1024;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// A socket on its way to a worker.
+type Handout = (std::net::TcpStream, Place);
+
+/// One of the places that there are for connections; given back when it is dropped.
+struct Place(Arc<Node>);
+
+impl Place {
+    /// Takes a place if one is free.
+    fn take(node: &Arc<Node>) -> Option<Place> {
+        let most = node.config.now().maxclients;
+        let taken = node.stats.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place(node.clone());
+        (taken < most as u64).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.stats.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A node that runs.
 pub struct Running {
@@ -140,7 +163,8 @@ pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), Strin
     let running = start_real(settings, config_file)?;
     let signals = running.node.clone();
     let runtime = runtime()?;
-    println!("{}", start_line(&running));
+    // Whoever started it may have closed the pipe: no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{}", start_line(&running));
     runtime.block_on(stop_by_signal(&signals)).map_err(|error| format!("can't wait for signals: {error}"))?;
     running
         .wait()
@@ -232,7 +256,7 @@ fn first_slots(engine: &Engine, settings: &Settings, opened: &Opened) -> Result<
     Ok(())
 }
 
-async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sender<std::net::TcpStream>>) {
+async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sender<Handout>>) {
     let mut stopping = node.stopping();
     let mut turn = 0;
     loop {
@@ -250,15 +274,15 @@ async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sen
             }
         };
         node.stats.connections_received.fetch_add(1, Ordering::Relaxed);
-        if node.clients.count() >= node.config.now().maxclients {
+        let Some(place) = Place::take(node) else {
             node.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
             refuse(stream).await;
             continue;
-        }
+        };
         keep_alive(&stream, node.config.now().tcp_keepalive_s);
         turn = (turn + 1) % handouts.len();
         if let Ok(stream) = stream.into_std() {
-            let _ = handouts[turn].send(stream).await;
+            let _ = handouts[turn].send((stream, place)).await;
         }
     }
 }
@@ -278,20 +302,26 @@ fn keep_alive(stream: &TcpStream, seconds: u64) {
 }
 
 /// A worker's life: serves the sockets that it is handed until the node stops.
-fn work(node: &Arc<Node>, runtime: &Runtime, mut sockets: mpsc::Receiver<std::net::TcpStream>) {
+fn work(node: &Arc<Node>, runtime: &Runtime, mut sockets: mpsc::Receiver<Handout>) {
     let local = LocalSet::new();
     let mut connections = tokio::task::JoinSet::new();
     runtime.block_on(local.run_until(async {
         loop {
             tokio::select! {
-                socket = sockets.recv() => match socket.map(TcpStream::from_std) {
-                    Some(Ok(stream)) => {
-                        connections.spawn_local(connection::serve(node.clone(), stream));
-                    }
-                    Some(Err(error)) => tracing::warn!(%error, "can't serve a connection"),
+                handout = sockets.recv() => {
                     // The accepting thread ended: the node stops.
-                    None => break,
-                },
+                    let Some((socket, place)) = handout else { break };
+                    match TcpStream::from_std(socket) {
+                        Ok(stream) => {
+                            let serving = connection::serve(node.clone(), stream);
+                            connections.spawn_local(async move {
+                                serving.await;
+                                drop(place);
+                            });
+                        }
+                        Err(error) => tracing::warn!(%error, "can't serve a connection"),
+                    }
+                }
                 Some(_) = connections.join_next() => {}
             }
         }

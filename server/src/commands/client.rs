@@ -20,7 +20,11 @@ pub const COMMANDS: &[Command] = &[Command {
     group: "connection",
     since: "2.4.0",
     summary: "Tells of connections, names them, ends them.",
-    run: Run::Session(|cx| dispatch(cx, "client", SUBS)),
+    run: Run::Session(|cx| {
+        // So that it finds itself in the list.
+        cx.session.client.about().command = "client";
+        dispatch(cx, "client", SUBS)
+    }),
 }];
 
 const SUBS: &[Sub] = &[

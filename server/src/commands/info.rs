@@ -113,6 +113,7 @@ fn memory(node: &Node, lines: &mut Lines) {
     lines.put("maxmemory", budget);
     lines.put("maxmemory_human", human(budget));
     lines.put("maxmemory_policy", "noeviction");
+    lines.put("memtable_bytes", node.engine.memtable_bytes());
 }
 
 /// Bytes as people read them, as Redis writes it.
@@ -126,12 +127,14 @@ fn human(bytes: u64) -> String {
 }
 
 fn persistence(node: &Node, lines: &mut Lines) {
-    let loading = roles(node).iter().any(|role| matches!(role, Role::Loading { .. }));
+    let copying = roles(node).iter().filter(|role| matches!(role, Role::Loading { .. })).count();
     // A node whose slot is being copied serves its others: to clients it is not loading.
     lines.put("loading", 0);
-    lines.put("copying_slots", u8::from(loading));
+    lines.put("copying_slots", copying);
     lines.put("aof_enabled", 1);
     let settings = node.config.now();
+    lines.put("log_end", node.engine.log_end());
+    lines.put("flush_trouble", node.engine.trouble().map_or_else(String::new, |error| error.to_string()));
     lines.put("sync", crate::config::find("sync").map_or_else(String::new, |param| (param.get)(&settings)));
 }
 
@@ -152,11 +155,7 @@ fn stats(node: &Node, lines: &mut Lines) {
 
 /// What this node is to each slot that it has.
 fn roles(node: &Node) -> Vec<Role> {
-    let fetched = haypile_engine::engine::Fetched::default();
-    Slot::all()
-        .map(|slot| node.engine.begin(&[slot], &fetched).role(slot).clone())
-        .filter(|role| *role != Role::Absent)
-        .collect()
+    Slot::all().map(|slot| node.engine.role(slot)).filter(|role| *role != Role::Absent).collect()
 }
 
 /// The node's role as Redis knows roles: a slave if it has slots and follows others with all of them.

@@ -88,6 +88,37 @@ fn a_request_that_never_ends_is_refused() {
 }
 
 #[test]
+fn damaged_requests_give_the_same_however_they_are_cut_and_never_panic() {
+    let limits = Limits { bulk_bytes_max: 100, args_max: 20, request_bytes_max: 1000, authenticated: true };
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("31 bits") % below
+    };
+    for round in 0..20_000 {
+        let mut input = MIXED.to_vec();
+        for _ in 0..=random(3) {
+            let at = random(input.len());
+            let new = b"*$\r\n0123456789-\"'\\ x"[random(20)];
+            match random(3) {
+                0 => input[at] = new,
+                1 => input.insert(at, new),
+                _ => drop(input.remove(at)),
+            }
+        }
+        let whole = parse(&input, &[], &limits);
+        let mut cuts: Vec<usize> = (0..random(5)).map(|_| random(input.len())).collect();
+        cuts.sort_unstable();
+        assert_eq!(
+            parse(&input, &cuts, &limits),
+            whole,
+            "round {round}: {:?}",
+            String::from_utf8_lossy(&input)
+        );
+    }
+}
+
+#[test]
 fn an_announced_length_takes_no_memory() {
     let (mut parser, mut args) = (Parser::default(), Vec::new());
     let mut buffer = BytesMut::from(&b"*1000000\r\n$536870912\r\n"[..]);

@@ -16,7 +16,14 @@ use haypile_server::serve::{self, Running};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn standalone() -> Settings {
-    Settings { standalone: true, port: 0, dir: "/node".into(), worker_threads: 2, ..Settings::default() }
+    Settings {
+        standalone: true,
+        port: 0,
+        dir: "/node".into(),
+        worker_threads: 2,
+        log_segment_bytes: 1 << 20,
+        ..Settings::default()
+    }
 }
 
 pub fn start(settings: Settings) -> Running {

@@ -1,0 +1,94 @@
+use std::sync::Arc;
+
+use haypile_engine::testing;
+use haypile_engine::types::{NodeId, Slot};
+
+use super::*;
+use crate::config::Settings;
+use crate::testing::Bench;
+
+/// The slot of the key `a`, and that of `b`.
+const A: u16 = 579;
+
+fn slot(number: u16) -> Slot {
+    Slot::new(number).expect("in range")
+}
+
+#[test]
+fn a_slot_that_is_not_served_is_named_with_the_remedy() {
+    let mut bench = Bench::new();
+    bench.check("set a 1 -> +OK");
+    let engine = bench.node.engine.clone();
+    engine.follow(&[slot(A)], "127.0.0.1:7").expect("it can follow");
+    let read_only = "-ERR Server in read-only: slot 579 follows 127.0.0.1:7";
+    assert_eq!(bench.run("set a 2"), read_only);
+    assert_eq!(bench.run("mset b 1 a 2"), read_only);
+    // What was written before still stands, whether it may be read or waits for a copy.
+    let read = bench.run("get a");
+    assert!(
+        read == "$1 1" || read.starts_with("-LOADING slot 579 is being copied from 127.0.0.1:7"),
+        "{read}"
+    );
+    engine.remove_slots(&[slot(A)]).expect("it can be removed");
+    let absent = bench.run("get a");
+    assert!(absent.starts_with("-ERR Partition not found: slot 579 is not on this node;"), "{absent}");
+    bench.check("get b -> $-1");
+}
+
+#[test]
+fn a_slot_that_was_given_away_says_to_whom() {
+    let mut bench = Bench::new();
+    bench.check("set a 1 -> +OK");
+    let engine = bench.node.engine.clone();
+    engine.fence(&[slot(A)]).expect("its master fences it");
+    engine.grant(slot(A), NodeId([7; 20]), "127.0.0.1:7").expect("its master grants it");
+    let given = "-ERR Partition not found: slot 579 was handed over to 127.0.0.1:7";
+    assert_eq!(bench.run("set a 2"), given);
+    assert_eq!(bench.run("get a"), given);
+    engine.finish_grant(slot(A), "127.0.0.1:7").expect("the grant is answered");
+    assert_eq!(bench.run("get a"), given);
+    assert_eq!(bench.run("scan 0 count 1000"), "*2 $1 0 *0");
+}
+
+#[test]
+fn a_write_to_a_fenced_slot_waits_for_the_handover_but_not_for_ever() {
+    let settings = Settings { standalone: true, handover_hold_ms: 20, ..Settings::default() };
+    let mut bench = Bench::on(Arc::new(testing::engine()), settings);
+    bench.check("set a 1 -> +OK");
+    let engine = bench.node.engine.clone();
+    engine.fence(&[slot(A)]).expect("its master fences it");
+    bench.check(
+        "get a      -> $1 1
+         set a 2    -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         flushall   -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         get a      -> $1 1",
+    );
+    let pair = ("handover-hold-ms".to_owned(), "600000".to_owned());
+    bench.node.change_settings(&[pair]).expect("a key");
+    let waiting = std::thread::spawn(move || bench.run("set a 3"));
+    engine.unfence(&[slot(A)]);
+    assert_eq!(waiting.join().expect("it goes on"), "+OK");
+}
+
+#[test]
+fn a_command_that_fails_half_way_leaves_nothing() {
+    let mut bench = Bench::new();
+    bench.check(
+        "set n x            -> +OK
+         incr n             -> -ERR value is not an integer or out of range
+         hset h f v         -> :1
+         set h v get        -> -WRONGTYPE Operation against a key holding the wrong kind of value
+         type h             -> +hash",
+    );
+}
+
+#[test]
+fn an_unknown_command_is_shown_with_a_part_of_its_arguments() {
+    let args: Vec<Bytes> = std::iter::once("nosuch".to_owned())
+        .chain((0..3).map(|n| n.to_string().repeat(60)))
+        .map(Bytes::from)
+        .collect();
+    let text = unknown(&args);
+    let shown = format!("'{}' '{}' '22' ", "0".repeat(60), "1".repeat(60));
+    assert_eq!(text, format!("ERR unknown command 'nosuch', with args beginning with: {shown}"));
+}

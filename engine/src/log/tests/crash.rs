@@ -188,3 +188,47 @@ fn a_node_killed_at_every_operation_goes_on_and_then_loses_power_without_loss() 
         }
     }
 }
+
+/// Writes and syncs small records, so that the change of segments falls between two frames, until there are two
+/// segments or the machine stops; gives what was synced and how many operations came before the last write.
+fn fill_a_segment(fs: &MemoryFs) -> (Vec<Written>, u64) {
+    let log = open(fs, 1).unwrap().log;
+    log.prepare_next().unwrap();
+    let mut synced = Vec::new();
+    loop {
+        let record = (1, synced.len() as u64 + 1, 100);
+        append(&log, &[record]).unwrap();
+        let before = fs.operations();
+        if log.write().is_err() || log.segments().len() == 2 {
+            return (synced, before);
+        }
+        log.sync().unwrap();
+        synced.push(record);
+    }
+}
+
+#[test]
+fn a_segment_whose_name_was_not_durable_when_the_node_was_killed_is_made_so() {
+    let (all, before_change) = fill_a_segment(&MemoryFs::new());
+    let mut changed = 0;
+    for stop in before_change..before_change + 6 {
+        let fs = MemoryFs::new();
+        fs.stop_at(stop);
+        assert_eq!(fill_a_segment(&fs).0, all);
+        let fs = fs.restart();
+        let log = open(&fs, 2).unwrap().log;
+        changed += log.segments().len() - 1;
+        let next = (1, all.len() as u64 + 1, 100);
+        let there = read_all(&mut log.reader(Lsn(0))).len() > all.len();
+        if !there {
+            append(&log, &[next]).unwrap();
+        }
+        log.write().unwrap();
+        log.sync().unwrap();
+        for seed in 0..8 {
+            let found = open(&fs.crash(seed), 3).unwrap().records;
+            assert_eq!(found, [&all[..], &[next]].concat(), "{stop}/{seed}");
+        }
+    }
+    assert!(changed >= 2, "the machine stopped after the rename, before and after the sync of the folder");
+}

@@ -1,1 +1,7 @@
-//! Under construction.
+//! What the tests over all crates share: the sources of the workspace, and an engine under a seeded workload.
+//!
+//! The tests themselves are in `tests/tests/` (Rust) and `tests/interop/` (Python, against real processes).
+
+pub mod coin;
+pub mod model;
+pub mod sources;

@@ -1,0 +1,319 @@
+"""The same commands to a node and to Debian's redis-server: the same answers.
+
+Seeded random sequences over few keys, so that types collide and every branch is taken. What Redis leaves open (the
+order of a set, of a hash's fields) is compared without order.
+"""
+
+import random
+import subprocess
+import time
+import unittest
+
+import redis
+
+from harness import LONG, Case, eventually, free_port, seed
+
+SECONDS = 300 if LONG else 20
+BATCH = 200
+KEYS = [f"k{number}" for number in range(6)]
+FIELDS = ["a", "b", "c", "1", "2", "", "field\0x"]
+UNORDERED = {"SMEMBERS", "HKEYS", "HVALS", "SUNION", "SINTER", "SDIFF", "KEYS"}
+PAIRS = {"HGETALL"}
+
+
+class Commands:
+    """Makes random commands, most of them right, some of them not."""
+
+    def __init__(self, chance):
+        self.r = chance
+        self.makers = [getattr(self, name) for name in dir(self) if name.startswith("make_")]
+
+    def next(self):
+        words = [str(word) if not isinstance(word, bytes) else word for word in self.r.choice(self.makers)()]
+        if self.r.random() < 0.01 and len(words) > 1:
+            words.pop()
+        return words
+
+    def k(self):
+        return self.r.choice(KEYS)
+
+    def f(self):
+        return self.r.choice(FIELDS)
+
+    def many(self, make, most=4):
+        return [make() for _ in range(self.r.randint(1, most))]
+
+    def v(self):
+        return self.r.choice(["", "x", "hello", "10", "-3", "3.5", "9223372036854775807", "a" * 100, "\0\1", "0", " 1", "1e3", "nan"])
+
+    def i(self):
+        return self.r.choice([0, 1, -1, 2, 3, -2, 5, -5, 100, -100, 9223372036854775807, -9223372036854775808, "x", "1.5"]
+                             if self.r.random() < 0.2 else [0, 1, -1, 2, 3, -2, 5])
+
+    def score(self):
+        return self.r.choice([0, 1, 2, -1, 1.5, 2.25, "inf", "-inf", "1e10", 100, 3, "x"] if self.r.random() < 0.3 else [0, 1, 2, 3, 1.5])
+
+    def bound(self):
+        return self.r.choice(["", "("]) + str(self.score())
+
+    def lex(self):
+        return self.r.choice(["-", "+", "[a", "(a", "[b", "(c", "[", "a"])
+
+    def option(self, *words, chance=0.3):
+        return list(words) if self.r.random() < chance else []
+
+    def ex(self):
+        return self.r.choice([["EX", 1000], ["PX", 1000000], ["EXAT", 4000000000], ["PXAT", 4000000000000], ["KEEPTTL"], ["EX", 0],
+                              ["EX", "x"], ["EX", -1]])
+
+    # strings
+    def make_set(self):
+        return ["SET", self.k(), self.v(), *self.option(self.r.choice(["NX", "XX"])), *self.option("GET"), *self.option(*self.ex())]
+
+    def make_get(self):
+        return [self.r.choice(["GET", "STRLEN", "GETDEL"]), self.k()]
+
+    def make_getex(self):
+        return ["GETEX", self.k(), *self.option(*self.r.choice([["PERSIST"], ["EX", 1000], ["PXAT", 4000000000000], ["EX", 0]]))]
+
+    def make_getset(self):
+        return [self.r.choice(["GETSET", "SETNX", "APPEND"]), self.k(), self.v()]
+
+    def make_incr(self):
+        return [self.r.choice(["INCR", "DECR"]), self.k()]
+
+    def make_incrby(self):
+        return [self.r.choice(["INCRBY", "DECRBY"]), self.k(), self.i()]
+
+    def make_incrbyfloat(self):
+        return ["INCRBYFLOAT", self.k(), self.r.choice([1, 0.5, -2.25, "1e2", "x", "3.0"])]
+
+    def make_range(self):
+        return [self.r.choice(["GETRANGE", "SUBSTR"]), self.k(), self.i(), self.i()]
+
+    def make_setrange(self):
+        return ["SETRANGE", self.k(), self.r.choice([0, 1, 5, 20, -1]), self.v()]
+
+    def make_mget(self):
+        return ["MGET", *self.many(self.k)]
+
+    def make_mset(self):
+        return [self.r.choice(["MSET", "MSETNX"]), *[word for _ in range(self.r.randint(1, 3)) for word in (self.k(), self.v())]]
+
+    def make_setex(self):
+        return [self.r.choice(["SETEX", "PSETEX"]), self.k(), self.r.choice([100000, 0, -1, "x"]), self.v()]
+
+    def make_bits(self):
+        return self.r.choice([
+            ["SETBIT", self.k(), self.r.choice([0, 7, 8, 100, -1]), self.r.choice([0, 1, 2])],
+            ["GETBIT", self.k(), self.r.choice([0, 1, 7, 100, -1])],
+            ["BITCOUNT", self.k()],
+            ["BITCOUNT", self.k(), self.i(), self.i(), *self.option(self.r.choice(["BIT", "BYTE"]))],
+            ["BITPOS", self.k(), self.r.choice([0, 1, 2]), *self.option(self.i(), *self.option(self.i(), *self.option("BIT")))],
+            ["BITOP", self.r.choice(["AND", "OR", "XOR", "NOT"]), self.k(), *self.many(self.k, 3)],
+        ])
+
+    def make_lcs(self):
+        return ["LCS", self.k(), self.k(), *self.option(self.r.choice(["LEN", "IDX"]))]
+
+    # keys
+    def make_del(self):
+        return [self.r.choice(["DEL", "UNLINK", "EXISTS", "TOUCH"]), *self.many(self.k)]
+
+    def make_type(self):
+        return [self.r.choice(["TYPE", "EXPIRETIME", "PEXPIRETIME", "PERSIST"]), self.k()]
+
+    def make_expire(self):
+        name, when = self.r.choice([("EXPIRE", 100000), ("PEXPIRE", 100000000), ("EXPIREAT", 4000000000), ("PEXPIREAT", 4000000000000)])
+        if name in ("EXPIRE", "PEXPIRE"):
+            when = self.r.choice([0, -1, "x"])  # a relative time in the future would differ by the moment it is run
+        return [name, self.k(), when, *self.option(self.r.choice(["NX", "XX", "GT", "LT", "ZZ"]))]
+
+    def make_rename(self):
+        return [self.r.choice(["RENAME", "RENAMENX"]), self.k(), self.k()]
+
+    def make_copy(self):
+        return ["COPY", self.k(), self.k(), *self.option("REPLACE")]
+
+    def make_keys(self):
+        return self.r.choice([["KEYS", self.r.choice(["*", "k?", "k[0-2]", "nope*", "k[^1]"])], ["DBSIZE"]])
+
+    # hashes
+    def make_hset(self):
+        return [self.r.choice(["HSET", "HSET", "HMSET"]), self.k(), *[word for _ in range(self.r.randint(1, 4)) for word in (self.f(), self.v())]]
+
+    def make_hget(self):
+        return [self.r.choice(["HGET", "HEXISTS", "HSTRLEN"]), self.k(), self.f()]
+
+    def make_hmany(self):
+        return [self.r.choice(["HMGET", "HDEL"]), self.k(), *self.many(self.f)]
+
+    def make_hall(self):
+        return [self.r.choice(["HGETALL", "HKEYS", "HVALS", "HLEN"]), self.k()]
+
+    def make_hincr(self):
+        return self.r.choice([["HINCRBY", self.k(), self.f(), self.i()], ["HINCRBYFLOAT", self.k(), self.f(), self.r.choice([1, 0.5, "x"])],
+                              ["HSETNX", self.k(), self.f(), self.v()]])
+
+    # lists
+    def make_push(self):
+        return [self.r.choice(["LPUSH", "RPUSH", "LPUSHX", "RPUSHX"]), self.k(), *self.many(self.f)]
+
+    def make_pop(self):
+        return [self.r.choice(["LPOP", "RPOP"]), self.k(), *self.option(self.r.choice([0, 1, 2, 10, -1, "x"]))]
+
+    def make_lrange(self):
+        return [self.r.choice(["LRANGE", "LTRIM"]), self.k(), self.i(), self.i()]
+
+    def make_lindex(self):
+        return self.r.choice([["LINDEX", self.k(), self.i()], ["LLEN", self.k()], ["LSET", self.k(), self.i(), self.f()],
+                              ["LREM", self.k(), self.i(), self.f()],
+                              ["LINSERT", self.k(), self.r.choice(["BEFORE", "AFTER", "x"]), self.f(), self.f()],
+                              ["RPOPLPUSH", self.k(), self.k()],
+                              ["LMOVE", self.k(), self.k(), self.r.choice(["LEFT", "RIGHT"]), self.r.choice(["LEFT", "RIGHT", "x"])]])
+
+    def make_lpos(self):
+        return ["LPOS", self.k(), self.f(), *self.option("RANK", self.r.choice([1, 2, -1, 0])), *self.option("COUNT", self.r.choice([0, 1, 2, -1])),
+                *self.option("MAXLEN", self.r.choice([0, 1, 3, -1]))]
+
+    def make_lmpop(self):
+        return ["LMPOP", 2, self.k(), self.k(), self.r.choice(["LEFT", "RIGHT"]), *self.option("COUNT", self.r.choice([1, 2, 0]))]
+
+    # sets
+    def make_sadd(self):
+        return [self.r.choice(["SADD", "SADD", "SREM", "SMISMEMBER"]), self.k(), *self.many(self.f)]
+
+    def make_smembers(self):
+        return [self.r.choice(["SMEMBERS", "SCARD"]), self.k()]
+
+    def make_sismember(self):
+        return self.r.choice([["SISMEMBER", self.k(), self.f()], ["SMOVE", self.k(), self.k(), self.f()]])
+
+    def make_salgebra(self):
+        name = self.r.choice(["SUNION", "SINTER", "SDIFF"])
+        return [name, *self.many(self.k, 3)] if self.r.random() < 0.5 else [name + "STORE", self.k(), *self.many(self.k, 3)]
+
+    def make_sintercard(self):
+        return ["SINTERCARD", 2, self.k(), self.k(), *self.option("LIMIT", self.r.choice([0, 1, 2, -1]))]
+
+    # sorted sets
+    def make_zadd(self):
+        flags = [*self.option(self.r.choice(["NX", "XX"])), *self.option(self.r.choice(["GT", "LT"]), chance=0.2), *self.option("CH"), *self.option("INCR", chance=0.1)]
+        return ["ZADD", self.k(), *flags, *[word for _ in range(self.r.randint(1, 3)) for word in (self.score(), self.f())]]
+
+    def make_zscore(self):
+        return self.r.choice([["ZSCORE", self.k(), self.f()], ["ZMSCORE", self.k(), *self.many(self.f)], ["ZCARD", self.k()],
+                              ["ZINCRBY", self.k(), self.score(), self.f()], ["ZREM", self.k(), *self.many(self.f)],
+                              [self.r.choice(["ZRANK", "ZREVRANK"]), self.k(), self.f(), *self.option("WITHSCORE", chance=0.0)]])
+
+    def make_zrange(self):
+        by = self.r.choice(["", "BYSCORE", "BYLEX"])
+        bounds = {"": [self.i(), self.i()], "BYSCORE": [self.bound(), self.bound()], "BYLEX": [self.lex(), self.lex()]}[by]
+        return ["ZRANGE", self.k(), *bounds, *([by] if by else []), *self.option("REV"), *self.option("LIMIT", self.r.choice([0, 1, -1]), self.i()),
+                *self.option("WITHSCORES")]
+
+    def make_zrangestore(self):
+        return ["ZRANGESTORE", self.k(), self.k(), self.i(), self.i(), *self.option("REV")]
+
+    def make_zold(self):
+        return self.r.choice([
+            ["ZREVRANGE", self.k(), self.i(), self.i(), *self.option("WITHSCORES")],
+            [self.r.choice(["ZRANGEBYSCORE", "ZREVRANGEBYSCORE"]), self.k(), self.bound(), self.bound(), *self.option("WITHSCORES"),
+             *self.option("LIMIT", 0, self.i())],
+            [self.r.choice(["ZRANGEBYLEX", "ZREVRANGEBYLEX"]), self.k(), self.lex(), self.lex()],
+            ["ZCOUNT", self.k(), self.bound(), self.bound()],
+            ["ZLEXCOUNT", self.k(), self.lex(), self.lex()],
+            ["ZREMRANGEBYRANK", self.k(), self.i(), self.i()],
+            ["ZREMRANGEBYSCORE", self.k(), self.bound(), self.bound()],
+            ["ZREMRANGEBYLEX", self.k(), self.lex(), self.lex()],
+            [self.r.choice(["ZPOPMIN", "ZPOPMAX"]), self.k(), *self.option(self.r.choice([0, 1, 2, -1]))],
+            ["ZMPOP", 2, self.k(), self.k(), self.r.choice(["MIN", "MAX"]), *self.option("COUNT", self.r.choice([1, 2, 0]))],
+        ])
+
+    def make_zalgebra(self):
+        name = self.r.choice(["ZUNION", "ZINTER", "ZDIFF"])
+        keys = self.many(self.k, 3)
+        more = [] if name == "ZDIFF" else [*self.option("WEIGHTS", *[self.r.choice([1, 2, 0.5, "x"]) for _ in keys]),
+                                           *self.option("AGGREGATE", self.r.choice(["SUM", "MIN", "MAX"]))]
+        if self.r.random() < 0.5:
+            return [name, len(keys), *keys, *more, *self.option("WITHSCORES")]
+        return [name + "STORE", self.k(), len(keys), *keys, *more]
+
+    def make_zintercard(self):
+        return ["ZINTERCARD", 2, self.k(), self.k(), *self.option("LIMIT", self.r.choice([0, 1, 2]))]
+
+
+def settled(words, answer):
+    """An answer in a form that can be compared: errors as text, what has no order sorted."""
+    if isinstance(answer, Exception):
+        return f"error: {answer}"
+    name = words[0].upper()
+    if isinstance(answer, list):
+        if name in UNORDERED:
+            return sorted(answer)
+        if name in PAIRS:
+            return sorted(zip(answer[::2], answer[1::2]))
+    if isinstance(answer, (set, frozenset)):
+        return sorted(answer)
+    return answer
+
+
+class Differential(Case):
+    def raw(self, port):
+        """A client that gives answers as they came: no conversion may hide a difference."""
+        client = redis.Redis(port=port, protocol=2, socket_timeout=60)
+        client.response_callbacks.clear()
+        return client
+
+    def redis_server(self):
+        port = free_port()
+        log = open(self.folder / "redis.log", "wb")
+        process = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)],
+                                   stdout=log, stderr=log)
+        self.addCleanup(log.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        client = self.raw(port)
+
+        def up():
+            try:
+                return client.ping()
+            except redis.ConnectionError:
+                assert process.poll() is None, "redis-server ended"
+                return False
+
+        eventually(up, "redis-server answers")
+        return client
+
+    def test_random_commands_get_the_answers_that_redis_gives(self):
+        theirs = self.redis_server()
+        ours = self.raw(self.node("node", "--standalone").port)
+        chance = random.Random(f"{seed()}/differential")
+        commands = Commands(chance)
+        deadline = time.monotonic() + SECONDS
+        history, count = [], 0
+        while time.monotonic() < deadline or count < 2000:
+            batch = [commands.next() for _ in range(BATCH)]
+            if chance.random() < 0.1:
+                batch[0] = ["FLUSHALL"]
+                history = []
+            answers = []
+            for client in (theirs, ours):
+                pipeline = client.pipeline(transaction=False)
+                for words in batch:
+                    pipeline.execute_command(*words)
+                pipeline.response_callbacks = {}
+                answers.append(pipeline.execute(raise_on_error=False))
+            for words, their, our in zip(batch, *answers, strict=True):
+                history.append(words)
+                count += 1
+                if settled(words, their) != settled(words, our):
+                    touched = set(map(str, words[1:])) & set(KEYS)
+                    before = [one for one in history[-400:] if touched & set(map(str, one[1:]))][-12:]
+                    self.fail(f"after {count} commands (seed {seed()}), {words}\n  Redis: {settled(words, their)!r}\n  ours:  "
+                              f"{settled(words, our)!r}\n  before it on these keys:\n    " + "\n    ".join(map(str, before)))
+        print(f"       {count} commands answered alike")
+
+
+if __name__ == "__main__":
+    unittest.main()

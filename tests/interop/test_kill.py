@@ -1,0 +1,108 @@
+"""kill -9, SIGTERM and SIGINT under load, in each sync mode: nothing acknowledged is lost, roles survive."""
+
+import random
+import signal
+import time
+import unittest
+from subprocess import DEVNULL, Popen
+
+from harness import BINARY, LONG, Case, seed
+from load import Load, Router
+
+ROUNDS = 60 if LONG else 8
+SLOTS = [0, 1, 2, 500, 1023]
+
+
+class Killed(Case):
+    def loop(self, mode):
+        node = self.node("node", "--slots", "0-2,500,1023", "--sync", mode, "--log-segment-bytes", str(1 << 20))
+        router = Router()
+        router.route(SLOTS, node)
+        chance = random.Random(f"{seed()}/{mode}")
+        with Load(router, seed()) as load:
+            for _ in range(ROUNDS):
+                load.run_until_acked(chance.randrange(1, 1500))
+                node.kill()
+                line = node.start()
+                self.assertIn("unclean stop", line)
+        self.assertEqual(load.refused(), 0)
+        load.check(node, SLOTS)
+        node.kill()
+        node.start()
+        self.assertGreater(load.check(node, SLOTS), 100)
+
+    def test_kill_9_under_load_loses_nothing_acknowledged_with_sync_always(self):
+        self.loop("always")
+
+    def test_kill_9_under_load_loses_nothing_acknowledged_with_sync_everysec(self):
+        self.loop("everysec")
+
+    def test_kill_9_under_load_loses_nothing_acknowledged_with_sync_no(self):
+        self.loop("no")
+
+    def test_a_start_that_is_killed_again_and_again_ends_with_the_same_data(self):
+        node = self.node("node", "--slots", "0-2,500,1023", "--log-segment-bytes", str(1 << 20))
+        router = Router()
+        router.route(SLOTS, node)
+        with Load(router, seed()) as load:
+            load.run_until_acked(5000)
+            node.kill()
+            # Started and killed at random moments, without waiting for it: some while it recovers.
+            for _ in range(100 if LONG else 20):
+                process = Popen([BINARY, "serve", "--port", "0", "--dir", node.dir], stdout=DEVNULL, stderr=DEVNULL)
+                time.sleep(self.random.random() * 0.05)
+                process.kill()
+                process.wait()
+            node.start()
+            load.run_until_acked(100)
+        load.check(node, SLOTS)
+
+    def test_a_signal_stops_cleanly_under_load(self):
+        node = self.node("node", "--slots", "0-2,500,1023")
+        router = Router()
+        router.route(SLOTS, node)
+        with Load(router, seed()) as load:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                load.run_until_acked(2000)
+                self.assertEqual(node.stop_by(number), 0)
+                self.assertIn("after a clean stop", node.start())
+        load.check(node, SLOTS)
+
+    def test_roles_and_slots_survive_a_restart_of_both_ends(self):
+        master, replica = self.node("master"), self.node("replica")
+        for node in (master, replica):
+            node.pkcluster("addslots", "0-9")
+        replica.pkcluster("slotsslaveof", "127.0.0.1", master.port, "0-4")
+        router = Router()
+        router.route(range(10), master)
+        with Load(router, seed()) as load:
+            for stop in (replica.stop, master.stop, replica.kill, master.kill):
+                load.run_until_acked(300)
+                stop()
+                stop.__self__.start()
+            load.run_until_acked(300)
+        self.wait_until_slave_has_all(master, replica, range(5))
+        self.assertEqual([info.role for info in replica.slots().values()], ["Slave"] * 5 + ["Master"] * 5)
+        self.assertEqual(replica.slot(0).master, master.address)
+        load.check(replica, range(5))
+        load.check(master, range(10))
+
+    def test_a_reply_that_was_seen_is_never_taken_back(self):
+        """A read's reply passes the same gate as the write that it saw: what anybody was told survives."""
+        node = self.node("node", "--slots", "all")
+        writer, reader = node.client(), node.client()
+        highest = 0
+        for _ in range(30 if LONG else 8):
+            deadline = time.monotonic() + 0.05
+            seen = highest
+            while time.monotonic() < deadline:
+                writer.incr("counter")
+                seen = int(reader.get("counter"))
+            node.kill()
+            node.start()
+            highest = int(node.client().get("counter"))
+            self.assertGreaterEqual(highest, seen)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,155 @@
+//! The documents say what the code says: formats, dependencies, flags, where things are.
+
+use std::collections::BTreeSet;
+
+use haypile_tests::sources::{root, rust_files, text};
+
+/// The fenced tables of a file's head (`//!`), each as its lines without the comment signs.
+fn head_tables(source: &str) -> Vec<String> {
+    let head: Vec<&str> = source
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .map(|line| line.strip_prefix("//!").map_or("", |rest| rest.strip_prefix(' ').unwrap_or(rest)))
+        .collect();
+    tables(&head.join("\n"))
+}
+
+fn tables(text: &str) -> Vec<String> {
+    text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("text\n")).map(flat).collect()
+}
+
+/// Without trailing blanks, so that only what is said counts.
+fn flat(block: &str) -> String {
+    block.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_matches('\n').to_owned()
+}
+
+/// A table of bytes, not a drawing of something else.
+fn is_format(table: &str) -> bool {
+    let head = table.lines().next().unwrap_or_default();
+    table.contains("part of the format")
+        || head.contains("part of the protocol")
+        || head.starts_with("frame;")
+}
+
+fn is_repeated(folder: &str, document: &str) {
+    let said = tables(&text(document));
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for (path, source) in rust_files(folder) {
+        for table in head_tables(&source).into_iter().filter(|table| is_format(table)) {
+            found += 1;
+            if !said.contains(&table) {
+                missing.push(format!("{path}: {}", table.lines().next().unwrap_or_default()));
+            }
+        }
+    }
+    assert!(found > 0, "no tables in {folder}: has their form changed?");
+    assert!(
+        missing.is_empty(),
+        "{document} has not these tables as the code has them:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn format_md_has_every_table_of_the_engine_word_for_word() {
+    is_repeated("engine/src", "docs/FORMAT.md");
+}
+
+#[test]
+fn protocol_md_has_every_table_of_replication_word_for_word() {
+    is_repeated("replication/src", "docs/PROTOCOL.md");
+}
+
+#[test]
+fn every_table_of_format_md_is_in_the_code() {
+    let mut coded = BTreeSet::new();
+    for folder in ["engine/src", "server/src", "replication/src"] {
+        for (_, source) in rust_files(folder) {
+            coded.extend(head_tables(&source));
+        }
+    }
+    for document in ["docs/FORMAT.md", "docs/PROTOCOL.md"] {
+        for table in tables(&text(document)).iter().filter(|table| is_format(table)) {
+            let head = table.lines().next().unwrap_or_default();
+            assert!(coded.contains(table), "{document} describes what no file does: {head}");
+        }
+    }
+}
+
+#[test]
+fn every_dependency_has_a_line_that_says_why() {
+    let manifest = text("Cargo.toml");
+    let section = manifest.split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let section = section.split("\n[").next().unwrap_or_default();
+    let ours = |name: &&str| !name.is_empty() && !name.starts_with('#') && !name.starts_with("haypile-");
+    let used: BTreeSet<&str> =
+        section.lines().filter_map(|line| line.split('=').next()).map(str::trim).filter(ours).collect();
+    let page = text("docs/ARCHITECTURE.md");
+    let rows =
+        page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" | "));
+    let mut explained = BTreeSet::new();
+    for (names, _) in rows {
+        explained.extend(names.split(',').map(|name| name.trim().trim_matches(['`', '|', ' ']).to_owned()));
+    }
+    assert!(used.len() > 5, "{used:?}: has the manifest's form changed?");
+    let silent: Vec<_> = used.iter().filter(|name| !explained.contains(**name)).collect();
+    assert!(silent.is_empty(), "docs/ARCHITECTURE.md has no row `| crate | why |` for {silent:?}");
+}
+
+#[test]
+fn no_external_storage_engine_is_depended_on() {
+    let lock = text("Cargo.lock");
+    for name in [
+        "rocksdb",
+        "sled",
+        "fjall",
+        "lsm-tree",
+        "redb",
+        "heed",
+        "lmdb",
+        "rusqlite",
+        "libmdbx",
+        "persy",
+        "raft-engine",
+    ] {
+        assert!(!lock.contains(&format!("name = \"{name}\"")), "{name} is a storage engine");
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/ARCHITECTURE.md",
+        "docs/FORMAT.md",
+        "docs/PROTOCOL.md",
+        "docs/TESTING.md",
+    ] {
+        let folder = root().join(document).parent().expect("in the workspace").to_owned();
+        for target in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            if !path.is_empty() && !path.contains("://") && !folder.join(path).exists() {
+                broken.push(format!("{document}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links to nothing:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_readme_shows_flags_that_exist() {
+    let known: BTreeSet<&str> = haypile_server::config::PARAMS.iter().map(|param| param.name).collect();
+    let readme = text("README.md");
+    let others =
+        ["release", "config", "long", "only", "scan", "no-auth-warning", "version", "help", "seconds"];
+    for word in readme.split(|c: char| c.is_whitespace() || "`[](),|=".contains(c)) {
+        let Some(flag) = word.strip_prefix("--").filter(|flag| !flag.is_empty()) else { continue };
+        assert!(
+            known.contains(flag) || others.contains(&flag),
+            "README names --{flag}, which does not exist"
+        );
+    }
+}

@@ -202,9 +202,8 @@ impl Model {
                 "  {told}{}",
                 done.as_ref().map_or_else(|error| format!(": {error}"), |()| String::new())
             );
-            match done {
-                Err(error @ (Error::Poisoned(_) | Error::Corrupt { .. })) => return Err(error),
-                Err(_) | Ok(()) => {}
+            if let Err(error @ (Error::Poisoned(_) | Error::Corrupt { .. })) = done {
+                return Err(error);
             }
         }
         Ok(())

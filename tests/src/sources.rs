@@ -29,6 +29,20 @@ pub fn text(path: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Gives a file of the workspace another text.
+///
+/// # Panics
+/// If it can't be written.
+pub fn replace(path: &str, text: &str) {
+    let path = root().join(path);
+    let write = || {
+        let file = RealFs.open(&path, OpenMode::Write)?;
+        file.set_size(0)?;
+        file.write_at(text.as_bytes(), 0)
+    };
+    write().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
 /// All Rust files below a folder of the workspace, by name, with their text.
 #[must_use]
 pub fn rust_files(folder: &str) -> Vec<(String, String)> {

@@ -1,0 +1,64 @@
+//! The corpora: files in `fuzz/corpus/TARGET/`, one input each, and the inputs that broke something.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use haypile_engine::fs::real::RealFs;
+use haypile_engine::fs::{Fs, OpenMode};
+
+use crate::Target;
+
+/// Where the corpora are.
+#[must_use]
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+}
+
+/// A file's bytes.
+///
+/// # Errors
+/// As the file system says.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = RealFs.open(path, OpenMode::Read)?;
+    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; size];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Makes a file, unless it is there.
+///
+/// # Errors
+/// As the file system says.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        RealFs.create_dir_all(folder)?;
+    }
+    if RealFs.exists(path)? {
+        return Ok(());
+    }
+    RealFs.open(path, OpenMode::CreateNew)?.write_at(bytes, 0)
+}
+
+/// A name that says what an input is: the CRC-32 of its bytes.
+#[must_use]
+pub fn name_of(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(bytes))
+}
+
+/// All inputs of a target's corpus, with the file each is from, and what our encoders write now.
+///
+/// # Errors
+/// As the file system says.
+pub fn load(target: &Target) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let folder = folder().join(target.name);
+    let mut inputs = Vec::new();
+    for entry in RealFs.list(&folder)? {
+        inputs.push((entry.name.clone(), read(&folder.join(&entry.name))?));
+    }
+    for (number, sample) in (target.samples)().into_iter().enumerate() {
+        inputs.push((format!("sample {number}"), sample));
+    }
+    Ok(inputs)
+}

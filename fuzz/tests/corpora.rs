@@ -1,0 +1,61 @@
+//! Every target over its corpus, and over some mutations of it by a fixed seed.
+
+use haypile_fuzz::mutate::{Dice, mutated};
+use haypile_fuzz::{TARGETS, corpus};
+
+const MUTATIONS: usize = 300;
+
+#[test]
+fn every_target_takes_its_corpus_and_mutations_of_it() {
+    for target in TARGETS {
+        let inputs = corpus::load(target).unwrap_or_else(|error| panic!("{}: {error}", target.name));
+        for (name, input) in &inputs {
+            println!("{}: {name}", target.name);
+            (target.run)(input);
+        }
+        let inputs: Vec<Vec<u8>> = inputs.into_iter().map(|(_, input)| input).collect();
+        let mut dice = Dice::new(1);
+        for number in 0..MUTATIONS {
+            let mut input = mutated(&inputs, &mut dice);
+            if number % 2 == 0 {
+                (target.repair)(&mut input);
+            }
+            println!("{}: mutation {number}", target.name);
+            (target.run)(&input);
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_corpus_of_its_own() {
+    for target in TARGETS {
+        let inputs = corpus::load(target).unwrap_or_else(|error| panic!("{}: {error}", target.name));
+        let samples = (target.samples)().len();
+        assert!(samples > 0 && inputs.len() > samples, "{} begins with nothing", target.name);
+    }
+}
+
+#[test]
+fn repaired_samples_are_what_they_were() {
+    // Else the repair would break what it should let through, and nothing behind a checksum were reached.
+    for target in TARGETS {
+        for sample in (target.samples)() {
+            let mut repaired = sample.clone();
+            (target.repair)(&mut repaired);
+            assert!(repaired == sample, "{}: a sound input is changed by its repair", target.name);
+        }
+    }
+}
+
+#[test]
+fn a_decoder_that_panics_is_found() {
+    // The canary: a decoder that trusts a length byte.
+    let naive = |bytes: &[u8]| bytes.first().is_none_or(|len| bytes[1..=usize::from(*len)].len() < 300);
+    let inputs = vec![vec![3, 1, 2, 3]];
+    let mut dice = Dice::new(1);
+    let found = (0..MUTATIONS).any(|_| {
+        let input = mutated(&inputs, &mut dice);
+        std::panic::catch_unwind(|| naive(&input)).is_err()
+    });
+    assert!(found);
+}

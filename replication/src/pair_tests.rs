@@ -527,7 +527,7 @@ fn a_gap_asks_for_one_slot_again_and_leaves_the_others_alone() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_replica_ends_with_the_masters_records(
         steps in prop::collection::vec(step(), 0..150),

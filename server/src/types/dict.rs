@@ -28,6 +28,9 @@ use crate::kind::Kind;
 /// Parts a large one's elements from what a later format may put beside them. Part of the format.
 const TAG: u8 = 1;
 
+/// Rounds of choosing again what was chosen before: each leaves no more than about a third, so that many are never needed.
+const ROUNDS_MAX: usize = 64;
+
 /// A hash or a set; see the file's head.
 #[derive(Debug)]
 pub struct Dict<'k> {
@@ -35,7 +38,7 @@ pub struct Dict<'k> {
     shape: Shape,
     expiry: Option<TimeMs>,
     form: Form,
-    /// Whether something stands at the key that this was opened from.
+    /// Whether something stands at the key: what this was opened from, or what it wrote when it became large.
     existed: bool,
     /// Whether what stands at the key has to be written anew.
     changed: bool,
@@ -258,6 +261,7 @@ impl<'k> Dict<'k> {
         self.form = Form::Large { generation, len: 0 };
         // Elements are nobody's unless the value at the key has their generation: it comes first.
         tx.put(self.key, &self.value())?;
+        self.existed = true;
         let mut iter = items.iter();
         while let Some(name) = iter.next() {
             let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
@@ -394,14 +398,15 @@ impl<'k> Dict<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn sample(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
-        // Choosing few of many, one at a time, seldom meets the same one again.
-        if self.is_large() && count <= self.len() / 3 {
+        // Few of many seldom meet: what did is chosen again.
+        if let Form::Large { generation, len } = self.form
+            && count <= self.len() / 3
+        {
             let (mut chosen, mut names) = (Page::new(), HashSet::new());
-            for _ in 0..count.saturating_mul(4) {
-                let Some(element) = self.random(tx, rng)? else { break };
-                if names.insert(element.0.clone()) {
-                    chosen.push(element);
-                }
+            for _ in 0..ROUNDS_MAX {
+                let lacking = count - chosen.len();
+                let more = hashed::random_many(tx, self.key, generation, TAG, len, lacking, rng)?;
+                chosen.extend(more.into_iter().filter(|(name, _)| names.insert(name.clone())));
                 if chosen.len() == count {
                     return Ok(chosen);
                 }
@@ -420,15 +425,12 @@ impl<'k> Dict<'k> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn sample_with_repeats(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Page> {
-        let mut chosen = Page::new();
-        if self.is_large() && count <= self.len() / 16 {
-            while chosen.len() < count
-                && let Some(element) = self.random(tx, rng)?
-            {
-                chosen.push(element);
-            }
-            return Ok(chosen);
+        if let Form::Large { generation, len } = self.form
+            && count <= self.len() / 16
+        {
+            return hashed::random_many(tx, self.key, generation, TAG, len, count, rng);
         }
+        let mut chosen = Page::new();
         let all = self.all(tx)?;
         if !all.is_empty() {
             chosen.extend((0..count).map(|_| all[rng.random_range(0..all.len())].clone()));

@@ -7,7 +7,7 @@
 //!  1   6   hash48     of the name, big-endian
 //!  7   n   name
 //! ```
-//! **Chance.** [`random`] chooses evenly: it throws a window of fixed width on the circle of hashes, so that each
+//! **Chance.** [`random_many`] chooses evenly: it throws a window of fixed width on the circle of hashes, so that each
 //! element is in it with the same probability, takes one of the m elements in it, and keeps it with probability
 //! m / [`WINDOW_MAX`] (else it throws again). Each element's chance is then the same for each throw, however the
 //! hashes lie. Uneven is only what happens when a window holds more than `WINDOW_MAX` elements: 16 are expected,
@@ -23,7 +23,7 @@ use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Tx};
 use rand::{Rng, RngExt};
 
-use super::{Page, damaged};
+use super::{Misses, Page, damaged};
 
 /// One beyond the greatest hash.
 const HASHES: u64 = 1 << 48;
@@ -128,9 +128,6 @@ pub fn scan(
 
 /// An element (name, value) chosen at random, of `len` that there are; `None` only if there is none.
 ///
-/// The same random numbers over the same elements choose the same: a command that runs again after a miss has to
-/// begin with the same ones, or it may never end.
-///
 /// # Errors
 /// See [`haypile_engine::tx::Stop`].
 pub fn random(
@@ -141,21 +138,64 @@ pub fn random(
     len: u64,
     rng: &mut impl Rng,
 ) -> Read<Option<(Bytes, Bytes)>> {
+    Ok(random_many(tx, key, generation, tag, len, 1, rng)?.pop())
+}
+
+/// `count` elements (name, value) chosen at random, each of all the `len` that there are; fewer only if the collection is
+/// empty or has not the elements that `len` says.
+///
+/// The same random numbers over the same elements choose the same: a command that runs again after a miss has to
+/// begin with the same ones, or it may never end.
+///
+/// # Errors
+/// See [`haypile_engine::tx::Stop`].
+pub fn random_many(
+    tx: &mut Tx<'_>,
+    key: &Key,
+    generation: Generation,
+    tag: u8,
+    len: u64,
+    count: usize,
+    rng: &mut impl Rng,
+) -> Read<Page> {
     let width = if len <= WINDOW { HASHES } else { HASHES / len * WINDOW };
-    for _ in 0..THROWS_MAX {
-        let start = rng.random_range(0..HASHES);
-        let mut window = between(tx, key, generation, tag, start, (start + width).min(HASHES))?;
-        if start + width > HASHES {
-            window.extend(between(tx, key, generation, tag, 0, start + width - HASHES)?);
+    let (mut chosen, mut misses) = (Page::new(), Misses::default());
+    for _ in 0..count.saturating_mul(THROWS_MAX) {
+        // What missed will be chosen from in one throw of three: no more is fetched than will be needed.
+        if chosen.len() + misses.count().div_ceil(3) >= count {
+            break;
         }
-        let ticket = rng.random_range(0..WINDOW_MAX.max(window.len()));
+        // Every throw takes as many random numbers, whether it misses or not: the next one is the same in each run.
+        let (start, ticket, crowd) =
+            (rng.random_range(0..HASHES), rng.random_range(0..WINDOW_MAX), rng.random());
+        let Some(mut window) = misses.pass(throw(tx, key, generation, tag, start, width))? else { continue };
+        let ticket = if window.len() > WINDOW_MAX { among(crowd, window.len()) } else { ticket };
         if ticket < window.len() {
             let (sub, value) = window.swap_remove(ticket);
-            return Ok(Some((name(key, &sub)?, value)));
+            chosen.push((name(key, &sub)?, value));
         }
     }
-    let (mut page, _) = scan(tx, key, generation, tag, 0, 1)?;
-    Ok(if page.is_empty() { None } else { Some(page.swap_remove(0)) })
+    misses.end()?;
+    if chosen.is_empty() && count > 0 {
+        let (page, _) = scan(tx, key, generation, tag, 0, 1)?;
+        chosen.extend(page.into_iter().take(1));
+    }
+    Ok(chosen)
+}
+
+/// A random number as a position among `len`.
+fn among(random: u64, len: usize) -> usize {
+    usize::try_from(random % len as u64).expect("below a length")
+}
+
+/// The elements in a window, which may reach over the end of the circle.
+fn throw(tx: &mut Tx<'_>, key: &Key, generation: Generation, tag: u8, start: u64, width: u64) -> Read<Page> {
+    let end = start + width;
+    let mut window = between(tx, key, generation, tag, start, end.min(HASHES))?;
+    if end > HASHES {
+        window.extend(between(tx, key, generation, tag, 0, end - HASHES)?);
+    }
+    Ok(window)
 }
 
 /// The elements with hashes from `from` to before `to`.

@@ -142,6 +142,12 @@ impl Misses {
         }
     }
 
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0
+    }
+
     /// To be called after the loop.
     ///
     /// # Errors

@@ -127,6 +127,19 @@ fn a_hash_becomes_large_at_each_limit_and_stays_so_until_its_key_goes() {
     assert_eq!(all(&engine, &Key::new(b"count")).len(), 1);
 }
 
+/// Found by the test above: what was written when it became large stayed, with nothing in it.
+#[test]
+fn a_hash_that_becomes_large_and_empty_in_one_command_leaves_nothing() {
+    let engine = testing::engine();
+    let key = Key::new(b"k");
+    with(&engine, &key, |tx, dict| {
+        dict.put(tx, b"a", &[0; 100])?;
+        dict.remove(tx, b"a")
+    });
+    assert_eq!(engine.key_count(), 0);
+    assert_eq!(run(&engine, &[&key], |tx| tx.get(&key)), None);
+}
+
 #[test]
 fn an_expiry_stays_through_every_change() {
     let engine = testing::engine();

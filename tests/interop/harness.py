@@ -137,7 +137,6 @@ class Node:
         self.log = folder / f"{name}.log"
         self.port = None
         self.process = None
-        self._clients = []
 
     @property
     def address(self):
@@ -222,13 +221,11 @@ class Node:
     def _forget(self):
         with _running_lock:
             _running.discard(self.process)
-        for client in self._clients:
-            client.connection_pool.disconnect()
 
     def client(self, protocol=2, timeout=60, **more):
         """A client of its own connections. It never repeats a command by itself."""
         more.setdefault("password", self.password)
-        client = redis.Redis(
+        return redis.Redis(
             host="127.0.0.1",
             port=self.port,
             protocol=protocol,
@@ -237,8 +234,6 @@ class Node:
             retry=Retry(NoBackoff(), 0),
             **more,
         )
-        self._clients.append(client)
-        return client
 
     def do(self, *words):
         """Runs one command on a fresh connection."""
@@ -247,7 +242,6 @@ class Node:
             return client.execute_command(*words)
         finally:
             client.close()
-            self._clients.remove(client)
 
     def error(self, *words):
         """Runs one command that must be refused; the error's text."""

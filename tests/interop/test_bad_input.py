@@ -132,7 +132,7 @@ class Wire(Case):
             (("INCR", "k"), "value is not an integer or out of range"),
             (("LPUSH", "k", "x"), "WRONGTYPE"),
             (("SELECT", "1"), "out of range"),
-            (("SELECT", "x"), "invalid DB index"),
+            (("SELECT", "x"), "value is not an integer or out of range"),
             (("SETRANGE", "r", "536870912", "x"), "maximum allowed size"),
             (("SETBIT", "b", "4294967296", "1"), "bit offset is not an integer or out of range"),
         ]

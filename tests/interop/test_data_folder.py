@@ -104,10 +104,12 @@ class Folder(Case):
         node = self.filled()
         cases = {
             "log": (sorted((node.dir / "log").glob("*.log"))[-1], self.newer_segment),
-            "manifest": (self.manifest(node), self.newer_manifest),
+            "manifest": (None, self.newer_manifest),
         }
         for name, (path, change) in cases.items():
             with self.subTest(of=name):
+                # Every start begins a new manifest file: which one it is is looked up when it is needed.
+                path = path or self.manifest(node)
                 before = path.read_bytes()
                 path.write_bytes(change(before))
                 changed = path.read_bytes()

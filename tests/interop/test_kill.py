@@ -9,7 +9,7 @@ from subprocess import DEVNULL, Popen
 from harness import BINARY, LONG, Case, seed
 from load import Load, Router
 
-ROUNDS = 60 if LONG else 8
+ROUNDS = 300 if LONG else 25
 SLOTS = [0, 1, 2, 500, 1023]
 
 

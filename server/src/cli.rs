@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::commands::config::file_without_config;
 use crate::config::{PARAMS, Settings};
+use crate::demo::{self, Folder};
 use crate::files::read_text;
 use crate::serve;
 
@@ -25,6 +27,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match matches.subcommand() {
         Some(("serve", matches)) => serve(matches),
+        Some(("demo", matches)) => demo(matches),
         _ => ExitCode::from(USAGE),
     }
 }
@@ -36,6 +39,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve_command())
+        .subcommand(demo_command())
 }
 
 fn serve_command() -> Command {
@@ -55,6 +59,26 @@ fn serve_command() -> Command {
         if param.value == "yes|no" { arg.num_args(0..=1).default_missing_value("yes") } else { arg }
     });
     Command::new("serve").about("Serve clients from a data folder").arg(config).args(flags)
+}
+
+fn demo_command() -> Command {
+    let seconds = Arg::new("seconds")
+        .long("seconds")
+        .value_name("N")
+        .default_value("6")
+        .value_parser(value_parser!(u64).range(0..=3600))
+        .help("how long the load runs before and after the move, together");
+    let keep = Arg::new("keep").long("keep").action(ArgAction::SetTrue).help("leave the nodes' folders");
+    Command::new("demo")
+        .about("Start six nodes, put load on them, move a slot, and check that nothing is lost")
+        .args([seconds, keep])
+}
+
+fn demo(matches: &ArgMatches) -> ExitCode {
+    demo::run(demo::Options {
+        load: Duration::from_secs(matches.get_one("seconds").copied().unwrap_or_default()),
+        folder: if matches.get_flag("keep") { Folder::Kept } else { Folder::Removed },
+    })
 }
 
 fn serve(matches: &ArgMatches) -> ExitCode {

@@ -19,7 +19,7 @@ use crate::execute::{self, Next, Scratch};
 use crate::node::{Node, Stopping};
 use crate::resp::{Limits, Parser, Proto, ReplyWriter};
 use crate::session::{Session, Taken};
-use crate::table::{Command, Run};
+use crate::table::{Command, Flags, Run};
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -53,6 +53,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         scratch: Scratch::default(),
         reply: ReplyWriter::new(Proto::Resp2),
         gate: Gate::default(),
+        writes: 0,
     };
     match connection.run().await {
         End::Closed => {}
@@ -84,6 +85,8 @@ struct Connection {
     scratch: Scratch,
     reply: ReplyWriter,
     gate: Gate,
+    /// Commands of this batch that write.
+    writes: u64,
 }
 
 impl Connection {
@@ -157,6 +160,8 @@ impl Connection {
             }
         }
         self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
+        let writes = std::mem::take(&mut self.writes);
+        self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
         self.settle().await
     }
 
@@ -170,6 +175,7 @@ impl Connection {
             }
         };
         self.session.command = checked.0.name;
+        self.writes += u64::from(checked.0.flags.has(Flags::WRITE));
         if checked.settles_first()
             && let Some(end) = self.settle().await
         {

@@ -1,7 +1,7 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `cli`.
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `session`, `cx`, `kind`;
+//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `demo`; `cli`.
 
 pub mod cli;
 pub mod clients;
@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod cx;
+pub mod demo;
 pub mod execute;
 pub mod expiry;
 pub mod extended;
@@ -24,4 +25,5 @@ pub mod slot_group;
 pub mod table;
 #[cfg(test)]
 pub mod testing;
+pub mod topology;
 pub mod types;

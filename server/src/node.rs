@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Engine, Fetched, Gate};
 use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
-use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
+use haypile_replication::hub::Replication;
 use tokio::sync::watch;
 
 use crate::clients::{Clients, monotonic_ms};
@@ -37,6 +38,11 @@ pub struct Stats {
     pub connections_received: AtomicU64,
     pub connections_rejected: AtomicU64,
     pub commands_processed: AtomicU64,
+    pub writes_processed: AtomicU64,
+    pub commands_per_second: AtomicU64,
+    pub writes_per_second: AtomicU64,
+    /// Commands and writes at the last measurement of their rates.
+    measured: [AtomicU64; 2],
     pub input_bytes: AtomicU64,
     pub output_bytes: AtomicU64,
     pub error_replies: AtomicU64,
@@ -44,12 +50,26 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Called every `interval`: counts commands and writes a second since the last call.
+    pub fn measure_rates(&self, interval: Duration) {
+        for (counter, last, rate) in [
+            (&self.commands_processed, &self.measured[0], &self.commands_per_second),
+            (&self.writes_processed, &self.measured[1], &self.writes_per_second),
+        ] {
+            let now = counter.load(Ordering::Relaxed);
+            // Smaller than the last if CONFIG RESETSTAT came in between.
+            let grown = now.saturating_sub(last.swap(now, Ordering::Relaxed));
+            rate.store(grown / interval.as_secs().max(1), Ordering::Relaxed);
+        }
+    }
+
     /// Sets all to zero.
     pub fn reset(&self) {
         for counter in [
             &self.connections_received,
             &self.connections_rejected,
             &self.commands_processed,
+            &self.writes_processed,
             &self.input_bytes,
             &self.output_bytes,
             &self.error_replies,
@@ -58,12 +78,6 @@ impl Stats {
             counter.store(0, Ordering::Relaxed);
         }
     }
-}
-
-/// The slots of this node, ascending: those that it has data of, in whatever role.
-#[must_use]
-pub fn present_slots(engine: &Engine) -> Vec<Slot> {
-    Slot::all().filter(|&slot| engine.role(slot) != Role::Absent).collect()
 }
 
 /// How the process is asked to end.
@@ -79,6 +93,8 @@ pub enum Stopping {
 pub struct Node {
     /// The store.
     pub engine: Arc<Engine>,
+    /// Whom it follows and who follows it.
+    pub replication: Arc<Replication>,
     /// The file system that it is on.
     pub fs: Arc<dyn Fs>,
     /// The settings.
@@ -107,6 +123,7 @@ impl Node {
     #[must_use]
     pub fn new(
         engine: Arc<Engine>,
+        replication: Arc<Replication>,
         fs: Arc<dyn Fs>,
         settings: Settings,
         config_file: Option<PathBuf>,
@@ -117,6 +134,7 @@ impl Node {
         let run_id = engine.node().to_string();
         Node {
             engine,
+            replication,
             fs,
             config: Config::new(settings),
             config_file,
@@ -137,7 +155,10 @@ impl Node {
     /// The key at fault, and why.
     pub fn change_settings(&self, pairs: &[(String, String)]) -> Result<(), (String, String)> {
         self.config.change(pairs)?;
-        self.engine.set_sync_mode(self.config.now().sync);
+        let settings = self.config.now();
+        self.engine.set_sync_mode(settings.sync);
+        let masterauth = Some(settings.masterauth.clone()).filter(|password| !password.is_empty());
+        self.replication.set_masterauth(masterauth);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use haypile_engine::clock::{Clock, SystemClock};
 use haypile_engine::engine::{Engine, Opened, Options};
 use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
+use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -24,13 +25,16 @@ use tokio::task::LocalSet;
 
 use crate::config::Settings;
 use crate::connection;
-use crate::node::{Node, Stopping, present_slots};
+use crate::node::{Node, Stopping};
 use crate::slot_group;
+use crate::topology;
 
 /// Sockets on their way to a worker.
 const HANDOUT_MAX: usize = 1024;
 /// How long connections may go on with what they received, once the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Over how long commands a second are counted.
+const RATES_OVER: Duration = Duration::from_secs(2);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -105,7 +109,8 @@ pub fn start(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    let node = Arc::new(Node::new(engine, fs, settings, config_file, address.port()));
+    let replication = start_replication(&engine, &settings, address)?;
+    let node = Arc::new(Node::new(engine, replication, fs, settings, config_file, address.port()));
     let mut threads = Vec::new();
     let mut handouts = Vec::new();
     for number in 0..workers {
@@ -140,7 +145,8 @@ impl Running {
                 tracing::error!("a worker ended by a panic");
             }
         }
-        // No flush or compaction runs into the last one.
+        // Nothing is appended, no flush or compaction runs into the last one.
+        self.node.replication.shutdown();
         drop(self.background);
         self.node.engine.close()
     }
@@ -176,7 +182,7 @@ pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), Strin
 /// What is told at the start.
 fn start_line(running: &Running) -> String {
     let Opened { fresh, clean, records, log_bytes, cut_bytes, took } = &running.opened;
-    let slots = present_slots(&running.node.engine).len();
+    let slots = topology::present(&running.node.engine).len();
     let how = match (fresh, clean) {
         (true, _) => "fresh folder",
         (false, true) => "after a clean stop",
@@ -250,18 +256,35 @@ fn first_slots(engine: &Engine, settings: &Settings, opened: &Opened) -> Result<
     let choice = if settings.slots.is_empty() && settings.standalone { "all" } else { &settings.slots };
     let slots = slot_group::parse_choice(choice).map_err(Error::Limit)?;
     // A standalone node that was killed between making its folder and adding slots has none: it gets them now.
-    if opened.fresh || (settings.standalone && present_slots(engine).is_empty()) {
+    if opened.fresh || (settings.standalone && topology::present(engine).is_empty()) {
         engine.add_slots(&slots)?;
     }
     Ok(())
 }
 
+/// Slots that followed another node go on following it.
+fn start_replication(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    address: SocketAddr,
+) -> Result<Arc<Replication>, String> {
+    let announce = if settings.announce.is_empty() { address.to_string() } else { settings.announce.clone() };
+    let masterauth = Some(settings.masterauth.clone()).filter(|password| !password.is_empty());
+    let settings = hub::Settings { masterauth, ..hub::Settings::new(announce) };
+    Replication::start(engine.clone(), settings).map_err(|error| format!("can't start a thread: {error}"))
+}
+
 async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sender<Handout>>) {
     let mut stopping = node.stopping();
     let mut turn = 0;
+    let mut rates = tokio::time::interval(RATES_OVER);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            _ = rates.tick() => {
+                node.stats.measure_rates(RATES_OVER);
+                continue;
+            }
             _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return,
         };
         let stream = match accepted {

@@ -12,6 +12,7 @@ use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::testing;
 use haypile_engine::types::Slot;
+use haypile_replication::hub::{self, Replication};
 
 use crate::config::Settings;
 use crate::execute::{self, Next, Scratch};
@@ -30,6 +31,12 @@ pub struct Bench {
     proto: Proto,
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.node.replication.shutdown();
+    }
+}
+
 impl Bench {
     /// A standalone node, spoken to in RESP2.
     #[allow(clippy::new_without_default)] // a default that starts a runtime would surprise
@@ -46,7 +53,9 @@ impl Bench {
     pub fn on(engine: Arc<Engine>, settings: Settings) -> Bench {
         let fs = MemoryFs::new();
         fs.create_dir_all(Path::new(&settings.dir)).expect("an empty file system takes a folder");
-        let node = Arc::new(Node::new(engine, Arc::new(fs), settings, None, 0));
+        let nobody = hub::Settings::new("127.0.0.1:1".to_owned());
+        let replication = Replication::start(engine.clone(), nobody).expect("a thread");
+        let node = Arc::new(Node::new(engine, replication, Arc::new(fs), settings, None, 0));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let client = node.clients.enter(nowhere, nowhere, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -186,7 +186,7 @@ fn hello(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     cx.reply.bulk(b"mode");
     cx.reply.bulk(b"standalone");
     cx.reply.bulk(b"role");
-    cx.reply.bulk(super::info::role(cx.node).as_bytes());
+    cx.reply.bulk(super::replication::role_word(cx.node).as_bytes());
     cx.reply.bulk(b"modules");
     cx.reply.array(0);
     Ok(())

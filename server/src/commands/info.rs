@@ -38,7 +38,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("Memory", memory),
     ("Persistence", persistence),
     ("Stats", stats),
-    ("Replication", replication),
+    ("Replication", super::replication::section),
     ("CPU", cpu),
     ("Cluster", cluster),
     ("Keyspace", keyspace),
@@ -52,6 +52,12 @@ impl Lines {
     /// Appends a line.
     pub fn put(&mut self, name: &str, value: impl std::fmt::Display) {
         write!(self.0, "{name}:{value}\r\n").expect("a string takes everything");
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
     }
 }
 
@@ -143,6 +149,8 @@ fn stats(node: &Node, lines: &mut Lines) {
     for (name, counter) in [
         ("total_connections_received", &stats.connections_received),
         ("total_commands_processed", &stats.commands_processed),
+        ("total_write_commands_processed", &stats.writes_processed),
+        ("instantaneous_ops_per_sec", &stats.commands_per_second),
         ("total_net_input_bytes", &stats.input_bytes),
         ("total_net_output_bytes", &stats.output_bytes),
         ("rejected_connections", &stats.connections_rejected),
@@ -156,19 +164,6 @@ fn stats(node: &Node, lines: &mut Lines) {
 /// What this node is to each slot that it has.
 fn roles(node: &Node) -> Vec<Role> {
     Slot::all().map(|slot| node.engine.role(slot)).filter(|role| *role != Role::Absent).collect()
-}
-
-/// The node's role as Redis knows roles: a slave if it has slots and follows others with all of them.
-#[must_use]
-pub fn role(node: &Node) -> &'static str {
-    let roles = roles(node);
-    let follows = |role: &Role| matches!(role, Role::Replica { .. } | Role::Loading { .. });
-    if !roles.is_empty() && roles.iter().all(follows) { "slave" } else { "master" }
-}
-
-fn replication(node: &Node, lines: &mut Lines) {
-    lines.put("role", role(node));
-    lines.put("slave_priority", node.config.now().slave_priority);
 }
 
 fn cpu(node: &Node, lines: &mut Lines) {

@@ -14,11 +14,14 @@ pub mod introspect;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
+pub mod pkcluster;
 pub mod random;
 pub mod ranges;
+pub mod replication;
 pub mod scan;
 pub mod set;
 pub mod sets;
+pub mod slots;
 pub mod strings;
 pub mod sub;
 pub mod walk;
@@ -42,8 +45,11 @@ pub const ALL: &[&[Command]] = &[
     keys::COMMANDS,
     lcs::COMMANDS,
     lists::COMMANDS,
+    pkcluster::COMMANDS,
+    replication::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,
+    slots::COMMANDS,
     strings::COMMANDS,
     walk::COMMANDS,
     zsets::COMMANDS,

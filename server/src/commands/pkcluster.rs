@@ -1,0 +1,99 @@
+//! PKCLUSTER: which slots this node has, and whom they follow. The commands and words of Pika's sharding mode.
+//!
+//! `grammar` reads what was typed, [`crate::topology`] does it, `info_text` shows what is.
+
+pub mod grammar;
+pub mod info_text;
+
+use std::sync::atomic::Ordering;
+
+use haypile_engine::types::Slot;
+
+use self::grammar::{Choice, Request, Totals};
+use self::info_text::TableText;
+use crate::cx::Fail;
+use crate::session::SessionCx;
+use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::topology;
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[Command {
+    name: "pkcluster",
+    arity: -1,
+    flags: Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
+    keys: Keys::None,
+    group: "cluster",
+    since: "1.0.0",
+    summary: "Adds, removes, attaches, detaches and shows slots.",
+    run: Run::Async(pkcluster),
+}];
+
+fn pkcluster<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
+    Box::pin(async move {
+        match grammar::parse(cx.args).map_err(Fail::error)? {
+            Request::AddSlots(slots) => topology::add(cx.node, slots).await?,
+            Request::RemoveSlots(slots) => topology::remove(cx.node, slots).await?,
+            Request::Follow { master, slots, force } => {
+                let slots = local(cx, slots)?;
+                topology::follow(cx.node, &slots, &master, force).await?;
+            }
+            Request::NoOne { slots, force } => {
+                let slots = local(cx, slots)?;
+                topology::no_one(cx.node, &slots, force).await?;
+            }
+            Request::InfoSlot(choice) => {
+                info_slot(cx, choice);
+                return Ok(());
+            }
+            Request::InfoTable(totals) => {
+                info_table(cx, totals);
+                return Ok(());
+            }
+            Request::InfoUnknown => {
+                cx.reply.bulk(b"");
+                return Ok(());
+            }
+            Request::Help => {
+                cx.reply.array(grammar::HELP.len());
+                grammar::HELP.iter().for_each(|line| cx.reply.simple(line));
+                return Ok(());
+            }
+        }
+        cx.reply.ok();
+        Ok(())
+    })
+}
+
+/// The slots that were chosen, which must be here.
+fn local(cx: &SessionCx<'_>, choice: Choice) -> Result<Vec<Slot>, Fail> {
+    match choice {
+        Choice::Group(slots) => topology::require_present(&cx.node.engine, slots),
+        Choice::All => match topology::present(&cx.node.engine) {
+            none if none.is_empty() => Err(Fail::error(
+                "ERR Slots set empty: this node has no slots; first PKCLUSTER ADDSLOTS <group>",
+            )),
+            slots => Ok(slots),
+        },
+    }
+}
+
+fn info_slot(cx: &mut SessionCx<'_>, choice: Choice) {
+    let slots = match choice {
+        Choice::All => Slot::all().collect(),
+        Choice::Group(slots) => slots,
+    };
+    let mut out = String::new();
+    topology::views(cx.node, slots).for_each(|view| info_text::slot(&mut out, &view));
+    cx.reply.bulk(out.as_bytes());
+}
+
+fn info_table(cx: &mut SessionCx<'_>, totals: Totals) {
+    let stats = &cx.node.stats;
+    let text = TableText {
+        commands: stats.commands_processed.load(Ordering::Relaxed),
+        writes: stats.writes_processed.load(Ordering::Relaxed),
+        commands_per_second: stats.commands_per_second.load(Ordering::Relaxed),
+        writes_per_second: stats.writes_per_second.load(Ordering::Relaxed),
+    };
+    cx.reply.bulk(info_text::table(&text, totals).as_bytes());
+}

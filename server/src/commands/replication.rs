@@ -1,0 +1,373 @@
+//! SLAVEOF, REPLICAOF, ROLE and INFO's section on replication: the node as a whole, in the words of Redis. Also the
+//! command by which another node asks for the log.
+//!
+//! Roles are per slot here. To Redis' tools the node is a slave only if all its slots follow one common master, and a peer
+//! is its slave only if it follows all slots of this node: a slot that moves to another group meanwhile must not
+//! change what a sentinel sees.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use haypile_engine::slot::Role;
+use haypile_engine::types::Slot;
+use haypile_replication::status::PeerStatus;
+use haypile_replication::transport::{SyncHello, split_address};
+use tokio::io::AsyncWriteExt;
+
+use super::info::Lines;
+use super::pkcluster::grammar;
+use crate::cx::{Fail, is};
+use crate::node::Node;
+use crate::session::{SessionCx, Taken};
+use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::topology::{self, Force, SlotView};
+
+const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[
+    row("slaveof", -3, ADMIN, "1.0.0", "Lets all slots follow another node, or none.", Run::Async(slave_of)),
+    row(
+        "replicaof",
+        -3,
+        ADMIN,
+        "5.0.0",
+        "Lets all slots follow another node, or none.",
+        Run::Async(slave_of),
+    ),
+    row(
+        "role",
+        1,
+        Flags::FAST,
+        "2.8.12",
+        "Tells whether the node is a master or a slave.",
+        Run::Session(role),
+    ),
+    row("haypile.sync", 4, ADMIN, "1.0.0", "Makes the connection one between nodes.", Run::Takeover(sync)),
+];
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    since: &'static str,
+    summary: &'static str,
+    run: Run,
+) -> Command {
+    Command { name, arity, flags, keys: Keys::None, group: "server", since, summary, run }
+}
+
+fn slave_of<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
+    Box::pin(async move {
+        let (host, port) = (cx.arg(1), cx.arg(2));
+        match &cx.args[3..] {
+            [] => {}
+            // SLAVEOF replaces what is here anyway, as in Redis; Pika's dashboard says so in words.
+            [word] if is(word, "force") || is(word, "-f") => {}
+            _ => return Err(Fail::syntax()),
+        }
+        let slots = topology::present(&cx.node.engine);
+        if is(host, "no") && is(port, "one") {
+            topology::no_one(cx.node, &slots, Force::No).await?;
+        } else {
+            let master = grammar::address(host, port).map_err(Fail::error)?;
+            if slots.is_empty() {
+                return Err(Fail::error(
+                    "ERR Slots set empty: this node has no slots; first PKCLUSTER ADDSLOTS <group>, those of the master",
+                ));
+            }
+            topology::follow(cx.node, &slots, &master, Force::Yes).await?;
+        }
+        cx.reply.ok();
+        Ok(())
+    })
+}
+
+/// The node as Redis' tools see it.
+struct Overview {
+    /// `host:port` of the node that all slots follow.
+    master: Option<String>,
+    /// Whether all slots have the connection.
+    link_is_up: bool,
+    /// Whether a copy is under way.
+    is_copying: bool,
+    /// For how long the link has been down, at most, in milliseconds.
+    down_ms: u64,
+    /// All records of all slots.
+    offset: u64,
+    /// Those that follow all slots.
+    slaves: Vec<Peer>,
+    /// Those that follow some.
+    partial_slaves: Vec<Peer>,
+}
+
+/// A node that follows this one.
+struct Peer {
+    address: String,
+    is_online: bool,
+    slots: usize,
+    /// Records that it has of the slots that it follows.
+    offset: u64,
+    /// Records that it lacks, of the slot where it lacks most.
+    lag: u64,
+}
+
+impl Overview {
+    fn of(node: &Node) -> Overview {
+        Overview::from_views(&topology::views(node, Slot::all().collect()).collect::<Vec<_>>())
+    }
+
+    fn from_views(texts: &[SlotView]) -> Overview {
+        // What was handed over is not this node's any more.
+        let kept: Vec<&SlotView> = texts
+            .iter()
+            .filter(|text| !matches!(text.role, Role::Moved { .. } | Role::Granted { .. }))
+            .collect();
+        let mut peers: BTreeMap<&str, Peer> = BTreeMap::new();
+        for text in &kept {
+            for replica in &text.replicas {
+                let peer = peers.entry(&replica.address).or_insert_with(|| Peer {
+                    address: replica.address.clone(),
+                    is_online: true,
+                    slots: 0,
+                    offset: 0,
+                    lag: 0,
+                });
+                peer.is_online &= replica.state == "SlaveBinlogSync";
+                peer.slots += 1;
+                peer.offset += text.last.0.saturating_sub(replica.lag);
+                peer.lag = peer.lag.max(replica.lag);
+            }
+        }
+        let (slaves, partial_slaves) = peers.into_values().partition(|peer| peer.slots == kept.len());
+        let states = || kept.iter().map(|text| text.upstream.as_ref());
+        let down = |state: &str| state != "kConnected";
+        Overview {
+            master: common_master(&kept),
+            link_is_up: states().all(|upstream| upstream.is_some_and(|up| !down(up.state))),
+            is_copying: states().flatten().any(|up| matches!(up.state, "kTryDBSync" | "kWaitDBSync")),
+            down_ms: states().flatten().filter(|up| down(up.state)).map(|up| up.for_ms).max().unwrap_or(0),
+            offset: kept.iter().map(|text| text.last.0).sum(),
+            slaves,
+            partial_slaves,
+        }
+    }
+}
+
+/// The node that all slots follow, if there is one.
+fn common_master(texts: &[&SlotView]) -> Option<String> {
+    let upstream = |text: &SlotView| match &text.role {
+        Role::Replica { upstream } | Role::Loading { upstream } => Some(upstream.clone()),
+        _ => None,
+    };
+    let first = upstream(texts.first()?)?;
+    texts.iter().all(|text| upstream(text).as_ref() == Some(&first)).then_some(first)
+}
+
+/// What INFO calls the role: a slave only if all slots follow one master.
+#[must_use]
+pub fn role_word(node: &Node) -> &'static str {
+    if Overview::of(node).master.is_some() { "slave" } else { "master" }
+}
+
+/// INFO's section.
+pub fn section(node: &Node, lines: &mut Lines) {
+    let id = node.engine.node().to_string();
+    put(&Overview::of(node), &id, node.config.now().slave_priority, lines);
+    let peers = node.replication.peers();
+    lines.put("peers", peers.len());
+    for (index, peer) in peers.iter().enumerate() {
+        let PeerStatus { address, slots, copying, lag_records, sent_bytes, in_flight_bytes, .. } = peer;
+        lines.put(
+            &format!("peer{index}"),
+            format_args!(
+                "addr={address},slots={slots},copying={copying},lag={lag_records},sent_bytes={sent_bytes},\
+                 in_flight_bytes={in_flight_bytes}"
+            ),
+        );
+    }
+}
+
+fn put(overview: &Overview, id: &str, priority: u64, lines: &mut Lines) {
+    if let Some((host, port)) = overview.master.as_deref().and_then(split_address) {
+        lines.put("role", "slave");
+        lines.put("master_host", host);
+        lines.put("master_port", port);
+        lines.put("master_link_status", if overview.link_is_up { "up" } else { "down" });
+        // A link on which nothing came for some seconds is given up: an open one is a second old at most.
+        lines.put("master_last_io_seconds_ago", if overview.link_is_up { 0 } else { -1 });
+        lines.put("master_sync_in_progress", u8::from(overview.is_copying));
+        lines.put("slave_read_repl_offset", overview.offset);
+        lines.put("slave_repl_offset", overview.offset);
+        if !overview.link_is_up {
+            lines.put("master_link_down_since_seconds", overview.down_ms / 1000);
+        }
+        lines.put("slave_priority", priority);
+        lines.put("slave_read_only", 1);
+        lines.put("replica_announced", 1);
+    } else {
+        lines.put("role", "master");
+    }
+    lines.put("connected_slaves", overview.slaves.len());
+    for (index, peer) in overview.slaves.iter().enumerate() {
+        if let Some((ip, port)) = split_address(&peer.address) {
+            let state = if peer.is_online { "online" } else { "wait_bgsave" };
+            let (offset, lag) = (peer.offset, peer.lag);
+            let name = format!("slave{index}");
+            lines.put(&name, format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag}"));
+        }
+    }
+    lines.put("partial_slaves", overview.partial_slaves.len());
+    for (index, peer) in overview.partial_slaves.iter().enumerate() {
+        let Peer { address, slots, lag, .. } = peer;
+        lines.put(&format!("partial_slave{index}"), format_args!("addr={address},slots={slots},lag={lag}"));
+    }
+    lines.put("master_failover_state", "no-failover");
+    lines.put("master_replid", id);
+    lines.put("master_repl_offset", overview.offset);
+}
+
+fn role(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let overview = Overview::of(cx.node);
+    let offset = i64::try_from(overview.offset).unwrap_or(i64::MAX);
+    if let Some((host, port)) = overview.master.as_deref().and_then(split_address) {
+        cx.reply.array(5);
+        cx.reply.bulk(b"slave");
+        cx.reply.bulk(host.as_bytes());
+        cx.reply.integer(i64::from(port));
+        let state = match overview {
+            Overview { link_is_up: true, .. } => "connected",
+            Overview { is_copying: true, .. } => "sync",
+            _ => "connect",
+        };
+        cx.reply.bulk(state.as_bytes());
+        cx.reply.integer(offset);
+        return Ok(());
+    }
+    cx.reply.array(3);
+    cx.reply.bulk(b"master");
+    cx.reply.integer(offset);
+    cx.reply.array_of(|reply| {
+        let slaves =
+            overview.slaves.iter().filter_map(|peer| Some((split_address(&peer.address)?, peer.offset)));
+        let mut count = 0;
+        for ((ip, port), offset) in slaves {
+            reply.array(3);
+            reply.bulk(ip.as_bytes());
+            reply.bulk_integer(i64::from(port));
+            reply.bulk_integer(i64::try_from(offset).unwrap_or(i64::MAX));
+            count += 1;
+        }
+        Ok(count)
+    })
+}
+
+/// Another node follows slots of this one: its connection goes to replication.
+fn sync(taken: Taken) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(async move {
+        let Taken { node, client, mut stream, unread, args } = taken;
+        let words: Vec<&[u8]> = args[1..].iter().map(|word| &word[..]).collect();
+        let mut hello = match SyncHello::parse(&words) {
+            Ok(hello) => hello,
+            Err(why) => {
+                // If that does not reach it, the end of the connection does.
+                let _ = stream.write_all(format!("-{why}\r\n").as_bytes()).await;
+                return;
+            }
+        };
+        // A node that listens everywhere does not know how others see it: they see where it comes from.
+        if let Some((host, port)) = split_address(&hello.announce)
+            && host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+        {
+            hello.announce = std::net::SocketAddr::new(client.address.ip(), port).to_string();
+        }
+        let accepted =
+            stream.into_std().and_then(|stream| node.replication.accept(stream, unread.to_vec(), hello));
+        if let Err(error) = accepted {
+            tracing::warn!(address = %client.address, %error, "a node that wants to follow is not served");
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use haypile_engine::types::{Epoch, Seq};
+
+    use super::*;
+    use crate::topology::{ReplicaView, UpstreamView};
+
+    fn text(slot: u16, role: Role, last: u64, replicas: &[(&str, &'static str, u64)]) -> SlotView {
+        let upstream = matches!(role, Role::Replica { .. }).then(|| UpstreamView {
+            state: "kConnected",
+            for_ms: 100,
+            lag: 0,
+            copy: None,
+            why: None,
+        });
+        let replica =
+            |&(address, state, lag): &(&str, _, _)| ReplicaView { address: address.to_owned(), state, lag };
+        SlotView {
+            slot: Slot::new(slot).expect("in range"),
+            role,
+            epoch: Some(Epoch { term: 1, tag: 1 }),
+            last: Seq(last),
+            keys: 0,
+            replicas: replicas.iter().map(replica).collect(),
+            upstream,
+        }
+    }
+
+    fn shown(texts: &[SlotView]) -> Vec<String> {
+        let mut lines = Lines::default();
+        put(&Overview::from_views(texts), "ab", 100, &mut lines);
+        lines.text().lines().map(str::to_owned).collect()
+    }
+
+    fn follows(address: &str) -> Role {
+        Role::Replica { upstream: address.to_owned() }
+    }
+
+    #[test]
+    fn only_who_follows_all_slots_is_a_slave() {
+        let (two, five) = ("10.0.0.2:9221", "10.0.0.5:9221");
+        let texts = [
+            text(0, Role::Master, 10, &[(two, "SlaveBinlogSync", 0)]),
+            text(1, Role::Master, 20, &[(two, "SlaveBinlogSync", 3), (five, "SlaveDbSync", 20)]),
+            text(2, Role::Moved { to: five.to_owned() }, 7, &[]),
+        ];
+        let expected = [
+            "role:master",
+            "connected_slaves:1",
+            "slave0:ip=10.0.0.2,port=9221,state=online,offset=27,lag=3",
+            "partial_slaves:1",
+            "partial_slave0:addr=10.0.0.5:9221,slots=1,lag=20",
+            "master_failover_state:no-failover",
+            "master_replid:ab",
+            "master_repl_offset:30",
+        ];
+        assert_eq!(shown(&texts), expected);
+    }
+
+    #[test]
+    fn a_node_is_a_slave_if_all_slots_follow_one_master() {
+        let one = "10.0.0.1:9221";
+        let texts = [text(0, follows(one), 10, &[]), text(1, follows(one), 20, &[])];
+        let lines = shown(&texts);
+        for line in ["role:slave", "master_host:10.0.0.1", "master_port:9221", "master_link_status:up"] {
+            assert!(lines.iter().any(|have| have == line), "{line} in {lines:?}");
+        }
+        assert!(lines.contains(&"slave_repl_offset:30".to_owned()));
+        let mut down = texts.clone();
+        let upstream = down[1].upstream.as_mut().expect("follows");
+        (upstream.state, upstream.for_ms) = ("kTryConnect", 5500);
+        let lines = shown(&down);
+        assert!(lines.contains(&"master_link_status:down".to_owned()));
+        assert!(lines.contains(&"master_link_down_since_seconds:5".to_owned()));
+        for other in [Role::Master, follows("10.0.0.9:9221")] {
+            let texts = [texts[0].clone(), text(1, other, 20, &[])];
+            assert_eq!(shown(&texts)[0], "role:master");
+        }
+        assert_eq!(shown(&[])[0], "role:master");
+    }
+}

@@ -1,0 +1,216 @@
+//! What this node is to its slots: shown, and changed as an operator wants it, all or nothing.
+//!
+//! PKCLUSTER and SLAVEOF both come here. Every refusal contains Pika's words, where Pika has some, and the remedy. What
+//! waits for the disk is done off the worker, what waits for other nodes without blocking it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haypile_engine::engine::Engine;
+use haypile_engine::slot::Role;
+use haypile_engine::types::{Epoch, Seq, Slot};
+use haypile_replication::hub::Refused;
+
+use crate::cx::Fail;
+use crate::node::Node;
+use crate::slot_group;
+
+/// What is told of a slot.
+#[derive(Clone, Debug)]
+pub struct SlotView {
+    /// Which.
+    pub slot: Slot,
+    /// What this node is to it.
+    pub role: Role,
+    /// The running epoch; none while it waits for its first copy.
+    pub epoch: Option<Epoch>,
+    /// Its last record.
+    pub last: Seq,
+    /// Its keys.
+    pub keys: u64,
+    /// Who follows it here.
+    pub replicas: Vec<ReplicaView>,
+    /// How it stands with its master, if it follows one.
+    pub upstream: Option<UpstreamView>,
+}
+
+/// A node that follows this one.
+#[derive(Clone, Debug)]
+pub struct ReplicaView {
+    /// `ip:port`.
+    pub address: String,
+    /// `SlaveNotSync`, `SlaveDbSync` or `SlaveBinlogSync`.
+    pub state: &'static str,
+    /// Records that it has not applied.
+    pub lag: u64,
+}
+
+/// How a slot stands with its master.
+#[derive(Clone, Debug)]
+pub struct UpstreamView {
+    /// `kConnected`, or another of Pika's words.
+    pub state: &'static str,
+    /// For how long it has been so, in milliseconds.
+    pub for_ms: u64,
+    /// Records that the master is known to have and this node lacks.
+    pub lag: u64,
+    /// Bytes of a copy that came, and that it has.
+    pub copy: Option<(u64, u64)>,
+    /// Why it is not connected.
+    pub why: Option<String>,
+}
+
+/// Whether `force` was said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Force {
+    /// It was not.
+    #[default]
+    No,
+    /// It was.
+    Yes,
+}
+
+/// The slots of this node, ascending: those that it has data of, in whatever role.
+#[must_use]
+pub fn present(engine: &Engine) -> Vec<Slot> {
+    Slot::all().filter(|&slot| engine.role(slot) != Role::Absent).collect()
+}
+
+/// Gives the slots back if all of them are here.
+///
+/// # Errors
+/// For the client: the first that is not.
+pub fn require_present(engine: &Engine, slots: Vec<Slot>) -> Result<Vec<Slot>, Fail> {
+    let absent: Vec<Slot> = slots.iter().copied().filter(|&slot| engine.role(slot) == Role::Absent).collect();
+    match absent.first() {
+        None => Ok(slots),
+        Some(slot) => Err(Fail::error(format!(
+            "ERR Slot {slot} not found! First, on this node, PKCLUSTER ADDSLOTS {}",
+            slot_group::show(&absent)
+        ))),
+    }
+}
+
+/// What there is to tell of those slots that are here, in the order given.
+pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
+    slots.into_iter().filter_map(|slot| {
+        let position = node.engine.position(slot);
+        if position.role == Role::Absent {
+            return None;
+        }
+        let status = node.replication.status(slot);
+        let replicas = status.replicas.into_iter().map(|replica| ReplicaView {
+            address: replica.address,
+            state: replica.state.word(),
+            lag: replica.lag_records,
+        });
+        let upstream = status.upstream.map(|upstream| UpstreamView {
+            state: upstream.state.word(),
+            for_ms: upstream.for_ms,
+            lag: upstream.lag_records,
+            copy: upstream.copy,
+            why: upstream.last_error,
+        });
+        Some(SlotView {
+            slot,
+            role: position.role,
+            epoch: position.history.current(),
+            last: position.last_seq,
+            keys: position.keys,
+            replicas: replicas.collect(),
+            upstream,
+        })
+    })
+}
+
+/// Makes this node the owner of slots; those that are here already stay as they are.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn add(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
+    on_disk(node, move |engine| engine.add_slots(&slots)).await
+}
+
+/// Gives slots up with their data; those that are not here are passed over.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn remove(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
+    if let Some(why) = slots.iter().find_map(|&slot| removal_hindrance(node, slot)) {
+        return Err(Fail::error(why));
+    }
+    node.replication.unfollow(&slots).await;
+    let gone = slots.clone();
+    on_disk(node, move |engine| engine.remove_slots(&gone)).await?;
+    node.replication.dropped(&slots);
+    Ok(())
+}
+
+/// Why a slot can't be given up: somebody needs it, here or elsewhere.
+fn removal_hindrance(node: &Node, slot: Slot) -> Option<String> {
+    let position = node.engine.position(slot);
+    let status = || node.replication.status(slot);
+    match &position.role {
+        // What was handed over belongs to its new owner, and what was never whole is no loss.
+        Role::Absent | Role::Moved { .. } | Role::Loading { .. } => None,
+        Role::Replica { .. } if position.granted.is_some_and(|(to, _)| to != node.engine.node()) => None,
+        Role::Replica { upstream } => Some(format!(
+            "ERR Corruption: sync slave partition (db0:{slot}) in {} state: it follows {upstream}; first, on this \
+             node, PKCLUSTER SLOTSSLAVEOF NO ONE {slot}",
+            status().upstream.map_or("kTryConnect", |upstream| upstream.state.word())
+        )),
+        Role::Fenced | Role::Granted { .. } => Some(format!(
+            "ERR Slot in syncing or a change operation is under way, retry later: slot {slot} is being handed over"
+        )),
+        Role::Master => status().replicas.first().map(|replica| {
+            format!(
+                "ERR Corruption: sync master partition (db0:{slot}) in syncing: {address} follows it; first, on \
+                 {address}, PKCLUSTER SLOTSSLAVEOF NO ONE {slot}, or hand the slot over to it",
+                address = replica.address
+            )
+        }),
+    }
+}
+
+/// Makes slots of this node follow another.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn follow(node: &Arc<Node>, slots: &[Slot], master: &str, force: Force) -> Result<(), Fail> {
+    node.replication.follow(slots, master, force == Force::Yes).await.map_err(|why| refusal(&why))
+}
+
+/// Makes slots of this node follow nobody: it takes those over that it follows, if they are not somebody else's.
+///
+/// # Errors
+/// For the client.
+pub async fn no_one(node: &Arc<Node>, slots: &[Slot], force: Force) -> Result<(), Fail> {
+    // Clients of the former master wait no longer than this, so neither does the handover.
+    let patience = Duration::from_millis(node.config.now().handover_hold_ms);
+    let done = node.replication.no_one(slots, force == Force::Yes, patience).await;
+    for note in done.map_err(|why| refusal(&why))? {
+        tracing::info!("{note}");
+    }
+    Ok(())
+}
+
+/// What the client is told of a refusal.
+fn refusal(why: &Refused) -> Fail {
+    Fail::error(match why {
+        Refused::NotHere(slot) => {
+            format!("ERR {why} First, on this node, PKCLUSTER ADDSLOTS {slot}")
+        }
+        Refused::Connect(_) => format!("ERR Corruption: {why}"),
+        Refused::Itself(_) | Refused::Unrelated(_) | Refused::Other(_) => format!("ERR {why}"),
+    })
+}
+
+/// Runs a step on the engine on a thread that may wait for the device.
+async fn on_disk(
+    node: &Arc<Node>,
+    step: impl FnOnce(&Engine) -> haypile_engine::error::Result<()> + Send + 'static,
+) -> Result<(), Fail> {
+    let engine = node.engine.clone();
+    let done = tokio::task::spawn_blocking(move || step(&engine)).await;
+    Ok(done.map_err(|_| Fail::error("ERR the step was cut off, see the node's log"))??)
+}

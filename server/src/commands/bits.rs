@@ -161,9 +161,9 @@ fn bitpos(cx: &mut Cx<'_>) -> Result<(), Fail> {
         [] => (bit_range(0, -1, Count::Bytes, bytes.len()), false),
         [start] => (bit_range(integer(start)?, -1, Count::Bytes, bytes.len()), false),
         [start, end, rest @ ..] if rest.len() <= 1 => {
+            let start = integer(start)?;
             let count = count_of(rest.first())?;
-            let (start, end) = (integer(start)?, integer(end)?);
-            (bit_range(start, end, count, bytes.len()), true)
+            (bit_range(start, integer(end)?, count, bytes.len()), true)
         }
         _ => return Err(Fail::syntax()),
     };

@@ -26,7 +26,7 @@ const SUBS: &[Sub] = &[
     Sub { name: "list", arity: -2, summary: "Names the commands [FILTERBY PATTERN pattern].", run: list },
     Sub { name: "info", arity: -2, summary: "Tells how commands are called.", run: info },
     Sub { name: "docs", arity: -2, summary: "Tells what commands do.", run: docs },
-    Sub { name: "getkeys", arity: -3, summary: "Finds the keys in a command.", run: getkeys },
+    Sub { name: "getkeys", arity: -4, summary: "Finds the keys in a command.", run: getkeys },
 ];
 
 fn command(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -208,9 +208,10 @@ mod tests {
         assert!(bench.run("command docs get").starts_with("*2 $3 get *6 $7 summary $"));
         bench.check(
             "command getkeys mset a 1 b 2    -> *2 $1 a $1 b
-             command getkeys ping            -> -ERR The command has no key arguments
-             command getkeys nosuch          -> -ERR Invalid command specified
-             command getkeys get             -> -ERR Invalid number of arguments specified for command
+             command getkeys ping a          -> -ERR The command has no key arguments
+             command getkeys nosuch a        -> -ERR Invalid command specified
+             command getkeys mset a          -> -ERR Invalid number of arguments specified for command
+             command getkeys get             -> -ERR wrong number of arguments for 'command|getkeys' command
              command list filterby pattern GETR* -> *1 $8 getrange
              command list foo                -> -ERR syntax error",
         );

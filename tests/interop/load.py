@@ -307,7 +307,7 @@ class Load:
         """All keys of these slots with what they may hold."""
         for writer in self.writers:
             for slot in slots:
-                yield from writer.entries.get(slot, ())
+                yield from list(writer.entries.get(slot, ()))
 
     def check(self, node, slots):
         """Reads every key of these slots from the node; the number of keys. Anything that can't be is an error."""
@@ -334,13 +334,16 @@ class Load:
         client = node.client()
         entries = list(self.entries(slots))
         assert entries, "nothing was written there"
+        pipeline = client.pipeline(transaction=False)
         for name, entry in entries:
-            for command in (Entry.READ[entry.kind], ("EXPIRE", 1000)):
-                try:
-                    answer = client.execute_command(command[0], name, *command[1:])
-                except redis.ResponseError as error:
-                    assert words in str(error), f"{name!r} on {node.name}: {error}"
-                    continue
-                raise AssertionError(f"{name!r} on {node.name}: answered {answer!r} though the slot is gone")
+            read = entry.READ[entry.kind]
+            pipeline.execute_command(read[0], name, *read[1:])
+            pipeline.execute_command("EXPIRE", name, 1000)
+        answers = pipeline.execute(raise_on_error=False)
         client.close()
+        for (name, _), *both in zip(entries, answers[::2], answers[1::2], strict=True):
+            for answer in both:
+                refused = isinstance(answer, redis.ResponseError)
+                assert refused, f"{name!r} on {node.name}: answered {answer!r} though the slot is gone"
+                assert words in str(answer), f"{name!r} on {node.name}: {answer}"
         return len(entries)

@@ -87,6 +87,26 @@ class Killed(Case):
         load.check(replica, range(5))
         load.check(master, range(10))
 
+    def test_the_model_notices_what_is_lost_changed_or_invented(self):
+        """The canary: a model that takes everything would prove nothing."""
+        node = self.node("node", "--slots", "0-2,500,1023")
+        router = Router()
+        router.route(SLOTS, node)
+        with Load(router, seed()) as load:
+            load.run_until_acked(3000)
+        load.check(node, SLOTS)
+        harm = {"string": ("SET", "harm"), "counter": ("INCRBY", 1000), "list": ("RPOP",), "hash": ("HSET", "harm", "1"),
+                "zset": ("ZPOPMIN",)}
+        for kind, words in harm.items():
+            name, _ = next((name, entry) for name, entry in load.entries(SLOTS)
+                           if entry.kind == kind and entry.serial > 1 and (kind != "string" or None not in entry.possible))
+            node.do(words[0], name, *words[1:])
+            with self.assertRaisesRegex(AssertionError, name.decode().replace("{", r"\{")):
+                load.check(node, SLOTS)
+            node.do("DEL", name)
+            with self.assertRaises(AssertionError):
+                load.check(node, SLOTS)
+
     def test_a_reply_that_was_seen_is_never_taken_back(self):
         """A read's reply passes the same gate as the write that it saw: what anybody was told survives."""
         node = self.node("node", "--slots", "all")

@@ -166,17 +166,12 @@ class Replication(Case):
 class OneLog(Case):
     """One structure: the write-ahead log is what is shipped, and there is no second one."""
 
-    def files_with(self, node, needle):
-        found = {}
-        for path in sorted(node.dir.rglob("*")):
-            if path.is_file():
-                count = path.read_bytes().count(needle)
-                if count:
-                    found[path.relative_to(node.dir)] = count
-        return found
+    def files(self, node):
+        """All files of the node: path in its folder -> bytes."""
+        return {path.relative_to(node.dir): path.read_bytes() for path in sorted(node.dir.rglob("*")) if path.is_file()}
 
     def test_a_write_lies_in_one_log_once_and_its_bytes_are_the_same_on_both_nodes(self):
-        master, replica = self.node("master"), self.node("replica")
+        master, replica = [self.node(name, "--log-segment-bytes", str(1 << 20)) for name in ("master", "replica")]
         for node in (master, replica):
             node.pkcluster("addslots", "6")
         replica.pkcluster("slotsslaveof", "127.0.0.1", master.port, "6")
@@ -186,29 +181,27 @@ class OneLog(Case):
         for number, value in enumerate(values):
             master.do("SET", key_in(6, f"k{number}"), value)
         self.wait_until_slave_has_all(master, replica, [6])
+        files = {node: self.files(node) for node in (master, replica)}
         for value in values:
-            where = [self.files_with(node, value) for node in (master, replica)]
-            for node, files in zip((master, replica), where):
-                logs = {path: count for path, count in files.items() if path.parts[0] == "log"}
-                self.assertEqual(sum(logs.values()), 1, f"{node.name}: in the log exactly once: {files}")
-                self.assertLessEqual(set(path.parts[0] for path in files), {"log", "data"}, files)
-            self.assertEqual(self.record(master, value), self.record(replica, value))
+            for node in (master, replica):
+                counts = {path: content.count(value) for path, content in files[node].items()}
+                where = {path: count for path, count in counts.items() if count}
+                in_log = sum(count for path, count in where.items() if path.parts[0] == "log")
+                self.assertEqual(in_log, 1, f"{node.name}: in the log exactly once: {where}")
+                self.assertLessEqual({path.parts[0] for path in where}, {"log", "data"}, where)
+            self.assertEqual(self.record(files[master], value), self.record(files[replica], value))
 
-    def record(self, node, value):
+    def record(self, files, value):
         """The whole record around a value: its header is 20 bytes and begins with the checksum of all that follows."""
-        for path in sorted((node.dir / "log").iterdir()):
-            content = path.read_bytes()
-            at = content.find(value)
-            while at >= 0:
-                for start in range(at - 20, max(at - 400, -1), -1):
-                    length = int.from_bytes(content[start + 4 : start + 8], "little")
-                    end = start + 20 + length
-                    if start + 20 <= at and at + len(value) <= end <= len(content):
-                        crc = int.from_bytes(content[start : start + 4], "little")
-                        if zlib.crc32(content[start + 4 : end]) == crc:
-                            return content[start:end]
-                at = content.find(value, at + 1)
-        raise AssertionError(f"{node.name}: no record with a right checksum holds {value[:20]!r}")
+        for path, content in files.items():
+            at = content.find(value) if path.parts[0] == "log" else -1
+            for start in range(at - 20, max(at - 400, -1), -1):
+                end = start + 20 + int.from_bytes(content[start + 4 : start + 8], "little")
+                if at + len(value) <= end <= len(content):
+                    crc = int.from_bytes(content[start : start + 4], "little")
+                    if zlib.crc32(content[start + 4 : end]) == crc:
+                        return content[start:end]
+        raise AssertionError(f"no record with a right checksum holds {value[:20]!r}")
 
     def test_a_slot_that_was_flushed_is_still_whole_after_a_restart_without_its_log_being_read_twice(self):
         node = self.node("node", "--slots", "all", "--maxmemory", str(16 << 20), "--log-segment-bytes", str(1 << 20))

@@ -309,44 +309,72 @@ impl Engine {
         self.role_changes().notify();
     }
 
-    /// Gives a fenced slot to another node: the slot's last record here, synced. After this the node serves
-    /// nothing of the slot. Returns the record's number.
+    /// Gives a fenced slot to another node: see [`Engine::grant_all`].
     ///
     /// # Errors
-    /// `Limit` if the slot is not fenced; else the log's.
+    /// As [`Engine::grant_all`].
     pub fn grant(&self, slot: Slot, to: NodeId, address: &str) -> Result<Seq> {
+        let granted = self.grant_all(&[slot], to, address)?;
+        Ok(granted.first().expect("one was asked for").1)
+    }
+
+    /// Gives fenced slots to another node, all or none: the slots' last records here, synced at once. After this
+    /// the node serves nothing of them. Returns the records' numbers.
+    ///
+    /// # Errors
+    /// `Limit` if a slot is not fenced; else the log's.
+    pub fn grant_all(&self, slots: &[Slot], to: NodeId, address: &str) -> Result<Vec<(Slot, Seq)>> {
         let _steps = self.manifest();
-        let seq = {
-            let mut cell = self.lock(slot);
-            if cell.role != Role::Fenced {
+        let slots = distinct(slots);
+        let granted = {
+            let mut cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
+            if let Some((slot, _)) = cells.iter().find(|(_, cell)| cell.role != Role::Fenced) {
                 return Err(Error::Limit(format!("slot {slot} is not fenced: it can't be granted")));
             }
-            let epoch = cell.history.current().expect("an owned slot has an epoch");
-            let seq = cell.last_seq.next();
             let mut appender = self.log().begin()?;
-            appender.push(Header { slot, term: epoch.term, seq }, &Body::Grant { to, address })?;
-            cell.last_ticket = appender.finish();
-            cell.last_seq = seq;
-            cell.granted = Some((to, address.to_owned()));
-            cell.role = Role::Granted { to, address: address.to_owned() };
-            seq
+            for (slot, cell) in &cells {
+                let epoch = cell.history.current().expect("an owned slot has an epoch");
+                let header = Header { slot: *slot, term: epoch.term, seq: cell.last_seq.next() };
+                appender.push(header, &Body::Grant { to, address })?;
+            }
+            let ticket = appender.finish();
+            let mut granted = Vec::with_capacity(cells.len());
+            for (slot, cell) in &mut cells {
+                cell.last_ticket = ticket;
+                cell.last_seq = cell.last_seq.next();
+                cell.granted = Some((to, address.to_owned()));
+                cell.role = Role::Granted { to, address: address.to_owned() };
+                granted.push((*slot, cell.last_seq));
+            }
+            granted
         };
         self.log().write()?;
         self.log().sync()?;
         self.role_changes().notify();
-        Ok(seq)
+        Ok(granted)
     }
 
-    /// The node that a slot was granted to has begun its epoch: this node keeps the data and refuses clients.
+    /// The node that a slot was granted to has begun its epoch: see [`Engine::finish_grants`].
     ///
     /// # Errors
-    /// `Limit` if the slot was not granted.
+    /// As [`Engine::finish_grants`].
     pub fn finish_grant(&self, slot: Slot, to: &str) -> Result<()> {
+        self.finish_grants(&[slot], to)
+    }
+
+    /// The node that slots were granted to has begun its epochs: this node keeps the data and refuses clients. One
+    /// durable step for all.
+    ///
+    /// # Errors
+    /// `Limit` if a slot was not granted; nothing has changed then.
+    pub fn finish_grants(&self, slots: &[Slot], to: &str) -> Result<()> {
         let mut manifest = self.manifest();
-        if !matches!(self.lock(slot).role, Role::Granted { .. } | Role::Moved { .. }) {
+        let slots = distinct(slots);
+        let granted = |slot: Slot| matches!(self.lock(slot).role, Role::Granted { .. } | Role::Moved { .. });
+        if let Some(slot) = slots.iter().find(|&&slot| !granted(slot)) {
             return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
         }
-        self.move_away(&mut manifest, &[slot], to)
+        self.move_away(&mut manifest, &slots, to)
     }
 
     /// Takes a granted slot back: its new owner durably refused it, or an operator forces it. A new epoch begins.

@@ -233,7 +233,7 @@ fn all_messages() -> Vec<Message> {
         Message::Unfollow(vec![slot(1), slot(2)]),
         Message::Ack { bytes: 99, slots: vec![(slot(1), Seq(600))] },
         Message::HandoverAsk { id: 5, deadline_ms: 1000, slots: vec![slot(1)] },
-        Message::GrantTaken { slot: slot(1), epoch: EPOCH },
+        Message::GrantTaken(vec![(slot(1), EPOCH)]),
         Message::GrantRefused { slot: slot(1), why: "no".to_owned() },
         Message::Pong,
         Message::GrantAsk(vec![(slot(1), 3, Seq(601))]),
@@ -255,7 +255,7 @@ fn all_messages() -> Vec<Message> {
         Message::Heartbeat(vec![Beat { slot: slot(1), last: Seq(601), time: TimeMs(10) }]),
         Message::HistoryChanged(slot(1)),
         Message::Dropped(slot(1)),
-        Message::GrantDone(slot(1)),
+        Message::GrantDone(vec![slot(1)]),
         Message::GrantPending(slot(1)),
     ]
 }

@@ -6,6 +6,7 @@
 
 use haypile_engine::engine::Engine;
 use haypile_engine::error::Result;
+use haypile_engine::history::History;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
@@ -32,7 +33,7 @@ pub fn answer(engine: &Engine, registry: &Registry, slot: Slot, term: u32, seq: 
     }
     let next = position.history.starts().iter().find(|start| start.epoch.term > term);
     if let Some(start) = next.filter(|start| start.first_seq == seq.next()) {
-        return Message::GrantTaken { slot, epoch: start.epoch };
+        return Message::GrantTaken(vec![(slot, start.epoch)]);
     }
     match position.role {
         Role::Replica { .. } | Role::Loading { .. } => Message::GrantPending(slot),
@@ -43,24 +44,34 @@ pub fn answer(engine: &Engine, registry: &Registry, slot: Slot, term: u32, seq: 
     }
 }
 
-/// The old owner heard that `from` began an epoch of a slot. Says whether the slot is moved there now.
+/// The old owner heard that `from` began epochs of slots. Says which of them are moved there now: with one durable
+/// step.
 ///
 /// # Errors
 /// If that can't be made durable.
-pub fn taken(engine: &Engine, from: NodeId, slot: Slot, epoch: Epoch) -> Result<bool> {
-    let position = engine.position(slot);
-    match position.role {
-        Role::Granted { to, address } if to == from => {
-            if position.history.current().is_some_and(|current| epoch.term <= current.term) {
-                return Ok(false);
+pub fn taken(engine: &Engine, from: NodeId, slots: &[(Slot, Epoch)]) -> Result<Vec<Slot>> {
+    let (mut moved, mut moving, mut address) = (Vec::new(), Vec::new(), None);
+    for &(slot, epoch) in slots {
+        let position = engine.position(slot);
+        match position.role {
+            Role::Granted { to, address: at } if to == from && follows(&position.history, epoch) => {
+                moving.push(slot);
+                address = Some(at);
             }
-            engine.finish_grant(slot, &address)?;
-            tracing::info!(%slot, to = %address, "a slot was handed over");
-            Ok(true)
+            Role::Moved { .. } => moved.push(slot),
+            _ => {}
         }
-        Role::Moved { .. } => Ok(true),
-        _ => Ok(false),
     }
+    if let Some(address) = address {
+        engine.finish_grants(&moving, &address)?;
+        tracing::info!(slots = moving.len(), to = %address, "slots were handed over");
+        moved.extend(moving);
+    }
+    Ok(moved)
+}
+
+fn follows(history: &History, epoch: Epoch) -> bool {
+    history.current().is_none_or(|current| epoch.term > current.term)
 }
 
 /// What a granted slot's new owner is asked.

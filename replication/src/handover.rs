@@ -45,7 +45,7 @@ pub enum Action {
     Fence(Vec<Slot>),
     /// Let writes of these slots go on.
     Unfence(Vec<Slot>),
-    /// Grant these slots to the new owner, durably, one after the other; then [`Event::Granted`] for each.
+    /// Grant these slots to the new owner, durably; then [`Event::Granted`] for each.
     Grant(Vec<Slot>),
     /// Answer the new owner: for each slot the granting record, or why nothing changed.
     Answer(Vec<(Slot, Result<Seq, String>)>),

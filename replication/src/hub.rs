@@ -692,8 +692,8 @@ pub(crate) async fn ask_grantee(
     connection.send(&Message::GrantAsk(asks));
     for _ in 0..open.len() {
         match connection.answer().await? {
-            Message::GrantTaken { slot, epoch } => {
-                let taken = on_disk(shared, move |engine| grants::taken(engine, node, slot, epoch)).await;
+            Message::GrantTaken(taken) => {
+                let taken = on_disk(shared, move |engine| grants::taken(engine, node, &taken)).await;
                 taken.map_err(|error| error.to_string())?;
             }
             Message::GrantRefused { slot, why } if open.iter().any(|grant| grant.slot == slot) => {

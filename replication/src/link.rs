@@ -284,7 +284,7 @@ impl<'e> Link<'e> {
             }
             Action::TakeGrant(slot) => self.grants.push(slot),
             Action::HandoverAnswered { id, held_ms, slots } => self.answered(id, held_ms, slots),
-            Action::GrantDone(slot) => self.confirmed(slot),
+            Action::GrantDone(slots) => self.confirmed(&slots),
             Action::Disconnect(why) => {
                 self.broken.get_or_insert(why);
             }
@@ -346,6 +346,7 @@ impl<'e> Link<'e> {
             // Another thread may have answered the old owner for one of them: see `grants`.
             tracing::debug!(%error, "granted slots can't be taken together");
         }
+        let mut taken = Vec::with_capacity(slots.len());
         for slot in slots {
             if self.engine.role(slot) != Role::Master
                 && let Err(error) = self.engine.promote(&[slot])
@@ -363,8 +364,9 @@ impl<'e> Link<'e> {
                     asked.notes.push(Note { slot, done });
                 }
             }
-            self.feed(Event::Promoted { slot, epoch }, now_ms);
+            taken.push((slot, epoch));
         }
+        self.feed(Event::Promoted(taken), now_ms);
     }
 
     fn answered(&mut self, id: u64, held_ms: u32, slots: Vec<(Slot, Result<Seq, String>)>) {
@@ -381,9 +383,9 @@ impl<'e> Link<'e> {
         self.finish_asked();
     }
 
-    fn confirmed(&mut self, slot: Slot) {
+    fn confirmed(&mut self, slots: &[Slot]) {
         for asked in self.asked.values_mut() {
-            asked.unconfirmed.remove(&slot);
+            asked.unconfirmed.retain(|slot| !slots.contains(slot));
         }
         self.finish_asked();
     }

@@ -25,7 +25,7 @@
 //!   4 unfollow           list of slot                                         replica
 //!   5 ack                bytes, list of (slot, seq)                           replica
 //!   6 handover ask       u64 id, u32 deadline ms, list of slot                replica
-//!   7 grant taken        slot, epoch                                          grantee
+//!   7 grant taken        list of (slot, epoch)                                grantee
 //!   8 grant refused      slot, text                                           grantee
 //!   9 pong               (nothing)                                            replica
 //!  10 grant ask          list of (slot, u32 term, seq)                        old owner
@@ -44,7 +44,7 @@
 //!  44 handover answer    u64 id, u32 held ms, list of (slot, u8 granted, seq, text)  master
 //!  45 history changed    slot                                                 master
 //!  46 dropped            slot                                                 master
-//!  47 grant done         slot                                                 old owner
+//!  47 grant done         list of slot                                         old owner
 //!  48 grant pending      slot                                                 grantee
 //! ```
 
@@ -172,7 +172,7 @@ pub enum Message {
     Unfollow(Vec<Slot>),
     Ack { bytes: u64, slots: Vec<(Slot, Seq)> },
     HandoverAsk { id: u64, deadline_ms: u32, slots: Vec<Slot> },
-    GrantTaken { slot: Slot, epoch: Epoch },
+    GrantTaken(Vec<(Slot, Epoch)>),
     GrantRefused { slot: Slot, why: String },
     Pong,
     GrantAsk(Vec<(Slot, u32, Seq)>),
@@ -191,7 +191,7 @@ pub enum Message {
     HandoverAnswer { id: u64, held_ms: u32, slots: Vec<(Slot, Result<Seq, String>)> },
     HistoryChanged(Slot),
     Dropped(Slot),
-    GrantDone(Slot),
+    GrantDone(Vec<Slot>),
     GrantPending(Slot),
 }
 
@@ -296,9 +296,11 @@ impl Message {
                 out.list(slots, |out, &slot| out.slot(slot));
                 6
             }
-            Message::GrantTaken { slot, epoch } => {
-                out.slot(*slot);
-                out.epoch(*epoch);
+            Message::GrantTaken(taken) => {
+                out.list(taken, |out, &(slot, epoch)| {
+                    out.slot(slot);
+                    out.epoch(epoch);
+                });
                 7
             }
             Message::GrantRefused { slot, why } => {
@@ -414,8 +416,8 @@ impl Message {
                 out.slot(*slot);
                 46
             }
-            Message::GrantDone(slot) => {
-                out.slot(*slot);
+            Message::GrantDone(slots) => {
+                out.list(slots, |out, &slot| out.slot(slot));
                 47
             }
             Message::GrantPending(slot) => {
@@ -642,7 +644,7 @@ impl Reader {
                 deadline_ms: self.u32()?,
                 slots: self.list(Reader::slot)?,
             },
-            7 => Message::GrantTaken { slot: self.slot()?, epoch: self.epoch()? },
+            7 => Message::GrantTaken(self.list(|r| Ok((r.slot()?, r.epoch()?)))?),
             8 => Message::GrantRefused { slot: self.slot()?, why: self.text()? },
             9 => Message::Pong,
             10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.u32()?, r.seq()?)))?),
@@ -697,7 +699,7 @@ impl Reader {
             },
             45 => Message::HistoryChanged(self.slot()?),
             46 => Message::Dropped(self.slot()?),
-            47 => Message::GrantDone(self.slot()?),
+            47 => Message::GrantDone(self.list(Reader::slot)?),
             48 => Message::GrantPending(self.slot()?),
             _ => return Err("unknown kind"),
         })

@@ -112,7 +112,7 @@ impl Peer {
             Message::HandoverAsk { id, deadline_ms, slots } => {
                 self.begin_handover(id, deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
             }
-            Message::GrantTaken { slot, epoch } => self.grant_taken(slot, epoch),
+            Message::GrantTaken(taken) => self.grant_taken(&taken),
             Message::GrantAsk(asks) => {
                 for (slot, term, seq) in asks {
                     let answer = grants::answer(&self.engine, &self.registry, slot, term, seq);
@@ -443,13 +443,15 @@ impl Peer {
                 }
                 handover::Action::Unfence(slots) => self.engine.unfence(&slots),
                 handover::Action::Grant(slots) => {
-                    for slot in slots {
-                        let beat = self.beat(slot);
-                        // The slot's time goes with it: nothing that expired here comes back there.
-                        self.push(Message::Heartbeat(vec![beat]));
-                        let granted = self.engine.grant(slot, self.node, &self.address);
-                        let granted = granted.map_err(|error| error.to_string());
-                        self.attempt(index, handover::Event::Granted(slot, granted), now_ms);
+                    // The slots' times go with them: nothing that expired here comes back there.
+                    let beats = slots.iter().map(|&slot| self.beat(slot)).collect();
+                    self.push(Message::Heartbeat(beats));
+                    let outcomes: Vec<_> = match self.engine.grant_all(&slots, self.node, &self.address) {
+                        Ok(granted) => granted.into_iter().map(|(slot, seq)| (slot, Ok(seq))).collect(),
+                        Err(error) => slots.into_iter().map(|slot| (slot, Err(error.to_string()))).collect(),
+                    };
+                    for (slot, outcome) in outcomes {
+                        self.attempt(index, handover::Event::Granted(slot, outcome), now_ms);
                     }
                 }
                 handover::Action::Answer(slots) => {
@@ -463,15 +465,14 @@ impl Peer {
         }
     }
 
-    fn grant_taken(&mut self, slot: Slot, epoch: Epoch) {
-        match grants::taken(&self.engine, self.node, slot, epoch) {
-            Ok(true) => {
-                self.ship(shipper::Event::Unfollow(vec![slot]));
-                self.push(Message::GrantDone(slot));
+    fn grant_taken(&mut self, taken: &[(Slot, Epoch)]) {
+        match grants::taken(&self.engine, self.node, taken) {
+            Ok(moved) => {
+                self.ship(shipper::Event::Unfollow(moved.clone()));
+                self.push(Message::GrantDone(moved));
             }
-            Ok(false) => {}
             // It is asked again: see `grants`.
-            Err(error) => tracing::error!(%slot, %error, "a finished handover can't be noted"),
+            Err(error) => tracing::error!(%error, "a finished handover can't be noted"),
         }
     }
 }

@@ -86,13 +86,8 @@ pub enum Event {
     },
     /// [`Action::ImportEnd`] was done: the slot is whole.
     Imported(Slot),
-    /// [`Action::TakeGrant`] was done: the slot is this node's, in this epoch.
-    Promoted {
-        /// The slot.
-        slot: Slot,
-        /// Its new epoch.
-        epoch: Epoch,
-    },
+    /// [`Action::TakeGrant`] was done: these slots are this node's, in these epochs.
+    Promoted(Vec<(Slot, Epoch)>),
     /// Time went by.
     Tick,
 }
@@ -145,8 +140,8 @@ pub enum Action {
         /// For each slot, the granting record or why not.
         slots: Vec<(Slot, Result<Seq, String>)>,
     },
-    /// The old owner knows that the slot is this node's.
-    GrantDone(Slot),
+    /// The old owner knows that the slots are this node's.
+    GrantDone(Vec<Slot>),
     /// The master does not keep to the protocol: end the connection.
     Disconnect(String),
 }
@@ -262,9 +257,10 @@ impl Receiver {
                     }
                 }
             }
-            Event::Promoted { slot, epoch } => {
-                if self.links.remove(&slot).is_some() && self.connected {
-                    out.push(Action::Send(Message::GrantTaken { slot, epoch }));
+            Event::Promoted(taken) => {
+                taken.iter().for_each(|(slot, _)| drop(self.links.remove(slot)));
+                if self.connected {
+                    out.push(Action::Send(Message::GrantTaken(taken)));
                 }
             }
             Event::Tick => {
@@ -437,7 +433,7 @@ impl Receiver {
                 let granted = slots.iter().map(|(slot, _)| *slot);
                 granted.for_each(|slot| self.take_grant(slot, out));
             }
-            Message::GrantDone(slot) => out.push(Action::GrantDone(slot)),
+            Message::GrantDone(slots) => out.push(Action::GrantDone(slots)),
             other => {
                 out.push(Action::Disconnect(format!("the master sent what a replica sends: {other:?}")));
             }

@@ -326,8 +326,8 @@ impl<'e> World<'e> {
             let other = &self.nodes[to];
             assert_eq!(other.engine.node(), grant.to);
             match grants::answer(other.engine, &other.registry, grant.slot, grant.term, grant.seq) {
-                Message::GrantTaken { slot, epoch } => {
-                    grants::taken(engine, grant.to, slot, epoch).expect("is noted");
+                Message::GrantTaken(taken) => {
+                    grants::taken(engine, grant.to, &taken).expect("is noted");
                 }
                 Message::GrantPending(_) => {}
                 Message::GrantRefused { slot, .. } => engine.undo_grant(slot).expect("is taken back"),

@@ -24,7 +24,7 @@ fn every_message() -> Vec<Message> {
         Message::Unfollow(vec![slot(0), slot(5)]),
         Message::Ack { bytes: 9, slots: vec![(slot(1), Seq(2)), (slot(3), Seq::MAX)] },
         Message::HandoverAsk { id: 1, deadline_ms: 5000, slots: vec![slot(1)] },
-        Message::GrantTaken { slot: slot(1), epoch: Epoch { term: 2, tag: 3 } },
+        Message::GrantTaken(vec![(slot(1), Epoch { term: 2, tag: 3 })]),
         Message::GrantRefused { slot: slot(1), why: "gone".to_owned() },
         Message::Pong,
         Message::GrantAsk(vec![(slot(1), 2, Seq(3))]),
@@ -51,7 +51,7 @@ fn every_message() -> Vec<Message> {
         },
         Message::HistoryChanged(slot(1)),
         Message::Dropped(slot(1)),
-        Message::GrantDone(slot(1)),
+        Message::GrantDone(vec![slot(1), slot(2)]),
         Message::GrantPending(slot(1)),
     ]
 }

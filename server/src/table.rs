@@ -152,6 +152,28 @@ impl Command {
     }
 }
 
+/// A group of commands in Redis' documentation: makes the rows of its data commands.
+#[derive(Clone, Copy)]
+pub struct Group(pub &'static str);
+
+impl Group {
+    /// A row of a family's table.
+    #[allow(clippy::too_many_arguments)] // it is a row of a table
+    #[must_use]
+    pub const fn data(
+        self,
+        name: &'static str,
+        arity: i32,
+        flags: Flags,
+        keys: Keys,
+        since: &'static str,
+        summary: &'static str,
+        run: fn(&mut Cx<'_>) -> Result<(), Fail>,
+    ) -> Command {
+        Command { name, arity, flags, keys, group: self.0, since, summary, run: Run::Data(run) }
+    }
+}
+
 /// All commands, and where to find each.
 struct Table {
     commands: Vec<&'static Command>,

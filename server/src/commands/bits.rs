@@ -8,7 +8,7 @@ use super::strings::{check_length, replace, string};
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
 use crate::number;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;
@@ -16,24 +16,14 @@ const BITOP_KEYS: Keys = Keys::Range { first: 2, last: -1, step: 1 };
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("setbit", 4, WRITE, Keys::FIRST, "2.2.0", "Sets a bit and gives the old one.", setbit),
-    row("getbit", 3, READ.with(Flags::FAST), Keys::FIRST, "2.2.0", "Gives a bit.", getbit),
-    row("bitcount", -2, READ, Keys::FIRST, "2.6.0", "Counts the bits that are set.", bitcount),
-    row("bitpos", -3, READ, Keys::FIRST, "2.8.7", "Finds the first bit that is set or clear.", bitpos),
-    row("bitop", -4, WRITE, BITOP_KEYS, "2.6.0", "Combines strings bit by bit.", bitop),
+    GROUP.data("setbit", 4, WRITE, Keys::FIRST, "2.2.0", "Sets a bit and gives the old one.", setbit),
+    GROUP.data("getbit", 3, READ.with(Flags::FAST), Keys::FIRST, "2.2.0", "Gives a bit.", getbit),
+    GROUP.data("bitcount", -2, READ, Keys::FIRST, "2.6.0", "Counts the bits that are set.", bitcount),
+    GROUP.data("bitpos", -3, READ, Keys::FIRST, "2.8.7", "Finds the first bit that is set or clear.", bitpos),
+    GROUP.data("bitop", -4, WRITE, BITOP_KEYS, "2.6.0", "Combines strings bit by bit.", bitop),
 ];
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys, group: "bitmap", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("bitmap");
 
 /// Reads a bit's place.
 ///

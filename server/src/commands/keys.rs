@@ -8,7 +8,7 @@ use haypile_engine::value::Value;
 
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 const READ: Flags = Flags::READONLY.with(Flags::FAST);
 const WRITE: Flags = Flags::WRITE;
@@ -16,27 +16,33 @@ const FAST: Flags = Flags::WRITE.with(Flags::FAST);
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("del", -2, WRITE, Keys::ALL, "1.0.0", "Removes keys.", del),
-    row("unlink", -2, FAST, Keys::ALL, "4.0.0", "Removes keys; as DEL, which takes no longer here.", del),
-    row("exists", -2, READ, Keys::ALL, "1.0.0", "Counts which of the keys are there.", exists),
-    row("touch", -2, READ, Keys::ALL, "3.2.1", "Counts which of the keys are there.", exists),
-    row("type", 2, READ, Keys::FIRST, "1.0.0", "Gives the type of what stands at a key.", kind),
-    row("rename", 3, WRITE, Keys::FIRST_TWO, "1.0.0", "Gives a key another name.", rename),
-    row("renamenx", 3, FAST, Keys::FIRST_TWO, "1.0.0", "Gives a key another name that is free.", renamenx),
-    row("copy", -3, WRITE, Keys::FIRST_TWO, "6.2.0", "Copies what stands at a key to another.", copy),
+    GROUP.data("del", -2, WRITE, Keys::ALL, "1.0.0", "Removes keys.", del),
+    GROUP.data(
+        "unlink",
+        -2,
+        FAST,
+        Keys::ALL,
+        "4.0.0",
+        "Removes keys; as DEL, which takes no longer here.",
+        del,
+    ),
+    GROUP.data("exists", -2, READ, Keys::ALL, "1.0.0", "Counts which of the keys are there.", exists),
+    GROUP.data("touch", -2, READ, Keys::ALL, "3.2.1", "Counts which of the keys are there.", exists),
+    GROUP.data("type", 2, READ, Keys::FIRST, "1.0.0", "Gives the type of what stands at a key.", kind),
+    GROUP.data("rename", 3, WRITE, Keys::FIRST_TWO, "1.0.0", "Gives a key another name.", rename),
+    GROUP.data(
+        "renamenx",
+        3,
+        FAST,
+        Keys::FIRST_TWO,
+        "1.0.0",
+        "Gives a key another name that is free.",
+        renamenx,
+    ),
+    GROUP.data("copy", -3, WRITE, Keys::FIRST_TWO, "6.2.0", "Copies what stands at a key to another.", copy),
 ];
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys, group: "generic", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("generic");
 
 fn del(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let mut removed = 0;

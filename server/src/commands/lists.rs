@@ -7,7 +7,7 @@ use haypile_engine::read::Direction;
 use super::ranges::{self, Span};
 use crate::cx::{self, Cx, Fail, integer};
 use crate::kind::Kind;
-use crate::table::{Command, Flags, Keys, Run, numbered_keys};
+use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 use crate::types::list::{End, List};
 
 const READ: Flags = Flags::READONLY;
@@ -18,36 +18,26 @@ const NUMBERED: Keys = Keys::Custom(|args, positions| numbered_keys(args, 1, pos
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("lindex", 3, READ, Keys::FIRST, "1.0.0", "Gives the item at a position.", lindex),
-    command("linsert", 5, WRITE, Keys::FIRST, "2.2.0", "Inserts an item before or after another.", linsert),
-    command("llen", 2, READ.with(Flags::FAST), Keys::FIRST, "1.0.0", "Gives the length of a list.", llen),
-    command("lmove", 5, WRITE, Keys::FIRST_TWO, "6.2.0", "Moves an item from an end of a list to one of another.", lmove),
-    command("lmpop", -4, WRITE, NUMBERED, "7.0.0", "Takes items off the first list that has any.", lmpop),
-    command("lpop", -2, FAST, Keys::FIRST, "1.0.0", "Takes items off the head.", |cx| pop(cx, End::Head)),
-    command("lpos", -3, READ, Keys::FIRST, "6.0.6", "Finds the positions of an item.", lpos),
-    command("lpush", -3, FAST, Keys::FIRST, "1.0.0", "Adds items at the head.", |cx| push(cx, End::Head)),
-    command("lpushx", -3, FAST, Keys::FIRST, "2.2.0", "Adds items at the head of a list that is there.", |cx| pushx(cx, End::Head)),
-    command("lrange", 4, READ, Keys::FIRST, "1.0.0", "Gives the items of a range.", lrange),
-    command("lrem", 4, WRITE, Keys::FIRST, "1.0.0", "Removes items that are equal to one.", lrem),
-    command("lset", 4, WRITE, Keys::FIRST, "1.0.0", "Replaces the item at a position.", lset),
-    command("ltrim", 4, WRITE, Keys::FIRST, "1.0.0", "Removes all items outside of a range.", ltrim),
-    command("rpop", -2, FAST, Keys::FIRST, "1.0.0", "Takes items off the tail.", |cx| pop(cx, End::Tail)),
-    command("rpoplpush", 3, WRITE, Keys::FIRST_TWO, "1.2.0", "Moves an item from a tail to a head.", |cx| transfer(cx, End::Tail, End::Head)),
-    command("rpush", -3, FAST, Keys::FIRST, "1.0.0", "Adds items at the tail.", |cx| push(cx, End::Tail)),
-    command("rpushx", -3, FAST, Keys::FIRST, "2.2.0", "Adds items at the tail of a list that is there.", |cx| pushx(cx, End::Tail)),
+    GROUP.data("lindex", 3, READ, Keys::FIRST, "1.0.0", "Gives the item at a position.", lindex),
+    GROUP.data("linsert", 5, WRITE, Keys::FIRST, "2.2.0", "Inserts an item before or after another.", linsert),
+    GROUP.data("llen", 2, READ.with(Flags::FAST), Keys::FIRST, "1.0.0", "Gives the length of a list.", llen),
+    GROUP.data("lmove", 5, WRITE, Keys::FIRST_TWO, "6.2.0", "Moves an item from an end of a list to one of another.", lmove),
+    GROUP.data("lmpop", -4, WRITE, NUMBERED, "7.0.0", "Takes items off the first list that has any.", lmpop),
+    GROUP.data("lpop", -2, FAST, Keys::FIRST, "1.0.0", "Takes items off the head.", |cx| pop(cx, End::Head)),
+    GROUP.data("lpos", -3, READ, Keys::FIRST, "6.0.6", "Finds the positions of an item.", lpos),
+    GROUP.data("lpush", -3, FAST, Keys::FIRST, "1.0.0", "Adds items at the head.", |cx| push(cx, End::Head)),
+    GROUP.data("lpushx", -3, FAST, Keys::FIRST, "2.2.0", "Adds items at the head of a list that is there.", |cx| pushx(cx, End::Head)),
+    GROUP.data("lrange", 4, READ, Keys::FIRST, "1.0.0", "Gives the items of a range.", lrange),
+    GROUP.data("lrem", 4, WRITE, Keys::FIRST, "1.0.0", "Removes items that are equal to one.", lrem),
+    GROUP.data("lset", 4, WRITE, Keys::FIRST, "1.0.0", "Replaces the item at a position.", lset),
+    GROUP.data("ltrim", 4, WRITE, Keys::FIRST, "1.0.0", "Removes all items outside of a range.", ltrim),
+    GROUP.data("rpop", -2, FAST, Keys::FIRST, "1.0.0", "Takes items off the tail.", |cx| pop(cx, End::Tail)),
+    GROUP.data("rpoplpush", 3, WRITE, Keys::FIRST_TWO, "1.2.0", "Moves an item from a tail to a head.", |cx| transfer(cx, End::Tail, End::Head)),
+    GROUP.data("rpush", -3, FAST, Keys::FIRST, "1.0.0", "Adds items at the tail.", |cx| push(cx, End::Tail)),
+    GROUP.data("rpushx", -3, FAST, Keys::FIRST, "2.2.0", "Adds items at the tail of a list that is there.", |cx| pushx(cx, End::Tail)),
 ];
 
-const fn command(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys, group: "list", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("list");
 
 /// The list at a key.
 fn open<'a>(cx: &mut Cx<'_>, key: &'a Key) -> Result<Option<List<'a>>, Fail> {

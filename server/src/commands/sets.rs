@@ -10,7 +10,7 @@ use crate::commands::scan;
 use crate::cx::{self, Cx, Fail};
 use crate::kind::Kind;
 use crate::number;
-use crate::table::{Command, Flags, Keys, Run, numbered_keys};
+use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 use crate::types::dict::Dict;
 use crate::types::{Misses, damaged};
 
@@ -22,38 +22,28 @@ const NUMBERED: Keys = Keys::Custom(|args, positions| numbered_keys(args, 1, pos
 
 type Done = Result<(), Fail>;
 
-const fn command(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Done,
-) -> Command {
-    Command { name, arity, flags, keys, group: "set", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("set");
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("sadd", -3, WRITE_FAST, Keys::FIRST, "1.0.0", "Adds members, and counts the new ones.", sadd),
-    command("scard", 2, READ_FAST, Keys::FIRST, "1.0.0", "Counts the members.", scard),
-    command("sdiff", -2, READ, Keys::ALL, "1.0.0", "Gives what is in the first set and in no other.", sdiff),
-    command("sdiffstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in the first set and in no other.", sdiffstore),
-    command("sinter", -2, READ, Keys::ALL, "1.0.0", "Gives what is in all sets.", sinter),
-    command("sintercard", -3, READ, NUMBERED, "7.0.0", "Counts what is in all sets.", sintercard),
-    command("sinterstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in all sets.", sinterstore),
-    command("sismember", 3, READ_FAST, Keys::FIRST, "1.0.0", "Says whether a member is there.", sismember),
-    command("smembers", 2, READ, Keys::FIRST, "1.0.0", "Gives all members.", smembers),
-    command("smismember", -3, READ_FAST, Keys::FIRST, "6.2.0", "Says of each member whether it is there.", smismember),
-    command("smove", 4, WRITE_FAST, Keys::FIRST_TWO, "1.0.0", "Moves a member to another set.", smove),
-    command("spop", -2, WRITE_FAST, Keys::FIRST, "1.0.0", "Removes members chosen at random, and gives them.", spop),
-    command("srandmember", -2, READ, Keys::FIRST, "1.0.0", "Gives members chosen at random.", srandmember),
-    command("srem", -3, WRITE_FAST, Keys::FIRST, "1.0.0", "Removes members; the set goes with its last one.", srem),
-    command("sscan", -3, READ, Keys::FIRST, "2.8.0", "Walks over the members.", sscan),
-    command("sunion", -2, READ, Keys::ALL, "1.0.0", "Gives what is in any of the sets.", sunion),
-    command("sunionstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in any of the sets.", sunionstore),
+    GROUP.data("sadd", -3, WRITE_FAST, Keys::FIRST, "1.0.0", "Adds members, and counts the new ones.", sadd),
+    GROUP.data("scard", 2, READ_FAST, Keys::FIRST, "1.0.0", "Counts the members.", scard),
+    GROUP.data("sdiff", -2, READ, Keys::ALL, "1.0.0", "Gives what is in the first set and in no other.", sdiff),
+    GROUP.data("sdiffstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in the first set and in no other.", sdiffstore),
+    GROUP.data("sinter", -2, READ, Keys::ALL, "1.0.0", "Gives what is in all sets.", sinter),
+    GROUP.data("sintercard", -3, READ, NUMBERED, "7.0.0", "Counts what is in all sets.", sintercard),
+    GROUP.data("sinterstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in all sets.", sinterstore),
+    GROUP.data("sismember", 3, READ_FAST, Keys::FIRST, "1.0.0", "Says whether a member is there.", sismember),
+    GROUP.data("smembers", 2, READ, Keys::FIRST, "1.0.0", "Gives all members.", smembers),
+    GROUP.data("smismember", -3, READ_FAST, Keys::FIRST, "6.2.0", "Says of each member whether it is there.", smismember),
+    GROUP.data("smove", 4, WRITE_FAST, Keys::FIRST_TWO, "1.0.0", "Moves a member to another set.", smove),
+    GROUP.data("spop", -2, WRITE_FAST, Keys::FIRST, "1.0.0", "Removes members chosen at random, and gives them.", spop),
+    GROUP.data("srandmember", -2, READ, Keys::FIRST, "1.0.0", "Gives members chosen at random.", srandmember),
+    GROUP.data("srem", -3, WRITE_FAST, Keys::FIRST, "1.0.0", "Removes members; the set goes with its last one.", srem),
+    GROUP.data("sscan", -3, READ, Keys::FIRST, "2.8.0", "Walks over the members.", sscan),
+    GROUP.data("sunion", -2, READ, Keys::ALL, "1.0.0", "Gives what is in any of the sets.", sunion),
+    GROUP.data("sunionstore", -3, WRITE, Keys::ALL, "1.0.0", "Stores what is in any of the sets.", sunionstore),
 ];
 
 /// The set at a key.

@@ -7,7 +7,7 @@ use haypile_engine::value::Value;
 use crate::cx::{Cx, Fail, integer};
 use crate::expiry::{Base, Unit, deadline};
 use crate::kind::Kind;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 /// The longest string, in bytes.
 pub const STRING_BYTES_MAX: usize = 512 << 20;
@@ -19,33 +19,31 @@ const PAIRS: Keys = Keys::Range { first: 1, last: -1, step: 2 };
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("get", 2, READ, Keys::FIRST, "1.0.0", "Gives the string at a key.", get),
-    row("getset", 3, FAST, Keys::FIRST, "1.0.0", "Replaces a string and gives the old one.", getset),
-    row("getdel", 2, FAST, Keys::FIRST, "6.2.0", "Gives a string and removes its key.", getdel),
-    row("setnx", 3, FAST, Keys::FIRST, "1.0.0", "Sets a key that is not there.", setnx),
-    row("setex", 4, WRITE, Keys::FIRST, "2.0.0", "Sets a key with an expiry in seconds.", setex),
-    row("psetex", 4, WRITE, Keys::FIRST, "2.6.0", "Sets a key with an expiry in milliseconds.", psetex),
-    row("mget", -2, READ, Keys::ALL, "1.0.0", "Gives the strings at several keys.", mget),
-    row("mset", -3, WRITE, PAIRS, "1.0.1", "Sets several keys at once.", mset),
-    row("msetnx", -3, WRITE, PAIRS, "1.0.1", "Sets several keys if none of them is there.", msetnx),
-    row("append", 3, FAST, Keys::FIRST, "2.0.0", "Appends to a string.", append),
-    row("strlen", 2, READ, Keys::FIRST, "2.2.0", "Gives the length of a string.", strlen),
-    row("getrange", 4, Flags::READONLY, Keys::FIRST, "2.4.0", "Gives a part of a string.", getrange),
-    row("substr", 4, Flags::READONLY, Keys::FIRST, "1.0.0", "Gives a part of a string.", getrange),
-    row("setrange", 4, WRITE, Keys::FIRST, "2.2.0", "Overwrites a part of a string.", setrange),
+    GROUP.data("get", 2, READ, Keys::FIRST, "1.0.0", "Gives the string at a key.", get),
+    GROUP.data("getset", 3, FAST, Keys::FIRST, "1.0.0", "Replaces a string and gives the old one.", getset),
+    GROUP.data("getdel", 2, FAST, Keys::FIRST, "6.2.0", "Gives a string and removes its key.", getdel),
+    GROUP.data("setnx", 3, FAST, Keys::FIRST, "1.0.0", "Sets a key that is not there.", setnx),
+    GROUP.data("setex", 4, WRITE, Keys::FIRST, "2.0.0", "Sets a key with an expiry in seconds.", setex),
+    GROUP.data(
+        "psetex",
+        4,
+        WRITE,
+        Keys::FIRST,
+        "2.6.0",
+        "Sets a key with an expiry in milliseconds.",
+        psetex,
+    ),
+    GROUP.data("mget", -2, READ, Keys::ALL, "1.0.0", "Gives the strings at several keys.", mget),
+    GROUP.data("mset", -3, WRITE, PAIRS, "1.0.1", "Sets several keys at once.", mset),
+    GROUP.data("msetnx", -3, WRITE, PAIRS, "1.0.1", "Sets several keys if none of them is there.", msetnx),
+    GROUP.data("append", 3, FAST, Keys::FIRST, "2.0.0", "Appends to a string.", append),
+    GROUP.data("strlen", 2, READ, Keys::FIRST, "2.2.0", "Gives the length of a string.", strlen),
+    GROUP.data("getrange", 4, Flags::READONLY, Keys::FIRST, "2.4.0", "Gives a part of a string.", getrange),
+    GROUP.data("substr", 4, Flags::READONLY, Keys::FIRST, "1.0.0", "Gives a part of a string.", getrange),
+    GROUP.data("setrange", 4, WRITE, Keys::FIRST, "2.2.0", "Overwrites a part of a string.", setrange),
 ];
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys, group: "string", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("string");
 
 /// A string as it stands at a key, without expiry.
 pub fn string(payload: impl Into<Bytes>) -> Value {

@@ -12,7 +12,7 @@ use haypile_engine::read::Direction;
 use crate::cx::{Cx, Fail};
 use crate::kind::Kind;
 use crate::resp::{Proto, ReplyWriter};
-use crate::table::{Command, Flags, Keys, Run, numbered_keys};
+use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 use crate::types::zset::{Scored, Zset};
 
 use combine::Operation;
@@ -32,51 +32,41 @@ const TARGET_AND_NUMBERED: Keys = Keys::Custom(|args, positions| {
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("zadd", -4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds members, or changes their scores.", add::zadd),
-    command("zcard", 2, READ.with(FAST), Keys::FIRST, "1.2.0", "Gives the number of members.", read::zcard),
-    command("zcount", 4, READ.with(FAST), Keys::FIRST, "2.0.0", "Counts the members in a range of scores.", |cx| range::count(cx, By::Score)),
-    command("zdiff", -3, READ, NUMBERED, "6.2.0", "Gives the members of the first that no other has.", |cx| combine::give(cx, Operation::Diff)),
-    command("zdiffstore", -4, WRITE, TARGET_AND_NUMBERED, "6.2.0", "Stores the members of the first that no other has.", |cx| combine::store(cx, Operation::Diff)),
-    command("zincrby", 4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds to a member's score.", add::zincrby),
-    command("zinter", -3, READ, NUMBERED, "6.2.0", "Gives the members that all have.", |cx| combine::give(cx, Operation::Inter)),
-    command("zintercard", -3, READ, NUMBERED, "7.0.0", "Counts the members that all have.", combine::zintercard),
-    command("zinterstore", -4, WRITE, TARGET_AND_NUMBERED, "2.0.0", "Stores the members that all have.", |cx| combine::store(cx, Operation::Inter)),
-    command("zlexcount", 4, READ.with(FAST), Keys::FIRST, "2.8.9", "Counts the members in a range of members.", |cx| range::count(cx, By::Member)),
-    command("zmpop", -4, WRITE, NUMBERED, "7.0.0", "Takes members off the first that has any.", pop::zmpop),
-    command("zmscore", -3, READ.with(FAST), Keys::FIRST, "6.2.0", "Gives the scores of members.", read::zmscore),
-    command("zpopmax", -2, WRITE.with(FAST), Keys::FIRST, "5.0.0", "Takes the members with the highest scores.", |cx| pop::zpop(cx, Direction::Backward)),
-    command("zpopmin", -2, WRITE.with(FAST), Keys::FIRST, "5.0.0", "Takes the members with the lowest scores.", |cx| pop::zpop(cx, Direction::Forward)),
-    command("zrandmember", -2, READ, Keys::FIRST, "6.2.0", "Gives members chosen at random.", read::zrandmember),
-    command("zrange", -4, READ, Keys::FIRST, "1.2.0", "Gives the members in a range of ranks, scores or members.", |cx| range::give(cx, None, None)),
-    command("zrangebylex", -4, READ, Keys::FIRST, "2.8.9", "Gives the members in a range of members.", |cx| range::give(cx, Some(By::Member), Some(Direction::Forward))),
-    command("zrangebyscore", -4, READ, Keys::FIRST, "1.0.5", "Gives the members in a range of scores.", |cx| range::give(cx, Some(By::Score), Some(Direction::Forward))),
-    command("zrangestore", -5, WRITE, Keys::FIRST_TWO, "6.2.0", "Stores the members in a range.", range::zrangestore),
-    command("zrank", 3, READ.with(FAST), Keys::FIRST, "2.0.0", "Gives a member's rank from the lowest score.", |cx| read::rank(cx, Direction::Forward)),
-    command("zrem", -3, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Removes members.", add::zrem),
-    command("zremrangebylex", 4, WRITE, Keys::FIRST, "2.8.9", "Removes the members in a range of members.", |cx| range::remove(cx, By::Member)),
-    command("zremrangebyrank", 4, WRITE, Keys::FIRST, "2.0.0", "Removes the members in a range of ranks.", |cx| range::remove(cx, By::Rank)),
-    command("zremrangebyscore", 4, WRITE, Keys::FIRST, "1.2.0", "Removes the members in a range of scores.", |cx| range::remove(cx, By::Score)),
-    command("zrevrange", -4, READ, Keys::FIRST, "1.2.0", "Gives the members in a range of ranks, highest first.", |cx| range::give(cx, Some(By::Rank), Some(Direction::Backward))),
-    command("zrevrangebylex", -4, READ, Keys::FIRST, "2.8.9", "Gives the members in a range of members, highest first.", |cx| range::give(cx, Some(By::Member), Some(Direction::Backward))),
-    command("zrevrangebyscore", -4, READ, Keys::FIRST, "2.2.0", "Gives the members in a range of scores, highest first.", |cx| range::give(cx, Some(By::Score), Some(Direction::Backward))),
-    command("zrevrank", 3, READ.with(FAST), Keys::FIRST, "2.0.0", "Gives a member's rank from the highest score.", |cx| read::rank(cx, Direction::Backward)),
-    command("zscan", -3, READ, Keys::FIRST, "2.8.0", "Walks over the members, a few at a time.", read::zscan),
-    command("zscore", 3, READ.with(FAST), Keys::FIRST, "1.2.0", "Gives a member's score.", read::zscore),
-    command("zunion", -3, READ, NUMBERED, "6.2.0", "Gives the members that any has.", |cx| combine::give(cx, Operation::Union)),
-    command("zunionstore", -4, WRITE, TARGET_AND_NUMBERED, "2.0.0", "Stores the members that any has.", |cx| combine::store(cx, Operation::Union)),
+    GROUP.data("zadd", -4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds members, or changes their scores.", add::zadd),
+    GROUP.data("zcard", 2, READ.with(FAST), Keys::FIRST, "1.2.0", "Gives the number of members.", read::zcard),
+    GROUP.data("zcount", 4, READ.with(FAST), Keys::FIRST, "2.0.0", "Counts the members in a range of scores.", |cx| range::count(cx, By::Score)),
+    GROUP.data("zdiff", -3, READ, NUMBERED, "6.2.0", "Gives the members of the first that no other has.", |cx| combine::give(cx, Operation::Diff)),
+    GROUP.data("zdiffstore", -4, WRITE, TARGET_AND_NUMBERED, "6.2.0", "Stores the members of the first that no other has.", |cx| combine::store(cx, Operation::Diff)),
+    GROUP.data("zincrby", 4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds to a member's score.", add::zincrby),
+    GROUP.data("zinter", -3, READ, NUMBERED, "6.2.0", "Gives the members that all have.", |cx| combine::give(cx, Operation::Inter)),
+    GROUP.data("zintercard", -3, READ, NUMBERED, "7.0.0", "Counts the members that all have.", combine::zintercard),
+    GROUP.data("zinterstore", -4, WRITE, TARGET_AND_NUMBERED, "2.0.0", "Stores the members that all have.", |cx| combine::store(cx, Operation::Inter)),
+    GROUP.data("zlexcount", 4, READ.with(FAST), Keys::FIRST, "2.8.9", "Counts the members in a range of members.", |cx| range::count(cx, By::Member)),
+    GROUP.data("zmpop", -4, WRITE, NUMBERED, "7.0.0", "Takes members off the first that has any.", pop::zmpop),
+    GROUP.data("zmscore", -3, READ.with(FAST), Keys::FIRST, "6.2.0", "Gives the scores of members.", read::zmscore),
+    GROUP.data("zpopmax", -2, WRITE.with(FAST), Keys::FIRST, "5.0.0", "Takes the members with the highest scores.", |cx| pop::zpop(cx, Direction::Backward)),
+    GROUP.data("zpopmin", -2, WRITE.with(FAST), Keys::FIRST, "5.0.0", "Takes the members with the lowest scores.", |cx| pop::zpop(cx, Direction::Forward)),
+    GROUP.data("zrandmember", -2, READ, Keys::FIRST, "6.2.0", "Gives members chosen at random.", read::zrandmember),
+    GROUP.data("zrange", -4, READ, Keys::FIRST, "1.2.0", "Gives the members in a range of ranks, scores or members.", |cx| range::give(cx, None, None)),
+    GROUP.data("zrangebylex", -4, READ, Keys::FIRST, "2.8.9", "Gives the members in a range of members.", |cx| range::give(cx, Some(By::Member), Some(Direction::Forward))),
+    GROUP.data("zrangebyscore", -4, READ, Keys::FIRST, "1.0.5", "Gives the members in a range of scores.", |cx| range::give(cx, Some(By::Score), Some(Direction::Forward))),
+    GROUP.data("zrangestore", -5, WRITE, Keys::FIRST_TWO, "6.2.0", "Stores the members in a range.", range::zrangestore),
+    GROUP.data("zrank", 3, READ.with(FAST), Keys::FIRST, "2.0.0", "Gives a member's rank from the lowest score.", |cx| read::rank(cx, Direction::Forward)),
+    GROUP.data("zrem", -3, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Removes members.", add::zrem),
+    GROUP.data("zremrangebylex", 4, WRITE, Keys::FIRST, "2.8.9", "Removes the members in a range of members.", |cx| range::remove(cx, By::Member)),
+    GROUP.data("zremrangebyrank", 4, WRITE, Keys::FIRST, "2.0.0", "Removes the members in a range of ranks.", |cx| range::remove(cx, By::Rank)),
+    GROUP.data("zremrangebyscore", 4, WRITE, Keys::FIRST, "1.2.0", "Removes the members in a range of scores.", |cx| range::remove(cx, By::Score)),
+    GROUP.data("zrevrange", -4, READ, Keys::FIRST, "1.2.0", "Gives the members in a range of ranks, highest first.", |cx| range::give(cx, Some(By::Rank), Some(Direction::Backward))),
+    GROUP.data("zrevrangebylex", -4, READ, Keys::FIRST, "2.8.9", "Gives the members in a range of members, highest first.", |cx| range::give(cx, Some(By::Member), Some(Direction::Backward))),
+    GROUP.data("zrevrangebyscore", -4, READ, Keys::FIRST, "2.2.0", "Gives the members in a range of scores, highest first.", |cx| range::give(cx, Some(By::Score), Some(Direction::Backward))),
+    GROUP.data("zrevrank", 3, READ.with(FAST), Keys::FIRST, "2.0.0", "Gives a member's rank from the highest score.", |cx| read::rank(cx, Direction::Backward)),
+    GROUP.data("zscan", -3, READ, Keys::FIRST, "2.8.0", "Walks over the members, a few at a time.", read::zscan),
+    GROUP.data("zscore", 3, READ.with(FAST), Keys::FIRST, "1.2.0", "Gives a member's score.", read::zscore),
+    GROUP.data("zunion", -3, READ, NUMBERED, "6.2.0", "Gives the members that any has.", |cx| combine::give(cx, Operation::Union)),
+    GROUP.data("zunionstore", -4, WRITE, TARGET_AND_NUMBERED, "2.0.0", "Stores the members that any has.", |cx| combine::store(cx, Operation::Union)),
 ];
 
-const fn command(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys, group: "sorted-set", since, summary, run: Run::Data(run) }
-}
+const GROUP: Group = Group("sorted-set");
 
 /// The sorted set at a key.
 fn open<'a>(cx: &mut Cx<'_>, key: &'a Key) -> Result<Option<Zset<'a>>, Fail> {

@@ -4,7 +4,6 @@
 //! shown. At the end everything that was acknowledged is read back from every node that must have it; the exit
 //! status is 0 only if nothing was lost and no node died. Nothing stays behind: no process, and no folder unless asked.
 
-mod client;
 mod load;
 mod nodes;
 mod screen;
@@ -18,13 +17,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use client::Reply;
 use load::{MOVING, Part, SECOND_GROUP, Shared, WRITERS, Writer, Written};
 use nodes::NodeProcess;
-use screen::{Screen, bytes, milliseconds, number};
+use screen::{Screen, Watch, bytes, milliseconds, number};
 use verify::Findings;
+
+use crate::remote::Reply;
 
 /// How long any single step may take.
 const STEP_MAX: Duration = Duration::from_secs(30);
@@ -203,8 +203,8 @@ impl Story {
     async fn run_load(&mut self, what: &str, time: Duration, load: &Load) -> Result<(), String> {
         self.screen.line(what);
         let acknowledged = || load.shared.acknowledged.load(Ordering::Relaxed);
-        let (began, before) = (Instant::now(), acknowledged());
-        let mut told = (began, before);
+        let (began, before) = (Watch::start(), acknowledged());
+        let mut told = (Watch::start(), before);
         while began.elapsed() < time {
             sleep(LOOK_EVERY.min(time)).await;
             self.check(Some(load))?;
@@ -213,7 +213,7 @@ impl Story {
                 let rate = per_second(now - told.1, told.0.elapsed());
                 let total = number(now);
                 self.screen.line(&format!("{total} writes acknowledged, {} a second", number(rate)));
-                told = (Instant::now(), now);
+                told = (Watch::start(), now);
             }
         }
         if acknowledged() == before && !time.is_zero() {
@@ -241,11 +241,6 @@ impl Story {
             .await?;
         }
         let replica = self.nodes[4].address.to_string();
-        for (from, to) in [(0, 4), (4, 5)] {
-            let peer = self.nodes[to].address.to_string();
-            let shipped = bytes(self.nodes[from].shipped_bytes(&peer).await?);
-            self.screen.line(&format!("node {} has shipped {shipped} to node {}", from + 1, to + 1));
-        }
         self.until(Some(load), async |nodes| {
             let told = nodes[0].slot(MOVING).await?;
             let lag = told.lag_of(&replica);
@@ -257,7 +252,13 @@ impl Story {
             };
             Ok(if lag.is_some_and(|lag| lag <= SMALL_LAG) { Look::Done(text) } else { Look::Waiting(text) })
         })
-        .await
+        .await?;
+        for (from, to) in [(0, 4), (4, 5)] {
+            let peer = self.nodes[to].address.to_string();
+            let shipped = bytes(self.nodes[from].shipped_bytes(&peer).await?);
+            self.screen.line(&format!("node {} has shipped {shipped} to node {}", from + 1, to + 1));
+        }
+        Ok(())
     }
 
     /// The switch itself; how long requests were held.
@@ -265,7 +266,7 @@ impl Story {
         self.screen.chapter(&format!("The switch: requests for slot {MOVING} are held, as the proxy does"));
         let shared = load.shared.clone();
         let mut route = shared.hold().await;
-        let began = Instant::now();
+        let began = Watch::start();
         self.screen.line("held; those under way were answered");
         let replica = self.nodes[4].address.to_string();
         self.until(Some(load), async |nodes| {
@@ -390,7 +391,7 @@ impl Story {
 
     /// Types a command that must succeed.
     async fn typed(&mut self, node: usize, command: &str) -> Result<(), String> {
-        let began = Instant::now();
+        let began = Watch::start();
         self.nodes[node].order(command).await?;
         self.screen.typed(node + 1, &format!("{command}    OK, {}", milliseconds(began.elapsed())));
         Ok(())
@@ -408,8 +409,7 @@ impl Story {
         load: Option<&Load>,
         mut look: impl AsyncFnMut(&mut [NodeProcess]) -> Result<Look, String>,
     ) -> Result<(), String> {
-        let began = Instant::now();
-        let mut told = began;
+        let (began, mut told) = (Watch::start(), Watch::start());
         loop {
             match look(&mut self.nodes).await? {
                 Look::Done(text) => {
@@ -421,7 +421,7 @@ impl Story {
                 }
                 Look::Waiting(text) if told.elapsed() > TELL_EVERY => {
                     self.screen.line(&text);
-                    told = Instant::now();
+                    told = Watch::start();
                 }
                 Look::Waiting(_) => {}
             }

@@ -18,6 +18,7 @@ pub mod glob;
 pub mod kind;
 pub mod node;
 pub mod number;
+pub mod remote;
 pub mod resp;
 pub mod serve;
 pub mod session;

@@ -67,17 +67,12 @@ fn slave_of<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             [word] if is(word, "force") || is(word, "-f") => {}
             _ => return Err(Fail::syntax()),
         }
-        let slots = topology::present(&cx.node.engine);
         if is(host, "no") && is(port, "one") {
+            let slots = topology::present(&cx.node.engine);
             topology::no_one(cx.node, &slots, Force::No).await?;
         } else {
             let master = grammar::address(host, port).map_err(Fail::error)?;
-            if slots.is_empty() {
-                return Err(Fail::error(
-                    "ERR Slots set empty: this node has no slots; first PKCLUSTER ADDSLOTS <group>, those of the master",
-                ));
-            }
-            topology::follow(cx.node, &slots, &master, Force::Yes).await?;
+            topology::follow_whole(cx.node, &master).await?;
         }
         cx.reply.ok();
         Ok(())

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use haypile_engine::types::Slot;
 use tokio::sync::{RwLock, RwLockWriteGuard};
-use tokio::time::Instant;
 
-use super::client::{Client, Reply};
+use super::screen::Watch;
+use crate::remote::{Client, Reply};
 
 /// The slot that moves.
 pub const MOVING: u16 = 1;
@@ -241,7 +241,7 @@ impl Writer {
 
     /// Sends writes to a part until each is acknowledged.
     async fn acknowledged(&mut self, part: usize, mut writes: Vec<Write>) -> Result<(), String> {
-        let began = Instant::now();
+        let began = Watch::start();
         while !writes.is_empty() {
             if began.elapsed() > PATIENCE {
                 return Err(format!("{} writes were refused for {PATIENCE:?}", writes.len()));
@@ -264,7 +264,7 @@ impl Writer {
         writes: Vec<Write>,
     ) -> Result<(Vec<Write>, Option<String>), String> {
         let shared = self.shared.clone();
-        let wanted = Instant::now();
+        let wanted = Watch::start();
         let moving = self.written[part].part == Part::Moving;
         let guard = if moving { Some(shared.route.read().await) } else { None };
         if moving {

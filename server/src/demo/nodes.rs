@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::client::{Client, Reply};
 use super::slot_text::{self, SlotText};
+use crate::remote::{Client, Reply};
 
 /// How long a node may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(10);

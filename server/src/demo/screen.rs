@@ -2,17 +2,32 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use haypile_engine::clock::{Clock, SystemClock};
+
+/// Measures a time that begins with it.
+pub struct Watch(SystemClock);
+
+impl Watch {
+    /// Time begins now.
+    pub fn start() -> Watch {
+        Watch(SystemClock::new())
+    }
+
+    /// How long it has been.
+    pub fn elapsed(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
 
 /// Lines with the time since the beginning.
 pub struct Screen {
-    began: Instant,
+    began: Watch,
 }
 
 impl Screen {
     /// Time begins now.
     pub fn new() -> Screen {
-        Screen { began: Instant::now() }
+        Screen { began: Watch::start() }
     }
 
     /// How long it has been going on.

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::client::{Client, Reply};
 use super::load::{Counters, Written, value};
+use crate::remote::{Client, Reply};
 
 /// Keys that are asked for at once.
 const BATCH: usize = 500;

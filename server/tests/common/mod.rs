@@ -13,7 +13,7 @@ use haypile_server::config::Settings;
 use haypile_server::serve::{self, Running};
 
 /// Long enough for a busy machine; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn standalone() -> Settings {
     Settings {

@@ -1,10 +1,10 @@
-//! A small Redis client: commands out, replies in, in order. For the demo only.
-
-use std::net::SocketAddr;
+//! A small Redis client, to ask another node: commands out, replies in, in order.
+//!
+//! Replies are limited in size and depth; nothing that comes panics. For what is rare: it builds each reply anew.
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// The longest reply that is taken.
 const REPLY_BYTES_MAX: usize = 64 << 20;
@@ -28,6 +28,7 @@ pub enum Reply {
 
 impl Reply {
     /// The reply as text, whatever it is.
+    #[must_use]
     pub fn text(&self) -> String {
         match self {
             Reply::Simple(text) | Reply::Error(text) => text.clone(),
@@ -51,7 +52,7 @@ impl Client {
     ///
     /// # Errors
     /// The operating system's.
-    pub async fn connect(address: SocketAddr) -> std::io::Result<Client> {
+    pub async fn connect(address: impl ToSocketAddrs) -> std::io::Result<Client> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Client { stream, unread: BytesMut::new(), out: Vec::new() })

@@ -80,6 +80,8 @@ impl Engine {
     }
 
     fn retention(&self) -> Decision {
+        // Looked at before the slots: one that is added meanwhile has its records after all of these.
+        let segments = self.log().segments();
         let silent = TimeMs(self.clock().wall().0.saturating_sub(REPLICA_SILENCE_MS));
         let mut registry = self.registry();
         for node in registry.silent_since(silent) {
@@ -102,7 +104,7 @@ impl Engine {
             unflushed_bytes_max: self.options().log_unflushed_bytes(),
             replica_bytes_max: self.options().log_retain_bytes,
         };
-        retain(&self.log().segments(), &needs)
+        retain(&segments, &needs)
     }
 
     /// Makes durable now and then what replicas are known and how far they are.

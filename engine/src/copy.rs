@@ -80,8 +80,7 @@ impl Engine {
     /// `Limit` if a slot follows nobody; nothing has changed then.
     pub fn start_loading(&self, loads: &[Load]) -> Result<()> {
         let mut manifest = self.manifest();
-        self.log().write()?;
-        let base_lsn = self.log().end();
+        let base_lsn = self.durable_end()?;
         let mut edits = Vec::new();
         let mut cells = Vec::new();
         for load in loads {

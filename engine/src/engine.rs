@@ -395,8 +395,8 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         self.closing.store(true, Ordering::Release);
         self.flush_all()?;
-        self.log.stop_clean()?;
-        let end = self.log.end();
+        // Not where the log ends: what somebody else may append meanwhile is not promised.
+        let end = self.log.stop_clean()?;
         let mut manifest = self.manifest();
         let node = NodeMeta { clean_end: Some(end), ..manifest.state().node };
         manifest.apply(&[Edit::Node(node)])

@@ -91,7 +91,8 @@ impl Engine {
         loop {
             let mut tx = self.begin(&[slot], &fetched);
             if *tx.role(slot) != Role::Master {
-                return Ok(Page { next: None, earliest: None });
+                // What the rest of the slot holds is not known: walked again once this node owns it again.
+                return Ok(Page { next: None, earliest: Some(TimeMs(0)) });
             }
             match delete_expired(&mut tx, slot, hash) {
                 Ok(page) => {

@@ -178,18 +178,20 @@ fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) ->
         }
         Err(Wrong::Record(why)) => return corrupt(why.to_string()),
     }
-    replica::apply(cell, &record);
     note_role(cell, began_epoch, node, lsn, &record);
+    replica::apply(cell, &record);
     Ok(true)
 }
 
-/// A master that was killed between its epoch's record and the manifest is one all the same.
+/// A master that was killed between its epoch's record and the manifest is one all the same. Called before the
+/// record is applied: an epoch that this node began just then is greater than all that it knew. One that it began
+/// long ago comes back in another master's stream when it follows that one from an older position.
 fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, record: &Record<'_>) {
     if cell.role == Role::Absent || lsn < cell.base_lsn || lsn < cell.role_lsn {
         return;
     }
     match record.body {
-        Body::EpochStart { by, .. } => *began_epoch = by == node,
+        Body::EpochStart { epoch, by } => *began_epoch = by == node && epoch.term > cell.highest_term,
         Body::Grant { .. } => *began_epoch = false,
         Body::Batch(_) => {}
     }
@@ -206,10 +208,16 @@ fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool) -> Vec<Slot> 
                 cell.role = Role::Granted { to: *to, address: address.clone() };
             }
             (Role::Master, _) if !clean => begin.push(slot),
-            (Role::Replica { .. }, Some((to, _))) if *to == node => begin.push(slot),
+            // A grant of an epoch that is long over comes back in a stream, too.
+            (Role::Replica { .. }, Some((to, _))) if *to == node && in_last_epoch(cell) => begin.push(slot),
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}
         }
     }
     begin
+}
+
+/// Whether the slot knows of no later epoch than the one that its records end in.
+fn in_last_epoch(cell: &SlotCell) -> bool {
+    cell.history.current().is_some_and(|epoch| epoch.term == cell.highest_term)
 }

@@ -21,7 +21,7 @@ use crate::log::record::{Body, Header};
 use crate::manifest::{Edit, Manifest, SlotMeta, SlotState};
 use crate::slot::{Role, SlotCell};
 use crate::sst::RunMeta;
-use crate::types::{Epoch, NodeId, Seq, Slot};
+use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
 /// Where a slot stands on this node.
 #[derive(Clone, Debug)]
@@ -102,8 +102,7 @@ impl Engine {
     /// `Limit` if a slot was handed over and not removed since; nothing has changed then.
     pub fn add_slots(&self, slots: &[Slot]) -> Result<()> {
         let mut manifest = self.manifest();
-        self.log().write()?;
-        let base_lsn = self.log().end();
+        let base_lsn = self.durable_end()?;
         let mut new = Vec::new();
         for slot in distinct(slots) {
             let cell = self.lock(slot);
@@ -190,14 +189,14 @@ impl Engine {
                 std::mem::replace(&mut cell.role, held)
             })
             .collect();
-        let result = self.log().write().and_then(|_| {
+        let result = self.durable_end().and_then(|role_lsn| {
             let metas = slots.iter().zip(&before).map(|(&slot, role)| {
                 let mut meta = self.lock(slot).meta();
                 meta.state = match role {
                     Role::Loading { .. } => SlotState::Loading { upstream: upstream.to_owned() },
                     _ => SlotState::Replica { upstream: upstream.to_owned() },
                 };
-                meta.role_lsn = self.log().end();
+                meta.role_lsn = role_lsn;
                 (slot, meta)
             });
             let metas: Vec<_> = metas.collect();
@@ -412,7 +411,7 @@ impl Engine {
     }
 
     fn move_away(&self, manifest: &mut Manifest, slots: &[Slot], to: &str) -> Result<()> {
-        let role_lsn = self.log().end();
+        let role_lsn = self.durable_end()?;
         let metas: Vec<_> = slots
             .iter()
             .map(|&slot| {
@@ -453,6 +452,14 @@ impl Engine {
         let mut cell = self.lock(slot);
         cell.role = Role::from_state(&meta.state);
         cell.role_lsn = meta.role_lsn;
+    }
+
+    /// A position that everything written so far lies before and that the log does not fall behind when the power
+    /// is lost: records of a slot's next life must never come to lie before the position where that life begins.
+    pub(crate) fn durable_end(&self) -> Result<Lsn> {
+        self.log().write()?;
+        self.log().sync()?;
+        Ok(self.log().watermark().synced().lsn)
     }
 
     /// A replica's slot time is its master's: it grows to what the master says.

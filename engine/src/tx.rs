@@ -20,7 +20,7 @@ use crate::memtable::Entry;
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
 use crate::types::{Seq, Slot};
-use crate::value::Value;
+use crate::value::{self, Value};
 
 /// Why a read gave no answer.
 #[derive(Debug)]
@@ -154,7 +154,9 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn put(&mut self, key: &Key, value: &Value) -> Read<()> {
-        let existed = self.lookup(key.slot(), key.entry())?.is_some();
+        let old = self.lookup(key.slot(), key.entry())?;
+        let existed = old.is_some();
+        self.bury_new_elements(key, old.as_ref(), value.generation);
         let locked = self.locked_mut(key.slot());
         locked.writes.earliest_expiry = crate::slot::earliest(locked.writes.earliest_expiry, value.expiry);
         let mut encoded = Vec::with_capacity(value.payload.len() + 17);
@@ -172,11 +174,31 @@ impl<'e> Tx<'e> {
     pub fn delete(&mut self, key: &Key) -> Read<bool> {
         let Some(bytes) = self.lookup(key.slot(), key.entry())? else { return Ok(false) };
         let lived = !decode(&bytes, key)?.is_expired(self.now(key.slot()));
+        self.bury_new_elements(key, Some(&bytes), None);
         let locked = self.locked_mut(key.slot());
         put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
         locked.writes.keys_delta -= 1;
         locked.writes.overlay.insert(key.entry().clone(), Entry::Tombstone);
         Ok(lived)
+    }
+
+    /// Takes away the elements of a collection that this very transaction created, when it goes or is replaced:
+    /// the next one that it creates at the key has the same generation.
+    fn bury_new_elements(&mut self, key: &Key, old: Option<&Bytes>, next: Option<Generation>) {
+        let generation = self.next_generation(key);
+        let is_new = |bytes: &Bytes| {
+            value::Header::decode(bytes).is_some_and(|old| old.generation == Some(generation))
+        };
+        if next == Some(generation) || !old.is_some_and(is_new) {
+            return;
+        }
+        let (from, to) = (key.element(generation, b""), key.element(Generation(generation.0 + 1), b""));
+        let writes = &mut self.locked_mut(key.slot()).writes;
+        for (entry_key, entry) in writes.overlay.range_mut(from..to) {
+            let sub = &entry_key[key.entry().len() + 8..];
+            put_op(&mut writes.ops, &Op::DeleteElement { key: key.user(), generation, sub });
+            *entry = Entry::Tombstone;
+        }
     }
 
     /// The generation of a collection that this transaction creates in the key's slot.

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{del, fresh, get, open, set};
+use common::{del, fresh, get, open, set, slot_of};
 use haypile_engine::background::Job;
 use haypile_engine::engine::Engine;
 use haypile_engine::error::{Error, Result};
@@ -167,5 +167,27 @@ fn a_node_that_is_killed_twice_before_it_flushed_opens_again() {
         let (engine, _) = open(&disk).unwrap_or_else(|error| panic!("life {life}: {error}"));
         set(&engine, "key", &life.to_string()).expect("writes");
         assert_eq!(get(&engine, "key"), Some(life.to_string()));
+    }
+}
+
+/// The power failed after a slot was added, and took away what others had written before: the log ended before the
+/// position where the slot's life begins, and all that was written to the slot from then on was passed over at the
+/// next start.
+#[test]
+fn a_slot_that_was_added_before_power_was_lost_keeps_what_is_written_later() {
+    for seed in 0..8 {
+        let fs = MemoryFs::new();
+        let (engine, _) = open(&fs).expect("opens");
+        engine.add_slots(&[slot_of("old")]).expect("adds");
+        (0..20).for_each(|round| set(&engine, "old", &format!("{round:0>500}")).expect("writes"));
+        engine.add_slots(&[slot_of("new")]).expect("adds");
+        drop(engine);
+        let fs = fs.crash(seed);
+        let (engine, _) = open(&fs).expect("opens");
+        set(&engine, "new", "1").expect("writes");
+        while engine.step(Job::Sync).expect("syncs") {}
+        drop(engine);
+        let (engine, _) = open(&fs.crash(seed)).expect("opens");
+        assert_eq!(get(&engine, "new").as_deref(), Some("1"), "power lost by seed {seed}");
     }
 }

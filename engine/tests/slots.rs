@@ -227,3 +227,50 @@ fn expired_keys_are_hidden_at_once_reclaimed_later_and_a_replica_keeps_its_maste
     let (engine, _) = open_at(&disk.restart(), clock).expect("opens");
     assert_eq!((get(&engine, "{x}1"), engine.key_count()), (None, 0));
 }
+
+/// A node that owned a slot and follows again from an older position gets its own old epoch back in the stream. It
+/// was killed right then, and took itself for the master: two owners.
+#[test]
+fn a_former_owner_that_is_killed_when_its_own_old_epoch_comes_back_stays_a_replica() {
+    let (left, master, _, replica) = pair();
+    // The left node begins a second epoch, then hands over.
+    master.follow(&[slot()], "replica:1").expect("follows");
+    master.promote(&[slot()]).expect("is promoted");
+    set(&master, "{x}1", "1").expect("writes");
+    copy(&master, &replica, slot());
+    master.fence(&[slot()]).expect("fences");
+    master.grant(slot(), replica.node(), "replica:1").expect("grants");
+    let last = replica.position(slot()).last_seq;
+    replica.append_replicated(&records(&master, slot(), last)).expect("takes");
+    replica.promote(&[slot()]).expect("takes the grant");
+    master.finish_grant(slot(), "replica:1").expect("is answered");
+    master.remove_slots(&[slot()]).expect("removes");
+    master.add_slots(&[slot()]).expect("adds");
+    master.follow(&[slot()], "replica:1").expect("follows");
+    let history = replica.position(slot()).history.up_to(Seq(0));
+    master
+        .start_loading(&[Load {
+            slot: slot(),
+            history,
+            base: Seq(0),
+            keys: 0,
+            time: TimeMs(0),
+            complete: true,
+        }])
+        .expect("begins anew");
+    let all = records(&replica, slot(), Seq(0));
+    let mut rest = &all[..];
+    let mut disk = left;
+    let mut master = master;
+    while !rest.is_empty() {
+        let record = Record::take(&mut rest).expect("a record");
+        let appended = master.append_replicated(record.bytes).expect("takes");
+        assert!(appended.failed.is_empty(), "{appended:?}");
+        master.write().expect("writes");
+        drop(master);
+        disk = disk.restart();
+        (master, _) = open(&disk).expect("opens");
+        assert!(matches!(master.role(slot()), Role::Replica { .. }), "after {:?}", record.header);
+    }
+    assert_eq!(get(&master, "{x}1").as_deref(), Some("1"));
+}

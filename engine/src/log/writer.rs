@@ -319,12 +319,12 @@ impl Log {
         Ok(())
     }
 
-    /// Writes and syncs everything, then a mark that the node stopped in order. An append after it makes the stop
-    /// an unclean one again.
+    /// Writes and syncs everything, then a mark that the node stopped in order; says where that ends. An append
+    /// after it makes the stop an unclean one again.
     ///
     /// # Errors
     /// `Poisoned`; `ReadOnly` if there is no room for the mark (all else is durable then).
-    pub fn stop_clean(&self) -> Result<()> {
+    pub fn stop_clean(&self) -> Result<Lsn> {
         let mut writer = self.lock_writer()?;
         loop {
             self.write_pending(&mut writer)?;
@@ -339,7 +339,7 @@ impl Log {
             let mark = stopped.map_err(|error| self.watermark.poison_with(&error))?;
             pending.at = writer.at;
             let segment = Arc::clone(&writer.segment);
-            return self.sync_segment(&segment, mark);
+            return self.sync_segment(&segment, mark).map(|()| mark.lsn);
         }
     }
 

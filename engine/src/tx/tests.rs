@@ -95,3 +95,32 @@ fn a_walk_over_the_keys_sees_each_once_and_skips_elements() {
     names.sort();
     assert_eq!(seen, names);
 }
+
+/// Both collections are of the record's generation: the first one's elements came back in the second.
+#[test]
+fn a_collection_that_is_made_twice_in_one_transaction_has_the_second_ones_elements_only() {
+    let engine = crate::testing::engine();
+    let key = Key::new(b"k");
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    for replaced_by_a_string in [false, true] {
+        let generation = run(&engine, &key, |tx| {
+            let generation = tx.next_generation(&key);
+            let large = Value { generation: Some(generation), ..Value::whole(1, 1, &b""[..]) };
+            for sub in [&b"first"[..], b"second"] {
+                tx.put(&key, &large)?;
+                tx.put_element(&key, generation, sub, Bytes::from_static(b"1"));
+                if sub == b"first" && replaced_by_a_string {
+                    tx.put(&key, &Value::whole(0, 0, &b"v"[..]))?;
+                } else if sub == b"first" {
+                    tx.delete(&key)?;
+                }
+            }
+            Ok(generation)
+        });
+        let found = run(&engine, &key, |tx| {
+            tx.elements(&key, generation, all.0, all.1, Direction::Forward, usize::MAX)
+        });
+        let subs: Vec<_> = found.into_iter().map(|(sub, _)| sub).collect();
+        assert_eq!(subs, [Bytes::from_static(b"second")]);
+    }
+}

@@ -9,6 +9,7 @@ pub mod handover;
 pub mod hub;
 pub mod link;
 pub mod message;
+mod operate;
 pub mod peer;
 pub mod receiver;
 pub mod registry;

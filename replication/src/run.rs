@@ -10,9 +10,10 @@ use haypile_engine::types::NodeId;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::grants;
-use crate::hub::{Shared, ask_grantee};
+use crate::hub::Shared;
 use crate::link::Link;
 use crate::message::{Message, Purpose};
+use crate::operate::ask_grantee;
 use crate::peer::Peer;
 use crate::receiver::{RETRY_MS_MAX, RETRY_MS_MIN, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, PeerEntry};

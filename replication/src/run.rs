@@ -41,14 +41,13 @@ pub(crate) async fn accepted(
     leftover: Vec<u8>,
     hello: SyncHello,
 ) {
-    let stream = match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => stream,
+    let connection = match Connection::accepted(stream, &leftover) {
+        Ok(connection) => connection,
         Err(error) => {
             tracing::warn!(peer = %hello.announce, %error, "a connection can't be taken over");
             return;
         }
     };
-    let connection = Connection::accepted(stream, &leftover);
     let why = serve(&shared, connection, &hello).await;
     tracing::info!(peer = %hello.announce, %why, "a peer's connection ended");
 }

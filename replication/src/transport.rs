@@ -153,12 +153,14 @@ impl Connection {
     }
 
     /// Takes over a connection on which another node sent [`SYNC_COMMAND`]; `leftover` came after it. The reply
-    /// to the command is sent with the first messages.
-    #[must_use]
-    pub fn accepted(stream: TcpStream, leftover: &[u8]) -> Connection {
-        let mut connection = Connection::new(stream, leftover);
+    /// to the command is sent with the first messages. Called on a runtime.
+    ///
+    /// # Errors
+    /// If the runtime can't take the socket.
+    pub fn accepted(stream: std::net::TcpStream, leftover: &[u8]) -> io::Result<Connection> {
+        let mut connection = Connection::new(TcpStream::from_std(stream)?, leftover);
         connection.outbox.extend_from_slice(b"+OK\r\n");
-        connection
+        Ok(connection)
     }
 
     fn new(stream: TcpStream, leftover: &[u8]) -> Connection {

@@ -64,15 +64,22 @@ fn the_clock_is_read_in_one_file_only() {
 }
 
 #[test]
-fn only_one_file_of_replication_touches_sockets() {
-    let files: Vec<String> = product("replication/src")
+fn only_one_file_of_replication_touches_sockets_and_its_machines_know_no_runtime() {
+    let sockets = ["tokio::net", "tokio::io", "TcpStream::connect", "TcpStream::from_std"];
+    let except = ["replication/src/transport.rs"];
+    nothing_holds(&product("replication/src"), &sockets, &except, "sockets are in one file");
+    let machines = ["decide", "handover", "message", "peer", "receiver", "shipper"];
+    let files: Vec<_> = product("replication/src")
         .into_iter()
-        .filter(|(_, text)| {
-            code_lines(text).any(|(_, line)| line.contains("tokio::") || line.contains("std::net::Tcp"))
-        })
-        .map(|(path, _)| path)
+        .filter(|(path, _)| machines.iter().any(|name| path.ends_with(&format!("src/{name}.rs"))))
         .collect();
-    assert!(files.len() <= 1, "sockets and timers are in one file: {files:?}");
+    assert_eq!(files.len(), machines.len(), "every machine is where it was");
+    nothing_holds(
+        &files,
+        &["tokio::", "std::net", "std::thread"],
+        &[],
+        "a machine has no socket, clock or thread",
+    );
 }
 
 #[test]

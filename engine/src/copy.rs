@@ -94,6 +94,7 @@ impl Engine {
                 role,
                 history: load.history.clone(),
                 superseded: superseded(&cell, &load.history),
+                settled: cell.settled.clone(),
                 highest_term: cell.highest_term.max(highest),
                 last_seq: load.base,
                 flushed_seq: load.base,

@@ -80,7 +80,10 @@ impl Engine {
             records += u64::from(replay(&mut slots, node, &folders.log, at)?);
             Ok(())
         })?;
-        let finish = finish_roles(&mut slots, node, recovered.clean);
+        // The mark of a clean stop may be the log's last frame again, when power took all that came after it: only
+        // with the manifest's word was it the last thing that this node did.
+        let clean = recovered.clean && state.node.clean_end.is_some();
+        let finish = finish_roles(&mut slots, node, clean);
         let cells = slots.into_iter().map(|replayed| replayed.cell).collect();
         let engine = Engine::from_parts(Parts {
             fs,
@@ -100,7 +103,7 @@ impl Engine {
         engine.begin_epochs(&mut engine.manifest(), &finish)?;
         let opened = Opened {
             fresh,
-            clean: recovered.clean,
+            clean,
             records,
             log_bytes: recovered.bytes,
             cut_bytes: recovered.cut.map_or(0, |cut| cut.bytes),
@@ -178,6 +181,13 @@ fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) ->
         }
         Err(Wrong::Record(why)) => return corrupt(why.to_string()),
     }
+    if let (Body::EpochStart { epoch, by }, Some(ended), Some((to, _))) =
+        (&record.body, cell.history.current(), &cell.granted)
+        && *by == node
+        && *to == node
+    {
+        cell.settle(ended, Some(*epoch));
+    }
     note_role(cell, began_epoch, node, lsn, &record);
     replica::apply(cell, &record);
     Ok(true)
@@ -197,9 +207,11 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
     }
 }
 
-/// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: those
-/// that were granted to this node, and all owned ones after an unclean stop, since their last records may be lost
-/// here and known elsewhere.
+/// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: all owned
+/// ones after an unclean stop, since their last records may be lost here and known elsewhere.
+///
+/// A grant to this node is not taken here: its record may have come before it was synced where it was made. The old
+/// owner is asked.
 fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool) -> Vec<Slot> {
     let mut begin = Vec::new();
     for (slot, Replayed { cell, began_epoch }) in Slot::all().zip(slots) {
@@ -208,16 +220,9 @@ fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool) -> Vec<Slot> 
                 cell.role = Role::Granted { to: *to, address: address.clone() };
             }
             (Role::Master, _) if !clean => begin.push(slot),
-            // A grant of an epoch that is long over comes back in a stream, too.
-            (Role::Replica { .. }, Some((to, _))) if *to == node && in_last_epoch(cell) => begin.push(slot),
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}
         }
     }
     begin
-}
-
-/// Whether the slot knows of no later epoch than the one that its records end in.
-fn in_last_epoch(cell: &SlotCell) -> bool {
-    cell.history.current().is_some_and(|epoch| epoch.term == cell.highest_term)
 }

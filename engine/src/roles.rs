@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::log::record::{Body, Header};
-use crate::manifest::{Edit, Manifest, SlotMeta, SlotState};
+use crate::manifest::{Edit, Manifest, SETTLED_MAX, SettledGrant, SlotMeta, SlotState};
 use crate::slot::{Role, SlotCell};
 use crate::sst::RunMeta;
 use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
@@ -60,6 +60,17 @@ pub struct Pulse {
     /// Grows whenever the slot's content is replaced (added, removed, made ready for a copy): records that were
     /// read in another life do not belong to this one.
     pub life: u64,
+}
+
+/// What became of a grant to this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GrantFate {
+    /// This node began this epoch upon it.
+    Taken(Epoch),
+    /// This node never takes it.
+    Refused,
+    /// Neither yet.
+    Open,
 }
 
 impl Engine {
@@ -111,6 +122,7 @@ impl Engine {
                     let term = cell.highest_term + 1;
                     let mut meta =
                         SlotMeta { state: SlotState::Master, highest_term: term, ..SlotMeta::default() };
+                    meta.settled = cell.settled.clone();
                     meta.history = History::starting(Epoch { term, tag: self.random_tag() }, Seq(1));
                     (meta.base_lsn, meta.role_lsn) = (base_lsn, base_lsn);
                     new.push((slot, meta));
@@ -145,7 +157,8 @@ impl Engine {
                     return Err(Error::Limit(format!("slot {slot} is being handed over: try again later")));
                 }
                 _ => {
-                    let meta = SlotMeta { highest_term: cell.highest_term, ..SlotMeta::default() };
+                    let (highest_term, settled) = (cell.highest_term, cell.settled.clone());
+                    let meta = SlotMeta { highest_term, settled, ..SlotMeta::default() };
                     edits.push(Edit::Slot(slot, Box::new(meta)));
                     edits.push(edit_runs(slot, &[], &cell.version.metas()));
                     gone.push(slot);
@@ -155,8 +168,11 @@ impl Engine {
         self.apply(&mut manifest, &edits)?;
         for slot in gone {
             self.registry().forget_slot(slot);
-            let highest_term = self.lock(slot).highest_term;
-            self.replace_cell(slot, SlotCell { highest_term, ..SlotCell::default() });
+            let (highest_term, settled) = {
+                let cell = self.lock(slot);
+                (cell.highest_term, cell.settled.clone())
+            };
+            self.replace_cell(slot, SlotCell { highest_term, settled, ..SlotCell::default() });
         }
         drop(manifest);
         self.role_changes().notify();
@@ -234,6 +250,62 @@ impl Engine {
         self.begin_epochs(&mut manifest, &slots)
     }
 
+    /// Makes this node the owner of slots that were granted to it: as [`Engine::promote`], but a grant is taken once,
+    /// and never after it was refused.
+    ///
+    /// # Errors
+    /// As [`Engine::promote`], and `Limit` for a grant that is settled; nothing has changed then.
+    pub fn take_grants(&self, slots: &[Slot]) -> Result<()> {
+        let mut manifest = self.manifest();
+        let slots = distinct(slots);
+        for &slot in &slots {
+            let mut cell = self.lock(slot);
+            if !matches!(cell.role, Role::Replica { .. }) {
+                return Err(Error::Limit(format!("slot {slot} is not a replica with complete data")));
+            }
+            if let Some(settled) = cell.history.current().and_then(|ended| cell.settled(ended)) {
+                return Err(Error::Limit(format!(
+                    "the grant of slot {slot} that ended {} is settled: {:?} began upon it",
+                    settled.ended, settled.began
+                )));
+            }
+            // A copy that was taken after the granting record does not bring it.
+            cell.granted = Some((self.node(), String::new()));
+        }
+        self.begin_epochs(&mut manifest, &slots)
+    }
+
+    /// What became of the grant of a slot to this node that ended an epoch. If this node does not follow the slot, it
+    /// refuses it here, durably: whatever it follows later, it does not take that grant any more.
+    ///
+    /// # Errors
+    /// If a refusal can't be made durable.
+    pub fn settle_grant(&self, slot: Slot, ended: Epoch) -> Result<GrantFate> {
+        let mut manifest = self.manifest();
+        let meta = {
+            let cell = self.lock(slot);
+            match cell.settled(ended) {
+                Some(SettledGrant { began: Some(epoch), .. }) => return Ok(GrantFate::Taken(epoch)),
+                Some(SettledGrant { began: None, .. }) => return Ok(GrantFate::Refused),
+                None => {}
+            }
+            let follows = matches!(cell.role, Role::Replica { .. } | Role::Loading { .. });
+            // With a full memory it may have been taken and forgotten: then only a person can know.
+            let forgotten = cell.settled.len() >= SETTLED_MAX && cell.highest_term > ended.term;
+            if follows || forgotten {
+                return Ok(GrantFate::Open);
+            }
+            let mut meta = cell.meta();
+            meta.settled.push(SettledGrant { ended, began: None });
+            let surplus = meta.settled.len().saturating_sub(SETTLED_MAX);
+            meta.settled.drain(..surplus);
+            meta
+        };
+        self.apply(&mut manifest, &edits(&[(slot, meta)]))?;
+        self.lock(slot).settle(ended, None);
+        Ok(GrantFate::Refused)
+    }
+
     /// Begins an epoch on each slot and makes this node its master: the records synced, then the manifest.
     pub(crate) fn begin_epochs(&self, manifest: &mut Manifest, slots: &[Slot]) -> Result<()> {
         if slots.is_empty() {
@@ -251,6 +323,11 @@ impl Engine {
         }
         let ticket = appender.finish();
         for (cell, epoch) in cells.iter_mut().zip(starts) {
+            if let (Some(ended), Some((to, _))) = (cell.history.current(), &cell.granted)
+                && *to == self.node()
+            {
+                cell.settle(ended, Some(epoch));
+            }
             let seq = cell.last_seq.next();
             cell.history.begin(epoch, seq);
             cell.highest_term = epoch.term;
@@ -301,7 +378,8 @@ impl Engine {
         let _steps = self.manifest();
         for slot in distinct(slots) {
             let mut cell = self.lock(slot);
-            if cell.role == Role::Fenced {
+            // One that has its grant in the log stays fenced: whether that is durable is not known.
+            if cell.role == Role::Fenced && cell.granted.is_none() {
                 cell.role = Role::Master;
             }
         }
@@ -342,13 +420,16 @@ impl Engine {
                 cell.last_ticket = ticket;
                 cell.last_seq = cell.last_seq.next();
                 cell.granted = Some((to, address.to_owned()));
-                cell.role = Role::Granted { to, address: address.to_owned() };
                 granted.push((*slot, cell.last_seq));
             }
             granted
         };
         self.log().write()?;
         self.log().sync()?;
+        // Not before: whoever finds the slot granted tells the new owner, which takes it at once.
+        for &(slot, _) in &granted {
+            self.lock(slot).role = Role::Granted { to, address: address.to_owned() };
+        }
         self.role_changes().notify();
         Ok(granted)
     }

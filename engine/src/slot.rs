@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::TimeMs;
 use crate::history::History;
 use crate::log::Ticket;
-use crate::manifest::{SlotMeta, SlotState};
+use crate::manifest::{SETTLED_MAX, SettledGrant, SlotMeta, SlotState};
 use crate::memtable::Memtable;
 use crate::types::{Epoch, Lsn, NodeId, Seq};
 use crate::version::Version;
@@ -69,6 +69,8 @@ pub struct SlotCell {
     pub base_seq: Seq,
     /// To whom the last record grants the slot, if it does.
     pub granted: Option<(NodeId, String)>,
+    /// What became of grants to this node, oldest first.
+    pub settled: Vec<SettledGrant>,
     /// The slot's own time: never goes back.
     pub time: TimeMs,
     /// How many keys it had at `flushed_seq`.
@@ -107,6 +109,7 @@ impl SlotCell {
             role_lsn: meta.role_lsn,
             base_seq: meta.base_seq,
             granted: meta.granted.clone(),
+            settled: meta.settled.clone(),
             time: meta.time,
             keys: meta.flushed_keys,
             flushed_keys: meta.flushed_keys,
@@ -133,7 +136,22 @@ impl SlotCell {
             flushed_keys: self.flushed_keys,
             time: self.time,
             granted: self.flushed_granted.clone(),
+            settled: self.settled.clone(),
         }
+    }
+
+    /// Remembers what became of a grant to this node.
+    pub(crate) fn settle(&mut self, ended: Epoch, began: Option<Epoch>) {
+        if self.settled.iter().all(|settled| settled.ended != ended) {
+            self.settled.push(SettledGrant { ended, began });
+            let surplus = self.settled.len().saturating_sub(SETTLED_MAX);
+            self.settled.drain(..surplus);
+        }
+    }
+
+    /// What became of the grant that ended an epoch, if anything did.
+    pub(crate) fn settled(&self, ended: Epoch) -> Option<SettledGrant> {
+        self.settled.iter().copied().find(|settled| settled.ended == ended)
     }
 
     /// Bytes of memory that its memtables take.

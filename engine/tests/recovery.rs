@@ -191,3 +191,24 @@ fn a_slot_that_was_added_before_power_was_lost_keeps_what_is_written_later() {
         assert_eq!(get(&engine, "new").as_deref(), Some("1"), "power lost by seed {seed}");
     }
 }
+
+/// Power took all that was written after a start, so that the log ended in the mark of the clean stop before it: the
+/// node went on in the same epoch, with other records under numbers that its replicas had already.
+#[test]
+fn a_clean_stop_counts_only_for_the_start_that_follows_it() {
+    for seed in 0..8 {
+        let fs = MemoryFs::new();
+        let engine = fresh(&fs);
+        set(&engine, "key", "1").expect("writes");
+        engine.close().expect("closes");
+        drop(engine);
+        let (engine, opened) = open(&fs).expect("opens");
+        assert!(opened.clean);
+        let before = engine.position(slot_of("key")).history.current();
+        set(&engine, "key", "2").expect("writes");
+        drop(engine);
+        let (engine, opened) = open(&fs.crash(seed)).expect("opens again");
+        assert!(!opened.clean, "seed {seed}");
+        assert_ne!(engine.position(slot_of("key")).history.current(), before, "seed {seed}");
+    }
+}

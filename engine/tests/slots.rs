@@ -14,8 +14,9 @@ use haypile_engine::history::Relation;
 use haypile_engine::log::ReadOutcome;
 use haypile_engine::log::record::Record;
 use haypile_engine::replica::AppendError;
+use haypile_engine::roles::GrantFate;
 use haypile_engine::slot::Role;
-use haypile_engine::types::{Seq, Slot};
+use haypile_engine::types::{Epoch, Seq, Slot};
 
 const NAMES: [&str; 3] = ["{x}1", "{x}2", "{x}3"];
 
@@ -174,9 +175,12 @@ fn a_handover_leaves_one_owner_at_every_step_and_after_every_restart() {
     replica.append_replicated(&records(&restarted, slot(), last)).expect("takes the grant");
     replica.write().expect("writes");
     assert_eq!(replica.position(slot()).last_seq, granted);
-    // The new owner is killed before it begins its epoch: it begins it when it comes back.
+    // The new owner is killed before it begins its epoch. It does not begin it by itself when it comes back: the
+    // record may have left the old owner before it was durable there. Once that one has said so, it does.
     drop(replica);
     let (replica, _) = open(&right.restart()).expect("opens");
+    assert!(matches!(replica.role(slot()), Role::Replica { .. }), "{:?}", replica.role(slot()));
+    replica.take_grants(&[slot()]).expect("takes it");
     assert_eq!(replica.role(slot()), Role::Master);
     set(&replica, "{x}1", "2").expect("owns it");
     restarted.finish_grant(slot(), "replica:1").expect("is answered");
@@ -203,6 +207,96 @@ fn a_third_node_that_saw_the_grant_can_only_detach() {
     assert_eq!(replica.role(slot()), Role::Moved { to: "other:1".to_owned() });
     assert!(replica.promote(&[slot()]).is_err());
     replica.remove_slots(&[slot()]).expect("removes");
+}
+
+/// The slot goes from `master` to `replica` by a grant, whose epoch is returned.
+fn grant(master: &Engine, replica: &Engine) -> Epoch {
+    let ended = master.position(slot()).history.current().expect("an owner has an epoch");
+    master.fence(&[slot()]).expect("fences");
+    master.grant(slot(), replica.node(), "replica:1").expect("grants");
+    let last = replica.position(slot()).last_seq;
+    replica.append_replicated(&records(master, slot(), last)).expect("takes the record");
+    replica.write().expect("writes");
+    ended
+}
+
+/// A node took a slot, handed it on and removed it, while the old owner was down. When that one came back and asked,
+/// the answer was that nobody took it, and it owned the slot again beside the third node.
+#[test]
+fn a_grant_that_was_taken_stays_taken_whatever_became_of_the_slot_since() {
+    let (_, master, right, replica) = pair();
+    copy(&master, &replica, slot());
+    let ended = grant(&master, &replica);
+    replica.take_grants(&[slot()]).expect("takes it");
+    let began = replica.position(slot()).history.current().expect("owns it");
+    // What it copies from the old owner has the grant to it again: it took that one already.
+    let mut away = replica;
+    for again in [false, true] {
+        if again {
+            away.fence(&[slot()]).expect("fences");
+            away.grant(slot(), haypile_engine::types::NodeId([9; 20]), "third:1").expect("grants");
+            away.finish_grant(slot(), "third:1").expect("is answered");
+            away.follow(&[slot()], "master:1").expect("follows");
+            copy(&master, &away, slot());
+            assert!(away.take_grants(&[slot()]).is_err(), "a grant is taken once");
+            away.remove_slots(&[slot()]).expect("removes");
+        }
+        assert_eq!(away.settle_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
+        drop(away);
+        away = open(&right.restart()).expect("opens").0;
+    }
+    assert_eq!(away.settle_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
+}
+
+/// The answer "refused" was no promise: with the slot added and followed anew, the node took the grant after all,
+/// while the old owner began an epoch upon the refusal.
+#[test]
+fn a_refused_grant_is_never_taken() {
+    let (_, master, right, replica) = pair();
+    copy(&master, &replica, slot());
+    let ended = grant(&master, &replica);
+    assert_eq!(replica.settle_grant(slot(), ended).expect("follows it"), GrantFate::Open);
+    replica.remove_slots(&[slot()]).expect("removes");
+    assert_eq!(replica.settle_grant(slot(), ended).expect("refuses"), GrantFate::Refused);
+    drop(replica);
+    let (replica, _) = open(&right.restart()).expect("opens");
+    replica.add_slots(&[slot()]).expect("adds");
+    copy(&master, &replica, slot());
+    assert!(matches!(replica.role(slot()), Role::Replica { .. }));
+    assert!(replica.take_grants(&[slot()]).is_err(), "it was refused");
+}
+
+/// A node was killed while its new master sent it the slot's history, after the start of an epoch that had once been
+/// its own: it came back as the owner of a slot that another one owned.
+#[test]
+fn a_replica_that_is_sent_the_start_of_its_own_old_epoch_stays_a_replica() {
+    let (_, master, right, replica) = pair();
+    copy(&master, &replica, slot());
+    replica.promote(&[slot()]).expect("begins an epoch");
+    master.follow(&[slot()], "replica:1").expect("follows");
+    let last = master.position(slot()).last_seq;
+    master.append_replicated(&records(&replica, slot(), last)).expect("takes the epoch");
+    master.promote(&[slot()]).expect("begins the next");
+    replica.follow(&[slot()], "master:1").expect("follows");
+    let source = master.copy_source(slot()).expect("a source");
+    let load = Load {
+        slot: slot(),
+        history: source.history.clone(),
+        base: source.seq,
+        keys: source.keys,
+        time: source.time,
+        complete: true,
+    };
+    replica.start_loading(&[load]).expect("nothing was ever flushed");
+    let all = records(&master, slot(), source.seq);
+    let mut rest = &all[..];
+    let first = Record::take(&mut rest).expect("the start of the replica's own epoch");
+    assert_ne!(rest.len(), 0, "the master's own epoch follows");
+    replica.append_replicated(first.bytes).expect("takes it");
+    replica.write().expect("writes");
+    drop(replica);
+    let (replica, _) = open(&right.restart()).expect("opens");
+    assert!(matches!(replica.role(slot()), Role::Replica { .. }), "{:?}", replica.role(slot()));
 }
 
 #[test]

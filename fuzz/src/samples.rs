@@ -236,7 +236,7 @@ fn all_messages() -> Vec<Message> {
         Message::GrantTaken(vec![(slot(1), EPOCH)]),
         Message::GrantRefused { slot: slot(1), why: "no".to_owned() },
         Message::Pong,
-        Message::GrantAsk(vec![(slot(1), 3, Seq(601))]),
+        Message::GrantAsk(vec![(slot(1), Epoch { term: 3, tag: 31 }, Seq(601))]),
         Message::HelloOk { node: NODE, features: 0 },
         Message::ProbeAnswer(vec![(slot(1), Verdict::Refused(Reason::Unrelated), "force".to_owned())]),
         Message::Refused { slot: slot(1), number: 4, reason: Reason::NotHere, why: "not here".to_owned() },

@@ -7,41 +7,42 @@
 use haypile_engine::engine::Engine;
 use haypile_engine::error::Result;
 use haypile_engine::history::History;
+use haypile_engine::roles::GrantFate;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
 use crate::message::Message;
 use crate::registry::{LinkCommand, Registry};
 
-/// The grantee's answer to "I granted you this slot with record `seq` of term `term`".
-#[must_use]
-pub fn answer(engine: &Engine, registry: &Registry, slot: Slot, term: u32, seq: Seq) -> Message {
-    let mut position = engine.position(slot);
+/// The grantee's answer to "I granted you this slot with record `seq`, which ended this epoch".
+///
+/// # Errors
+/// If the answer can't be made durable.
+pub fn answer(engine: &Engine, registry: &Registry, slot: Slot, ended: Epoch, seq: Seq) -> Result<Message> {
+    let position = engine.position(slot);
     if let Role::Replica { .. } = position.role
         && position.last_seq == seq
+        && position.history.current() == Some(ended)
         && position.granted.as_ref().is_some_and(|(to, _)| *to == engine.node())
+        && engine.settle_grant(slot, ended)? == GrantFate::Open
     {
         if let Some((_, link)) = registry.link_of(slot) {
             // Nothing waits for the answer: from its promotion on the slot takes nothing from a link.
             let (done, _) = tokio::sync::oneshot::channel();
             let _ = link.commands.send(LinkCommand::Detach { slots: vec![slot], done });
         }
-        if let Err(error) = engine.promote(&[slot]) {
+        if let Err(error) = engine.take_grants(&[slot]) {
             tracing::warn!(%slot, %error, "a granted slot can't be taken");
         }
-        position = engine.position(slot);
     }
-    let next = position.history.starts().iter().find(|start| start.epoch.term > term);
-    if let Some(start) = next.filter(|start| start.first_seq == seq.next()) {
-        return Message::GrantTaken(vec![(slot, start.epoch)]);
-    }
-    match position.role {
-        Role::Replica { .. } | Role::Loading { .. } => Message::GrantPending(slot),
-        _ => {
-            let why = format!("slot {slot} was granted to this node, which does not follow it any more");
+    Ok(match engine.settle_grant(slot, ended)? {
+        GrantFate::Taken(epoch) => Message::GrantTaken(vec![(slot, epoch)]),
+        GrantFate::Open => Message::GrantPending(slot),
+        GrantFate::Refused => {
+            let why = format!("slot {slot} was granted to this node, which did not follow it any more");
             Message::GrantRefused { slot, why }
         }
-    }
+    })
 }
 
 /// The old owner heard that `from` began epochs of slots. Says which of them are moved there now: with one durable
@@ -74,6 +75,20 @@ fn follows(history: &History, epoch: Epoch) -> bool {
     history.current().is_none_or(|current| epoch.term > current.term)
 }
 
+/// The old owner heard that a grant was refused, durably: it begins a new epoch, if it still is that grant which is
+/// open.
+///
+/// # Errors
+/// If that can't be made durable.
+pub fn refused(engine: &Engine, grant: &Open, why: &str) -> Result<()> {
+    let slot = grant.slot;
+    if open(engine).contains(grant) {
+        tracing::warn!(%slot, to = %grant.address, %why, "a grant was refused; the slot is taken back");
+        engine.undo_grant(slot)?;
+    }
+    Ok(())
+}
+
 /// What a granted slot's new owner is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Open {
@@ -83,8 +98,8 @@ pub struct Open {
     pub to: NodeId,
     /// Where that node listens.
     pub address: String,
-    /// The term of the epoch that the grant ended.
-    pub term: u32,
+    /// The epoch that the grant ended.
+    pub ended: Epoch,
     /// The granting record.
     pub seq: Seq,
 }
@@ -95,8 +110,8 @@ pub fn open(engine: &Engine) -> Vec<Open> {
     let granted = |slot| match engine.role(slot) {
         Role::Granted { to, address } => {
             let position = engine.position(slot);
-            let term = position.history.current().map_or(0, |epoch| epoch.term);
-            Some(Open { slot, to, address, term, seq: position.last_seq })
+            let ended = position.history.current()?;
+            Some(Open { slot, to, address, ended, seq: position.last_seq })
         }
         _ => None,
     };

@@ -330,6 +330,7 @@ impl<'e> Link<'e> {
                 for load in loads {
                     tracing::warn!(slot = %load.slot, %error, "a slot can't be made ready for its copy");
                     self.acks.remove(&load.slot);
+                    self.grants.retain(|slot| *slot != load.slot);
                     self.feed(Event::Failed { slot: load.slot, why: error.to_string() }, now_ms);
                 }
             }
@@ -342,14 +343,14 @@ impl<'e> Link<'e> {
         if slots.is_empty() {
             return;
         }
-        if let Err(error) = self.engine.promote(&slots) {
+        if let Err(error) = self.engine.take_grants(&slots) {
             // Another thread may have answered the old owner for one of them: see `grants`.
             tracing::debug!(%error, "granted slots can't be taken together");
         }
         let mut taken = Vec::with_capacity(slots.len());
         for slot in slots {
             if self.engine.role(slot) != Role::Master
-                && let Err(error) = self.engine.promote(&[slot])
+                && let Err(error) = self.engine.take_grants(&[slot])
             {
                 // The old owner asks again: see `grants`.
                 tracing::error!(%slot, %error, "a granted slot can't be taken");

@@ -28,7 +28,7 @@
 //!   7 grant taken        list of (slot, epoch)                                grantee
 //!   8 grant refused      slot, text                                           grantee
 //!   9 pong               (nothing)                                            replica
-//!  10 grant ask          list of (slot, u32 term, seq)                        old owner
+//!  10 grant ask          list of (slot, epoch, seq)                           old owner
 //!  32 hello ok           node, u64 features                                   who accepts
 //!  33 probe answer       list of (slot, u8 verdict, text)                     master
 //!  34 refused            slot, u32 number, u8 reason, text                    master
@@ -175,7 +175,7 @@ pub enum Message {
     GrantTaken(Vec<(Slot, Epoch)>),
     GrantRefused { slot: Slot, why: String },
     Pong,
-    GrantAsk(Vec<(Slot, u32, Seq)>),
+    GrantAsk(Vec<(Slot, Epoch, Seq)>),
     HelloOk { node: NodeId, features: u64 },
     ProbeAnswer(Vec<(Slot, Verdict, String)>),
     Refused { slot: Slot, number: u32, reason: Reason, why: String },
@@ -310,9 +310,9 @@ impl Message {
             }
             Message::Pong => 9,
             Message::GrantAsk(grants) => {
-                out.list(grants, |out, &(slot, term, seq)| {
+                out.list(grants, |out, &(slot, epoch, seq)| {
                     out.slot(slot);
-                    out.u32(term);
+                    out.epoch(epoch);
                     out.u64(seq.0);
                 });
                 10
@@ -647,7 +647,7 @@ impl Reader {
             7 => Message::GrantTaken(self.list(|r| Ok((r.slot()?, r.epoch()?)))?),
             8 => Message::GrantRefused { slot: self.slot()?, why: self.text()? },
             9 => Message::Pong,
-            10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.u32()?, r.seq()?)))?),
+            10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.epoch()?, r.seq()?)))?),
             32 => Message::HelloOk { node: NodeId(self.array()?), features: self.u64()? },
             33 => Message::ProbeAnswer(self.list(|r| {
                 let slot = r.slot()?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use haypile_engine::engine::Engine;
 use haypile_engine::slot::Role;
-use haypile_engine::types::{Seq, Slot};
+use haypile_engine::types::Slot;
 use tokio::sync::oneshot;
 
 use crate::grants;
@@ -302,7 +302,7 @@ pub(crate) async fn ask_grantee(
     if open.is_empty() {
         return Err(format!("another node answers at {address}: {node}"));
     }
-    let asks: Vec<(Slot, u32, Seq)> = open.iter().map(|grant| (grant.slot, grant.term, grant.seq)).collect();
+    let asks = open.iter().map(|grant| (grant.slot, grant.ended, grant.seq)).collect();
     connection.send(&Message::GrantAsk(asks));
     for _ in 0..open.len() {
         match connection.answer().await? {
@@ -310,9 +310,11 @@ pub(crate) async fn ask_grantee(
                 let taken = on_disk(shared, move |engine| grants::taken(engine, node, &taken)).await;
                 taken.map_err(|error| error.to_string())?;
             }
-            Message::GrantRefused { slot, why } if open.iter().any(|grant| grant.slot == slot) => {
-                tracing::warn!(%slot, %address, %why, "a grant was refused; the slot is taken back");
-                let undone = on_disk(shared, move |engine| engine.undo_grant(slot)).await;
+            Message::GrantRefused { slot, why } => {
+                let Some(grant) = open.iter().find(|grant| grant.slot == slot).cloned() else {
+                    return Err(format!("{address} answered for slot {slot}, it was not asked"));
+                };
+                let undone = on_disk(shared, move |engine| grants::refused(engine, &grant, &why)).await;
                 undone.map_err(|error| error.to_string())?;
             }
             Message::GrantPending(_) => {}

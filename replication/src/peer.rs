@@ -114,9 +114,14 @@ impl Peer {
             }
             Message::GrantTaken(taken) => self.grant_taken(&taken),
             Message::GrantAsk(asks) => {
-                for (slot, term, seq) in asks {
-                    let answer = grants::answer(&self.engine, &self.registry, slot, term, seq);
-                    self.push(answer);
+                for (slot, ended, seq) in asks {
+                    match grants::answer(&self.engine, &self.registry, slot, ended, seq) {
+                        Ok(answer) => self.push(answer),
+                        // The old owner asks again.
+                        Err(error) => {
+                            return Err(format!("a grant of slot {slot} can't be settled: {error}"));
+                        }
+                    }
                 }
             }
             // Keeps the registration alive while nothing is written.
@@ -166,6 +171,9 @@ impl Peer {
     /// Tells the peer the slots' ends and times.
     pub fn heartbeat(&mut self) {
         let slots: Vec<Slot> = self.locked().streaming().collect();
+        let replaced = |slot: &Slot| self.lives.get(slot) != Some(&self.engine.pulse(*slot).life);
+        let (stale, slots): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(replaced);
+        self.replaced(stale);
         let beats = slots.into_iter().map(|slot| self.beat(slot)).collect();
         self.push(Message::Heartbeat(beats));
     }
@@ -292,12 +300,7 @@ impl Peer {
             let kept = without(&data, &stale);
             self.locked().take_back((data.len() - kept.len()) as u64);
             data = kept;
-            for slot in stale {
-                self.ship(shipper::Event::Replaced(slot));
-                if !matches!(self.engine.role(slot), Role::Loading { .. }) {
-                    self.ship(shipper::Event::Ready(slot));
-                }
-            }
+            self.replaced(stale);
         }
         while data.len() > PIECE_BYTES {
             let piece = data.split_to(PIECE_BYTES);
@@ -305,6 +308,17 @@ impl Peer {
         }
         if !data.is_empty() {
             self.push(Message::Records { more: false, times, data });
+        }
+    }
+
+    /// Slots began another life here after the peer had been told what it gets: it is to ask again, at once or when
+    /// there is something to ask for.
+    fn replaced(&mut self, slots: Vec<Slot>) {
+        for slot in slots {
+            self.ship(shipper::Event::Replaced(slot));
+            if !matches!(self.engine.role(slot), Role::Loading { .. }) {
+                self.ship(shipper::Event::Ready(slot));
+            }
         }
     }
 

@@ -378,6 +378,8 @@ impl Receiver {
                         link.connected(now_ms);
                         out.push(Action::StartLoading { slot: copy.slot, head });
                         out.push(Action::Acknowledge(vec![(copy.slot, base)]));
+                        // The granting record may be the last that the copy stands for: none follows it.
+                        self.take_grant(copy.slot, out);
                     } else {
                         link.copy = Some(copy);
                         (link.copied_bytes, link.copy_bytes) = (0, head.bytes);

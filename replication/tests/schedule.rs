@@ -325,12 +325,16 @@ impl<'e> World<'e> {
             let to = (0..NODES).find(|&other| address(other) == grant.address).expect("one of us");
             let other = &self.nodes[to];
             assert_eq!(other.engine.node(), grant.to);
-            match grants::answer(other.engine, &other.registry, grant.slot, grant.term, grant.seq) {
+            match grants::answer(other.engine, &other.registry, grant.slot, grant.ended, grant.seq)
+                .expect("is settled")
+            {
                 Message::GrantTaken(taken) => {
                     grants::taken(engine, grant.to, &taken).expect("is noted");
                 }
                 Message::GrantPending(_) => {}
-                Message::GrantRefused { slot, .. } => engine.undo_grant(slot).expect("is taken back"),
+                Message::GrantRefused { why, .. } => {
+                    grants::refused(engine, &grant, &why).expect("is taken back")
+                }
                 other => panic!("{other:?}"),
             }
         }

@@ -5,7 +5,8 @@
 //!  1 node            20 bytes node, varint incarnation, option(varint) clean end, varint log start,
 //!                    varint next file
 //!  2 slot            varint slot, state, varint highest term, history, epochs superseded, varints base seq,
-//!                    base lsn, role lsn, flushed seq, flushed keys, time; option(20 bytes node, text) granted
+//!                    base lsn, role lsn, flushed seq, flushed keys, time; option(20 bytes node, text) granted;
+//!                    varint n, n settled grants: epoch ended, option(epoch) begun
 //!  3 runs            varint slot, varint n, n run metas (`sst/properties.rs`), varint m, m times: varint file,
 //!                    varint offset
 //!  4 registration    20 bytes node, text address, varint n, n times: varint slot, option(varint) seq
@@ -17,7 +18,7 @@
 //!  option    u8 0, or u8 1 and the thing;  text: varint length and UTF-8
 //! ```
 
-use super::state::{Edit, NodeMeta, SlotMeta, SlotState};
+use super::state::{Edit, NodeMeta, SettledGrant, SlotMeta, SlotState};
 use crate::clock::TimeMs;
 use crate::history::{EpochStart, History};
 use crate::sst::{FileNo, RunMeta};
@@ -217,6 +218,14 @@ fn put_slot(out: &mut Vec<u8>, meta: &SlotMeta) {
         out.extend_from_slice(&node.0);
         varint::put_slice(out, address.as_bytes());
     }
+    varint::put(out, meta.settled.len() as u64);
+    for settled in &meta.settled {
+        put_epoch(out, settled.ended);
+        out.push(u8::from(settled.began.is_some()));
+        if let Some(began) = settled.began {
+            put_epoch(out, began);
+        }
+    }
 }
 
 fn take_slot(bytes: &mut &[u8]) -> Option<Edit> {
@@ -238,6 +247,11 @@ fn take_slot(bytes: &mut &[u8]) -> Option<Edit> {
         flushed_keys: varint::take(bytes)?,
         time: TimeMs(varint::take(bytes)?),
         granted: if take_flag(bytes)? { Some((take_id(bytes)?, take_text(bytes)?)) } else { None },
+        settled: take_many(bytes, |bytes| {
+            let ended = take_epoch(bytes)?;
+            let began = if take_flag(bytes)? { Some(take_epoch(bytes)?) } else { None };
+            Some(SettledGrant { ended, began })
+        })?,
     };
     Some(Edit::Slot(slot, Box::new(meta)))
 }

@@ -19,7 +19,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
 
-pub use state::{Edit, NodeMeta, Registration, SUPERSEDED_MAX, SlotEntry, SlotMeta, SlotState, State};
+pub use state::{
+    Edit, NodeMeta, Registration, SETTLED_MAX, SUPERSEDED_MAX, SettledGrant, SlotEntry, SlotMeta, SlotState,
+    State,
+};
 
 /// A file is not replaced below this size.
 const ROLL_BYTES_MIN: u64 = 1 << 20;

@@ -10,6 +10,19 @@ use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
 /// Epochs that copies replaced, per slot; more are forgotten, oldest first, by whoever adds one.
 pub const SUPERSEDED_MAX: usize = 16;
 
+/// Grants to this node whose fate is remembered, per slot; more are forgotten, oldest first, by whoever adds one.
+pub const SETTLED_MAX: usize = 16;
+
+/// What became of a grant to this node, for good: whoever made it may ask long after, and nothing that comes later
+/// (the slot removed, handed on, copied from elsewhere) may change the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SettledGrant {
+    /// The epoch that the grant ended.
+    pub ended: Epoch,
+    /// The epoch that this node began upon it, `None` if it refused and never will.
+    pub began: Option<Epoch>,
+}
+
 /// What this node is to a slot, as far as a restart must know. (Fenced and granted follow from the log.)
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum SlotState {
@@ -60,6 +73,8 @@ pub struct SlotMeta {
     pub time: TimeMs,
     /// To whom the slot's last record grants it, if it does: node and address.
     pub granted: Option<(NodeId, String)>,
+    /// What became of grants to this node, oldest first; at most [`SETTLED_MAX`], kept when the slot is dropped.
+    pub settled: Vec<SettledGrant>,
 }
 
 /// A slot with its runs.

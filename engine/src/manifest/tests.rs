@@ -56,6 +56,10 @@ fn meta(state: SlotState, flushed: u64) -> Box<SlotMeta> {
         flushed_keys: 17,
         time: TimeMs(1 << 40),
         granted: Some((NodeId([8; 20]), "127.0.0.1:9221".to_owned())),
+        settled: vec![
+            SettledGrant { ended: epoch(3), began: Some(epoch(4)) },
+            SettledGrant { ended: epoch(5), began: None },
+        ],
     })
 }
 

@@ -27,7 +27,7 @@ fn every_message() -> Vec<Message> {
         Message::GrantTaken(vec![(slot(1), Epoch { term: 2, tag: 3 })]),
         Message::GrantRefused { slot: slot(1), why: "gone".to_owned() },
         Message::Pong,
-        Message::GrantAsk(vec![(slot(1), 2, Seq(3))]),
+        Message::GrantAsk(vec![(slot(1), Epoch { term: 2, tag: 9 }, Seq(3))]),
         Message::HelloOk { node: NodeId([7; 20]), features: 0 },
         Message::ProbeAnswer(vec![
             (slot(1), Verdict::Continue, String::new()),

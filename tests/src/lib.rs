@@ -4,4 +4,5 @@
 
 pub mod coin;
 pub mod model;
+pub mod sim;
 pub mod sources;

@@ -1,0 +1,128 @@
+//! What was written, by the identity of each write: `(slot, epoch, seq)`. A slot's state on any node is a function
+//! of the epochs that it went through and its last record; this file is that function.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use haypile_engine::history::History;
+use haypile_engine::types::{Epoch, Seq, Slot};
+
+/// What a write did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Set a key.
+    Put(String, String),
+    /// Removed a key that was there.
+    Delete(String),
+    /// Removed all keys of the slot.
+    Clear,
+}
+
+/// Who accepted writes of an epoch, and which.
+#[derive(Clone, Debug)]
+struct Era {
+    node: usize,
+    writes: BTreeMap<Seq, Effect>,
+    acknowledged: BTreeSet<Seq>,
+}
+
+/// Everything that any node ever accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    eras: BTreeMap<(Slot, u32, u64), Era>,
+    /// Slots of which the operator threw acknowledged writes away on purpose: a fork, a promotion without the
+    /// master, the owner removed.
+    forked: BTreeSet<Slot>,
+}
+
+impl Model {
+    /// A node accepted a write.
+    ///
+    /// # Errors
+    /// If another node accepted one in the same epoch, or one with this number was accepted before.
+    pub fn wrote(
+        &mut self,
+        node: usize,
+        slot: Slot,
+        epoch: Epoch,
+        seq: Seq,
+        effect: Effect,
+    ) -> Result<(), String> {
+        let era = self.eras.entry((slot, epoch.term, epoch.tag)).or_insert_with(|| Era {
+            node,
+            writes: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+        });
+        if era.node != node {
+            return Err(format!("slot {slot}: nodes {} and {node} both take writes in {epoch}", era.node));
+        }
+        match era.writes.insert(seq, effect) {
+            None => Ok(()),
+            Some(before) => Err(format!("slot {slot}: record {seq} of {epoch} was {before:?} before")),
+        }
+    }
+
+    /// A client got its reply.
+    pub fn acknowledged(&mut self, slot: Slot, epoch: Epoch, seq: Seq) {
+        if let Some(era) = self.eras.get_mut(&(slot, epoch.term, epoch.tag)) {
+            era.acknowledged.insert(seq);
+        }
+    }
+
+    /// The operator did something that may lose acknowledged writes of a slot.
+    pub fn fork(&mut self, slot: Slot) {
+        self.forked.insert(slot);
+    }
+
+    /// Whether the operator ever did.
+    #[must_use]
+    pub fn is_forked(&self, slot: Slot) -> bool {
+        self.forked.contains(&slot)
+    }
+
+    /// The keys and values after a history up to its last record.
+    #[must_use]
+    pub fn state(&self, slot: Slot, history: &History, last: Seq) -> BTreeMap<String, String> {
+        let mut state = BTreeMap::new();
+        for (epoch, from, to) in spans(history, last) {
+            let Some(era) = self.eras.get(&(slot, epoch.term, epoch.tag)) else { continue };
+            for effect in era.writes.range(from..=to).map(|(_, effect)| effect) {
+                match effect {
+                    Effect::Put(key, value) => drop(state.insert(key.clone(), value.clone())),
+                    Effect::Delete(key) => drop(state.remove(key)),
+                    Effect::Clear => state.clear(),
+                }
+            }
+        }
+        state
+    }
+
+    /// Acknowledged writes that a history does not hold.
+    #[must_use]
+    pub fn lost(&self, slot: Slot, history: &History, last: Seq) -> Vec<(Epoch, Seq)> {
+        let spans = spans(history, last);
+        let mut lost = Vec::new();
+        for ((_, term, tag), era) in self.eras.range((slot, 0, 0)..=(slot, u32::MAX, u64::MAX)) {
+            let epoch = Epoch { term: *term, tag: *tag };
+            let held = spans.iter().find(|(held, ..)| *held == epoch);
+            let missing = |seq: &&Seq| held.is_none_or(|(_, from, to)| *seq < from || *seq > to);
+            lost.extend(era.acknowledged.iter().filter(missing).map(|seq| (epoch, *seq)));
+        }
+        lost
+    }
+
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn acknowledged_count(&self) -> usize {
+        self.eras.values().map(|era| era.acknowledged.len()).sum()
+    }
+}
+
+/// Each epoch with its first and last record; those without records are left out.
+fn spans(history: &History, last: Seq) -> Vec<(Epoch, Seq, Seq)> {
+    let starts = history.starts();
+    let end = |index: usize| starts.get(index + 1).map_or(last, |next| Seq(next.first_seq.0 - 1));
+    let span = |(index, start): (usize, &haypile_engine::history::EpochStart)| {
+        (start.first_seq <= end(index)).then(|| (start.epoch, start.first_seq, end(index)))
+    };
+    starts.iter().enumerate().filter_map(span).collect()
+}

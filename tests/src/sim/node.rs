@@ -1,0 +1,282 @@
+//! One node of the simulation: a real engine on a simulated disk, with the machines of replication around it and
+//! no thread, socket or clock of its own. What `replication/src/run.rs` does with sockets, this does with queues.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use haypile_engine::clock::{Clock, TimeMs};
+use haypile_engine::engine::{Engine, Fetched, Gate, Options, SyncMode};
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::key::Key;
+use haypile_engine::slot::Role;
+use haypile_engine::tx::{Read, Stop, Tx};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
+use haypile_replication::grants::Open;
+use haypile_replication::link::Link;
+use haypile_replication::peer::Peer;
+use haypile_replication::receiver::Receiver;
+use haypile_replication::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// Starts of nodes that one run can have.
+pub const STARTS_MAX: usize = 200;
+
+/// Where the engines of a run live, so that links may borrow them: one for each start of a node.
+pub struct Arena(Vec<OnceCell<Arc<Engine>>>);
+
+impl Default for Arena {
+    fn default() -> Arena {
+        Arena((0..STARTS_MAX).map(|_| OnceCell::new()).collect())
+    }
+}
+
+impl Arena {
+    /// Whether there is room for another start.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.0.last().is_some_and(|last| last.get().is_none())
+    }
+
+    fn keep(&self, engine: Engine) -> (&Arc<Engine>, usize) {
+        let free = self.0.iter().position(|cell| cell.get().is_none()).expect("asked before");
+        (self.0[free].get_or_init(|| Arc::new(engine)), free)
+    }
+}
+
+/// The time of all nodes, with a difference of each.
+#[derive(Debug)]
+pub struct SimClock {
+    /// Milliseconds since the beginning.
+    pub now: Arc<AtomicU64>,
+    /// How much this node's time of day is ahead.
+    pub ahead_ms: u64,
+}
+
+impl Clock for SimClock {
+    fn wall(&self) -> TimeMs {
+        TimeMs(1_000_000 + self.ahead_ms + self.now.load(Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.now.load(Ordering::Relaxed))
+    }
+}
+
+/// Names a connection.
+pub type ConnId = u32;
+
+/// This node's side of following another.
+pub struct Following<'e> {
+    /// The driver.
+    pub link: Link<'e>,
+    /// Its machine, to look at.
+    pub receiver: Arc<Mutex<Receiver>>,
+    /// What the node wants of it.
+    pub inbox: UnboundedReceiver<LinkCommand>,
+    /// The connection, and whether it was greeted.
+    pub conn: Option<(ConnId, bool)>,
+    /// When it may be tried again.
+    pub retry_ms: u64,
+}
+
+/// This node's side of being followed, or asked.
+pub struct Followed {
+    /// The driver.
+    pub peer: Peer,
+    /// What the node wants of it.
+    pub inbox: UnboundedReceiver<PeerCommand>,
+    /// Its number in the registry.
+    pub number: u64,
+    /// Who connected.
+    pub from: NodeId,
+    /// Whether it is a stream.
+    pub stream: bool,
+    /// When the next heartbeat is due.
+    pub beat_ms: u64,
+}
+
+/// A write that was committed and not answered yet.
+pub struct Unanswered {
+    /// What the reply waits for.
+    pub gate: Gate,
+    /// Which write it is.
+    pub write: (Slot, Epoch, Seq),
+}
+
+/// What is there of a node while it runs.
+pub struct Running<'e> {
+    /// The engine.
+    pub engine: &'e Arc<Engine>,
+    /// Who follows, who is followed.
+    pub registry: Arc<Registry>,
+    /// By the upstream's address.
+    pub following: BTreeMap<String, Following<'e>>,
+    /// By connection.
+    pub followed: BTreeMap<ConnId, Followed>,
+    /// Since when each grant has been open, and whether its new owner is being asked.
+    pub grants: BTreeMap<Slot, (Open, u64)>,
+    /// Connections that ask about grants.
+    pub asking: BTreeMap<ConnId, Vec<Open>>,
+    /// Writes without a reply.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// A node, running or not.
+pub struct Node<'e> {
+    /// Which.
+    pub index: usize,
+    /// Its disk.
+    pub fs: MemoryFs,
+    /// What runs.
+    pub running: Option<Running<'e>>,
+    /// Its time of day is ahead by this.
+    pub ahead_ms: u64,
+    /// How often it was started.
+    pub starts: u64,
+}
+
+/// How the others reach a node.
+#[must_use]
+pub fn address(node: usize) -> String {
+    format!("10.0.0.{node}:9221")
+}
+
+/// The node at an address.
+#[must_use]
+pub fn node_at(address: &str) -> Option<usize> {
+    address.strip_prefix("10.0.0.")?.strip_suffix(":9221")?.parse().ok()
+}
+
+/// Some slots' keys begin with these tags.
+#[must_use]
+pub fn tag_of(slot: Slot) -> String {
+    let tags = (0u32..).map(|number| number.to_string());
+    tags.into_iter().find(|tag| Slot::of_key(tag.as_bytes()) == slot).expect("crc32 reaches every slot")
+}
+
+impl<'e> Node<'e> {
+    /// Starts it, as it is on its disk.
+    ///
+    /// # Errors
+    /// What opening says.
+    pub fn start(
+        &mut self,
+        arena: &'e Arena,
+        now: &Arc<AtomicU64>,
+        seed: u64,
+        sync: SyncMode,
+    ) -> Result<(), String> {
+        self.starts += 1;
+        let options = Options {
+            sync,
+            memory_bytes: 1 << 20,
+            log_segment_bytes: 64 << 10,
+            log_retain_bytes: 192 << 10,
+            seed: Some(
+                seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.index as u64 * 1_000_003 + self.starts),
+            ),
+        };
+        let clock = Arc::new(SimClock { now: Arc::clone(now), ahead_ms: self.ahead_ms });
+        let opened = Engine::open(Arc::new(self.fs.clone()), Path::new("/haypile"), clock, options);
+        let (engine, _) = opened.map_err(|error| format!("node {} does not open: {error}", self.index))?;
+        let (engine, _) = arena.keep(engine);
+        self.running = Some(Running {
+            engine,
+            registry: Arc::default(),
+            following: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            unanswered: Vec::new(),
+        });
+        let now_ms = now.load(Ordering::Relaxed);
+        for slot in Slot::all() {
+            if let Role::Replica { upstream } | Role::Loading { upstream } = engine.role(slot) {
+                self.attach(slot, &upstream, false, now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a slot to the link of an upstream.
+    pub fn attach(&mut self, slot: Slot, upstream: &str, force: bool, now_ms: u64) {
+        let Some(running) = &mut self.running else { return };
+        let Running { engine, registry, following, .. } = running;
+        let following = following.entry(upstream.to_owned()).or_insert_with(|| {
+            let receiver = Arc::new(Mutex::new(Receiver::default()));
+            let (commands, inbox) = unbounded_channel();
+            let entry = LinkEntry { receiver: Arc::clone(&receiver), node: None, commands };
+            registry.link_or(upstream, || entry);
+            let link = Link::new(engine, Arc::clone(registry), upstream.to_owned(), Arc::clone(&receiver));
+            Following { link, receiver, inbox, conn: None, retry_ms: 0 }
+        });
+        following.link.on_command(LinkCommand::Attach { slots: vec![slot], force }, now_ms);
+        following.retry_ms = following.retry_ms.min(now_ms);
+    }
+
+    /// Takes a slot off its link. Says which that was.
+    pub fn unfollow(&mut self, slot: Slot, now_ms: u64) -> Option<String> {
+        let running = self.running.as_mut()?;
+        let (upstream, _) = running.registry.link_of(slot)?;
+        let (done, _) = oneshot::channel();
+        let link = &mut running.following.get_mut(&upstream)?.link;
+        link.on_command(LinkCommand::Detach { slots: vec![slot], done }, now_ms);
+        Some(upstream)
+    }
+
+    /// Its engine, if it runs.
+    #[must_use]
+    pub fn engine(&self) -> Option<&'e Arc<Engine>> {
+        self.running.as_ref().map(|running| running.engine)
+    }
+
+    /// What it is to a slot; absent if it does not run.
+    #[must_use]
+    pub fn role(&self, slot: Slot) -> Role {
+        self.engine().map_or(Role::Absent, |engine| engine.role(slot))
+    }
+}
+
+/// Runs a command on a slot as the server does: again after a miss.
+///
+/// # Errors
+/// What the engine says.
+pub fn transact<T>(
+    engine: &Engine,
+    slot: Slot,
+    mut body: impl FnMut(&mut Tx<'_>) -> Read<T>,
+) -> Result<(T, Gate), String> {
+    let mut fetched = Fetched::default();
+    loop {
+        let mut tx = engine.begin(&[slot], &fetched);
+        match body(&mut tx) {
+            Ok(out) => return tx.commit().map(|gate| (out, gate)).map_err(|error| error.to_string()),
+            Err(Stop::Miss) => {
+                let wanted = tx.abandon();
+                engine.fetch(wanted, &mut fetched).map_err(|error| error.to_string())?;
+            }
+            Err(Stop::Failed(error)) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// All keys and values of a slot.
+///
+/// # Errors
+/// What the engine says.
+pub fn contents(engine: &Engine, slot: Slot) -> Result<BTreeMap<String, String>, String> {
+    let (page, _) = transact(engine, slot, |tx| tx.keys(slot, 0, usize::MAX))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(page.0.into_iter().map(|(key, value)| (text(&key), text(&value.payload))).collect())
+}
+
+/// The key with this name.
+#[must_use]
+pub fn key(name: &str) -> Key {
+    Key::new(name.as_bytes())
+}

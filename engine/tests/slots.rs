@@ -241,11 +241,11 @@ fn a_grant_that_was_taken_stays_taken_whatever_became_of_the_slot_since() {
             assert!(away.take_grants(&[slot()]).is_err(), "a grant is taken once");
             away.remove_slots(&[slot()]).expect("removes");
         }
-        assert_eq!(away.settle_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
+        assert_eq!(away.refuse_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
         drop(away);
         away = open(&right.restart()).expect("opens").0;
     }
-    assert_eq!(away.settle_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
+    assert_eq!(away.refuse_grant(slot(), ended).expect("knows"), GrantFate::Taken(began));
 }
 
 /// The answer "refused" was no promise: with the slot added and followed anew, the node took the grant after all,
@@ -255,9 +255,9 @@ fn a_refused_grant_is_never_taken() {
     let (_, master, right, replica) = pair();
     copy(&master, &replica, slot());
     let ended = grant(&master, &replica);
-    assert_eq!(replica.settle_grant(slot(), ended).expect("follows it"), GrantFate::Open);
+    assert_eq!(replica.grant_fate(slot(), ended), GrantFate::Open);
     replica.remove_slots(&[slot()]).expect("removes");
-    assert_eq!(replica.settle_grant(slot(), ended).expect("refuses"), GrantFate::Refused);
+    assert_eq!(replica.refuse_grant(slot(), ended).expect("refuses"), GrantFate::Refused);
     drop(replica);
     let (replica, _) = open(&right.restart()).expect("opens");
     replica.add_slots(&[slot()]).expect("adds");

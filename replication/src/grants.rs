@@ -14,28 +14,49 @@ use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 use crate::message::Message;
 use crate::registry::{LinkCommand, Registry};
 
-/// The grantee's answer to "I granted you this slot with record `seq`, which ended this epoch".
+/// A question of an old owner: I granted you this slot, what became of it?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked<'a> {
+    /// Who asks, and where it listens.
+    pub by: (NodeId, &'a str),
+    /// The slot.
+    pub slot: Slot,
+    /// The epoch that the grant ended.
+    pub ended: Epoch,
+    /// The granting record.
+    pub seq: Seq,
+}
+
+/// The grantee's answer.
+///
+/// Who has the granting record has all before it; a copy that was taken after it need not say to whom it granted the
+/// slot, the question does. Who does not follow the asker for the slot any more may never get it: it refuses.
 ///
 /// # Errors
 /// If the answer can't be made durable.
-pub fn answer(engine: &Engine, registry: &Registry, slot: Slot, ended: Epoch, seq: Seq) -> Result<Message> {
+pub fn answer(engine: &Engine, registry: &Registry, asked: Asked<'_>) -> Result<Message> {
+    let Asked { by: (asker, address), slot, ended, seq } = asked;
     let position = engine.position(slot);
-    if let Role::Replica { .. } = position.role
-        && position.last_seq == seq
-        && position.history.current() == Some(ended)
-        && position.granted.as_ref().is_some_and(|(to, _)| *to == engine.node())
-        && engine.settle_grant(slot, ended)? == GrantFate::Open
-    {
-        if let Some((_, link)) = registry.link_of(slot) {
-            // Nothing waits for the answer: from its promotion on the slot takes nothing from a link.
-            let (done, _) = tokio::sync::oneshot::channel();
-            let _ = link.commands.send(LinkCommand::Detach { slots: vec![slot], done });
+    let has_it = position.last_seq == seq && position.history.current() == Some(ended);
+    let waits = match position.role {
+        Role::Replica { .. } if has_it && engine.grant_fate(slot, ended) == GrantFate::Open => {
+            if let Some((_, link)) = registry.link_of(slot) {
+                // Nothing waits for the answer: from its promotion on the slot takes nothing from a link.
+                let (done, _) = tokio::sync::oneshot::channel();
+                let _ = link.commands.send(LinkCommand::Detach { slots: vec![slot], done });
+            }
+            if let Err(error) = engine.take_grants(&[slot]) {
+                tracing::warn!(%slot, %error, "a granted slot can't be taken");
+            }
+            true
         }
-        if let Err(error) = engine.take_grants(&[slot]) {
-            tracing::warn!(%slot, %error, "a granted slot can't be taken");
+        Role::Replica { upstream } | Role::Loading { upstream } => {
+            registry.is_upstream(&upstream, asker, address)
         }
-    }
-    Ok(match engine.settle_grant(slot, ended)? {
+        _ => false,
+    };
+    let fate = if waits { engine.grant_fate(slot, ended) } else { engine.refuse_grant(slot, ended)? };
+    Ok(match fate {
         GrantFate::Taken(epoch) => Message::GrantTaken(vec![(slot, epoch)]),
         GrantFate::Open => Message::GrantPending(slot),
         GrantFate::Refused => {
@@ -116,4 +137,24 @@ pub fn open(engine: &Engine) -> Vec<Open> {
         _ => None,
     };
     Slot::all().filter_map(granted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica that was turned to another node after it had asked for a slot answered "pending" for ever, and
+    /// nobody owned the slot.
+    #[test]
+    fn who_follows_another_node_refuses_and_who_waits_for_the_record_says_so() {
+        let (engine, registry) = (haypile_engine::testing::engine(), Registry::default());
+        let slot = Slot::new(3).expect("in range");
+        engine.follow(&[slot], "10.0.0.1:9221").expect("follows");
+        let ended = Epoch { term: 7, tag: 7 };
+        let asked = |address| Asked { by: (NodeId([1; 20]), address), slot, ended, seq: Seq(9) };
+        let answered = |address| answer(&engine, &registry, asked(address)).expect("is settled");
+        assert_eq!(answered("10.0.0.1:9221"), Message::GrantPending(slot));
+        assert!(matches!(answered("10.0.0.2:9221"), Message::GrantRefused { .. }));
+        assert!(matches!(answered("10.0.0.1:9221"), Message::GrantRefused { .. }), "refused is refused");
+    }
 }

@@ -15,7 +15,7 @@ use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
 use crate::decide::{Decision, LogReach, View, decide};
-use crate::grants;
+use crate::grants::{self, Asked};
 use crate::handover::{self, Handover};
 use crate::message::{Beat, CopyHead, CopyId, Message, Reason, SlotAsk, Verdict};
 use crate::registry::{PeerCommand, Registry};
@@ -115,7 +115,8 @@ impl Peer {
             Message::GrantTaken(taken) => self.grant_taken(&taken),
             Message::GrantAsk(asks) => {
                 for (slot, ended, seq) in asks {
-                    match grants::answer(&self.engine, &self.registry, slot, ended, seq) {
+                    let asked = Asked { by: (self.node, &self.address), slot, ended, seq };
+                    match grants::answer(&self.engine, &self.registry, asked) {
                         Ok(answer) => self.push(answer),
                         // The old owner asks again.
                         Err(error) => {

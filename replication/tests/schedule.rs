@@ -325,9 +325,10 @@ impl<'e> World<'e> {
             let to = (0..NODES).find(|&other| address(other) == grant.address).expect("one of us");
             let other = &self.nodes[to];
             assert_eq!(other.engine.node(), grant.to);
-            match grants::answer(other.engine, &other.registry, grant.slot, grant.ended, grant.seq)
-                .expect("is settled")
-            {
+            let at = address(node);
+            let by = (engine.node(), at.as_str());
+            let asked = grants::Asked { by, slot: grant.slot, ended: grant.ended, seq: grant.seq };
+            match grants::answer(other.engine, &other.registry, asked).expect("is settled") {
                 Message::GrantTaken(taken) => {
                     grants::taken(engine, grant.to, &taken).expect("is noted");
                 }

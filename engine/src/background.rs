@@ -116,7 +116,11 @@ impl Engine {
         }
         *saved = now;
         let edits = self.registry().changes();
-        if edits.is_empty() { Ok(()) } else { self.apply(&mut self.manifest(), &edits) }
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let applied = self.apply(&mut self.manifest(), &edits);
+        applied.inspect_err(|_| self.registry().changes_failed(&edits))
     }
 
     /// Lets go of log segments that neither a slot nor a replica needs.

@@ -11,7 +11,7 @@ use crate::clock::TimeMs;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::manifest::{Edit, SUPERSEDED_MAX, SlotState};
+use crate::manifest::{Edit, Manifest, SUPERSEDED_MAX, SlotState};
 use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
 use crate::sst::{PackWriter, Run, RunMeta};
@@ -80,10 +80,25 @@ impl Engine {
     /// `Limit` if a slot follows nobody; nothing has changed then.
     pub fn start_loading(&self, loads: &[Load]) -> Result<()> {
         let mut manifest = self.manifest();
+        // No record of the old life may come to lie behind the position where the new one begins.
+        loads.iter().for_each(|load| self.lock(load.slot).ending = true);
+        let loaded = self.load(&mut manifest, loads);
+        if loaded.is_err() {
+            loads.iter().for_each(|load| self.lock(load.slot).ending = false);
+        }
+        drop(manifest);
+        self.role_changes().notify();
+        loaded.and_then(|()| self.sweep_files())
+    }
+
+    fn load(&self, manifest: &mut Manifest, loads: &[Load]) -> Result<()> {
         let base_lsn = self.durable_end()?;
         let mut edits = Vec::new();
         let mut cells = Vec::new();
         for load in loads {
+            if cells.iter().any(|(slot, _)| *slot == load.slot) {
+                return Err(Error::Limit(format!("slot {} is to be loaded twice at once", load.slot)));
+            }
             let cell = self.lock(load.slot);
             let (Role::Replica { upstream } | Role::Loading { upstream }) = cell.role.clone() else {
                 return Err(Error::Limit(format!("slot {} follows nobody here", load.slot)));
@@ -110,11 +125,9 @@ impl Engine {
             edits.push(edit_runs(load.slot, &[], &cell.version.metas()));
             cells.push((load.slot, fresh));
         }
-        self.apply(&mut manifest, &edits)?;
+        self.apply(manifest, &edits)?;
         cells.into_iter().for_each(|(slot, fresh)| self.replace_cell(slot, fresh));
-        drop(manifest);
-        self.role_changes().notify();
-        self.sweep_files()
+        Ok(())
     }
 
     /// Takes the runs of a copy for a slot that is loading.
@@ -130,6 +143,13 @@ impl Engine {
         drop(cell);
         Ok(CopyImport { engine: self, slot, life, pack: self.new_pack()? })
     }
+}
+
+/// Whether two runs of a slot claim the same record: bytes from a network may claim anything.
+fn overlap(runs: &[RunMeta]) -> bool {
+    let mut spans: Vec<_> = runs.iter().map(|run| (run.props.min_seq, run.props.max_seq)).collect();
+    spans.sort_unstable();
+    spans.windows(2).any(|pair| pair[1].0 <= pair[0].1)
 }
 
 /// The epochs that a downstream replica may still be in: those known before and those that `new` lacks.
@@ -207,6 +227,9 @@ impl CopyImport<'_> {
             return refuse(format!(
                 "the copy of slot {slot} goes up to {max}, it was announced up to {base}"
             ));
+        }
+        if overlap(&runs) {
+            return refuse(format!("the copy of slot {slot} has runs that overlap"));
         }
         let SlotState::Loading { upstream } = meta.state else {
             return refuse(format!("slot {slot} is not waiting for a copy"));

@@ -103,6 +103,22 @@ impl Registry {
         changed.into_iter().map(edit).collect()
     }
 
+    /// What [`Registry::changes`] gave could not be made durable: it is given again next time.
+    pub fn changes_failed(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            match edit {
+                Edit::Registration { node, acked, .. } => {
+                    let gone = acked.iter().filter(|(_, seq)| seq.is_none()).map(|(slot, _)| *slot);
+                    self.changed.entry(*node).or_default().extend(gone);
+                }
+                Edit::ReplicaForgotten(node) => {
+                    self.changed.entry(*node).or_default();
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Replica)> {
         self.replicas.iter()

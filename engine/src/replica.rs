@@ -102,7 +102,7 @@ impl Engine {
 /// stop half-way.
 fn check(cell: &SlotCell, record: &Record<'_>) -> Result<(), AppendError> {
     let slot = record.header.slot;
-    if !matches!(cell.role, Role::Replica { .. } | Role::Loading { .. }) {
+    if cell.ending || !matches!(cell.role, Role::Replica { .. } | Role::Loading { .. }) {
         return Err(AppendError::NotReplica { slot });
     }
     // Invariant: dense within the slot, at receive as at append.

@@ -90,6 +90,9 @@ pub struct SlotCell {
     /// Which life of the slot this is, since the start of the process: work that was begun for a former life
     /// (a flush, a compaction, a copy) is not installed into the next.
     pub life: u64,
+    /// The slot is about to begin another life, from a position of the log that is already decided: no record may
+    /// be appended to this one any more.
+    pub ending: bool,
     /// A clear was applied while a copy was coming: what the copy brings is gone already.
     pub cleared_while_loading: bool,
 }

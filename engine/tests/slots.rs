@@ -368,3 +368,24 @@ fn a_former_owner_that_is_killed_when_its_own_old_epoch_comes_back_stays_a_repli
     }
     assert_eq!(get(&master, "{x}1").as_deref(), Some("1"));
 }
+
+#[test]
+fn a_load_that_is_refused_leaves_the_slot_following_as_before() {
+    let (_, master, _, replica) = pair();
+    copy(&master, &replica, slot());
+    let position = replica.position(slot());
+    let load = Load {
+        slot: slot(),
+        history: position.history.clone(),
+        base: position.last_seq,
+        keys: 0,
+        time: TimeMs(0),
+        complete: true,
+    };
+    let error = replica.start_loading(&[load.clone(), load]).expect_err("twice at once").to_string();
+    assert!(error.contains("twice"), "{error}");
+    set(&master, "{x}1", "1").expect("writes");
+    let appended = replica.append_replicated(&records(&master, slot(), position.last_seq)).expect("takes");
+    assert!(appended.failed.is_empty(), "{appended:?}");
+    assert_eq!(get(&replica, "{x}1").as_deref(), Some("1"));
+}

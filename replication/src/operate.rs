@@ -3,7 +3,7 @@
 //! Everything is checked before anything changes. Runs on the control thread; the engine's durable steps and the
 //! links' work are waited for, never done here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::registry::{LinkCommand, LinkEntry};
 use crate::status::{Done, Note};
 use crate::transport::Connection;
 
+/// How often is looked whether a link has come up that an operator's step waits for.
+const LINK_LOOK: Duration = Duration::from_millis(100);
 /// Probes in one message.
 const PROBES_MAX: usize = 64;
 
@@ -149,6 +151,11 @@ enum Step {
     Detach,
     Ask(String),
     Promote(String),
+    /// Promote if nobody answers where the master was.
+    PromoteUnlessAlive {
+        upstream: String,
+        why: String,
+    },
     /// Granted away; the new owner has not answered yet.
     AwaitMoved,
     /// Undo a grant: by force only.
@@ -166,12 +173,19 @@ pub(crate) async fn no_one(
     let (mut gone, mut undone, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     let mut asked: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
     let mut awaited = Vec::new();
+    let mut silent = BTreeSet::new();
     for slot in slots {
-        match step(shared, slot, force)? {
+        match settled_step(shared, slot, force, patience, &mut silent).await? {
             Step::Nothing => notes.push(Note { slot, done: Done::WasMaster }),
             Step::Detach => gone.push(slot),
             Step::Ask(upstream) => asked.entry(upstream).or_default().push(slot),
             Step::Promote(why) => alone.push((slot, why)),
+            Step::PromoteUnlessAlive { upstream, why } => {
+                return Err(Refused::Other(format!(
+                    "slot {slot}: the link to its master is down, but {upstream} answers and may still own the slot \
+                     ({why}): try again when the link is up; force promotes without it"
+                )));
+            }
             Step::AwaitMoved => awaited.push(slot),
             Step::Undo => undone.push(slot),
         }
@@ -252,10 +266,13 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
                     Some((receiver.is_connected(), receiver.status(slot)?))
                 });
                 match status {
-                    None => Step::Promote(format!("{upstream} is not connected")),
+                    None => {
+                        let why = format!("{upstream} is not connected");
+                        Step::PromoteUnlessAlive { upstream, why }
+                    }
                     Some((false, status)) => {
                         let why = status.why.unwrap_or_else(|| format!("{upstream} is not connected"));
-                        Step::Promote(why)
+                        Step::PromoteUnlessAlive { upstream, why }
                     }
                     Some((true, status)) if status.state == LinkState::Error => {
                         Step::Promote(status.why.unwrap_or_else(|| format!("{upstream} refuses the slot")))
@@ -265,6 +282,35 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
             }
         },
     })
+}
+
+/// As [`step`], once it is clear whether a master whose link is down lives: a link may be down for a moment only,
+/// and an owner that lives hands over, it is not overruled. Those that do not answer are noted in `silent`.
+async fn settled_step(
+    shared: &Shared,
+    slot: Slot,
+    force: bool,
+    patience: Duration,
+    silent: &mut BTreeSet<String>,
+) -> Result<Step, Refused> {
+    let mut left = patience;
+    loop {
+        let (upstream, why) = match step(shared, slot, force)? {
+            Step::PromoteUnlessAlive { upstream, why } => (upstream, why),
+            clear => return Ok(clear),
+        };
+        if silent.contains(&upstream) || !Connection::answers(&shared.dial(&upstream)).await {
+            silent.insert(upstream);
+            return Ok(Step::Promote(why));
+        }
+        if left.is_zero() {
+            return Ok(Step::PromoteUnlessAlive { upstream, why });
+        }
+        // The link tries by itself, at intervals of its own.
+        let pause = LINK_LOOK.min(left);
+        tokio::time::sleep(pause).await;
+        left = left.saturating_sub(pause);
+    }
 }
 
 /// Waits until the new owners of granted slots have answered.

@@ -123,6 +123,16 @@ impl Connection {
         }
     }
 
+    /// Whether anybody answers at the address, willing or not: a node that does may still own what it owned.
+    pub async fn answers(dial: &Dial) -> bool {
+        let Some((host, port)) = split_address(&dial.address) else { return false };
+        let ping = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            Connection::new(stream, &[]).command(&[b"PING"]).await
+        };
+        matches!(timeout(dial.patience, ping).await, Ok(Ok(_)))
+    }
+
     async fn greet(dial: &Dial, host: &str, port: u16) -> Result<Connection, Lost> {
         let address = &dial.address;
         let stream = TcpStream::connect((host, port))

@@ -248,6 +248,25 @@ fn without_its_master_a_replica_is_promoted_alone_and_says_so() {
 }
 
 #[test]
+fn a_master_that_answers_is_not_overruled_because_the_link_is_down() {
+    let one = slots([1]);
+    let mut a = Node::with_password(&one, Some("secret"), None);
+    let b = Node::with_password(&one, None, Some("secret"));
+    fill(&a, &one, 5, "v");
+    b.follow(&one, &a, false).expect("follows");
+    a.wait_drained(&one, 1);
+    b.replication().set_masterauth(Some("wrong".to_owned()));
+    a.kill();
+    until("b has noticed", || b.link_state(slot(1)) == Some(LinkState::TryConnect));
+    a.open();
+    let refused = b.no_one(&one, false).expect_err("a may still own the slot").to_string();
+    assert!(refused.contains("answers") && refused.contains("force"), "{refused}");
+    assert!(matches!(b.role(slot(1)), Role::Replica { .. }));
+    b.no_one(&one, true).expect("is forced");
+    assert_eq!(b.role(slot(1)), Role::Master);
+}
+
+#[test]
 fn a_handover_that_does_not_finish_changes_nothing() {
     let one = slots([1]);
     let (a, b, c) = (Node::start(&one), Node::start(&one), Node::start(&one));

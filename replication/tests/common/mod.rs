@@ -284,6 +284,9 @@ fn greet(door: &Door, mut stream: TcpStream) {
             continue;
         };
         buffer.drain(..used);
+        if door.replication.lock().expect("no panic").is_none() {
+            return;
+        }
         let words: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let reply = match words.as_slice() {
             [b"AUTH", password] if door.password.as_deref().map(str::as_bytes) == Some(password) => {

@@ -101,17 +101,17 @@ class Story:
     def attach_six_to_five(self):
         self.do(self.six, "slotsslaveof", "127.0.0.1", self.five.port, SLOT)
 
-    def slave_is_within(self, master, replica, lag):
-        info = self.look(master, SLOT)
+    def slave_is_within(self, master, replica, lag, slot):
+        info = self.look(master, slot)
         slave = info and info.slave_at(replica.address)
         return slave and slave.status == "SlaveBinlogSync" and slave.lag <= lag
 
-    def wait_for_lag(self, master, replica, lag):
+    def wait_for_lag(self, master, replica, lag, slot=SLOT):
         def what():
-            infos = [(node.name, getattr(self.look(node, SLOT), "text", None)) for node in (master, replica)]
+            infos = [(node.name, getattr(self.look(node, slot), "text", None)) for node in (master, replica)]
             return f"lag {lag} of {replica.name} behind {master.name}; they say {infos}"
 
-        eventually(lambda: self.slave_is_within(master, replica, lag), what, PATIENCE_S)
+        eventually(lambda: self.slave_is_within(master, replica, lag, slot), what, PATIENCE_S)
 
     def move(self, load):
         """Steps 2.3 and 2.4: hold the clients of the slot, wait for lag 0, promote, let the clients go on at node 5."""

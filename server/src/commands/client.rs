@@ -298,7 +298,7 @@ mod tests {
              client kill type pubsub         -> :0",
         );
         assert!(two.is_killed() && !three.is_killed());
-        bench.check("client kill type normal -> :2");
+        bench.check("client kill type normal -> :1");
         assert!(three.is_killed() && !bench.session.closing);
         bench.check("client kill id 1 skipme no -> :1");
         assert!(bench.session.closing);

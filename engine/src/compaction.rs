@@ -63,7 +63,14 @@ impl Engine {
         drop(cell);
         let job = pick(&metas, PickOptions { has_bottom, ..PickOptions::default() }, evacuate)?;
         // Expired values go by the owner's delete, so that every node counts the same keys.
-        let options = MergeOptions { to_bottom: job.to_bottom, now, keep_expired: true, compress: true };
+        let run = self.options().run(0);
+        let options = MergeOptions {
+            to_bottom: job.to_bottom,
+            now,
+            keep_expired: true,
+            compress: run.compress,
+            block_bytes: run.block_bytes,
+        };
         Some(Work { slot, life, version, options, job })
     }
 

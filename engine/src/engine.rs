@@ -17,7 +17,7 @@ use crate::recover::Folders;
 use crate::registry::Registry;
 use crate::signal::Signal;
 use crate::slot::SlotCell;
-use crate::sst::{FileNo, PackWriter, Packs};
+use crate::sst::{BLOCK_BYTES_MAX, FileNo, PackWriter, Packs, RunOptions};
 use crate::tx::Tx;
 use crate::types::{Lsn, NodeId, Seq, Slot};
 
@@ -46,6 +46,10 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// Bytes of log that are kept for replicas that lag; beyond them their pins are released.
     pub log_retain_bytes: u64,
+    /// Whether blocks of files are tried with LZ4.
+    pub compress: bool,
+    /// The size that a block of a file aims at, 1 to [`BLOCK_BYTES_MAX`].
+    pub block_bytes: usize,
     /// Draw node names and epoch tags from this seed: for simulations. `None` asks the operating system.
     pub seed: Option<u64>,
 }
@@ -57,6 +61,8 @@ impl Default for Options {
             memory_bytes: 256 << 20,
             log_segment_bytes: 64 << 20,
             log_retain_bytes: 4 << 30,
+            compress: true,
+            block_bytes: 8 << 10,
             seed: None,
         }
     }
@@ -66,6 +72,12 @@ impl Options {
     /// Bytes that memtables may take before the largest are flushed.
     pub(crate) fn memtable_bytes(&self) -> usize {
         self.memory_bytes / 2
+    }
+
+    /// How a run of at most `entries_max` entries is written.
+    pub(crate) fn run(&self, entries_max: u64) -> RunOptions {
+        let block_bytes = self.block_bytes.clamp(1, BLOCK_BYTES_MAX);
+        RunOptions { compress: self.compress, block_bytes, entries_max }
     }
 
     /// Bytes of log that may wait for a flush: what recovery reads at most, about.

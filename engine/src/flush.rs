@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Options};
 use crate::error::Result;
 use crate::key;
 use crate::manifest::{Edit, SlotMeta};
 use crate::memtable::Entry;
 use crate::roles::edit_runs;
 use crate::slot::{Frozen, Role};
-use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions};
+use crate::sst::{EntryRef, PackWriter, Run, RunMeta};
 use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
 
@@ -98,7 +98,7 @@ impl Engine {
     fn write_parts(&self, parts: &[Part]) -> Result<Vec<RunMeta>> {
         let mut pack = self.new_pack()?;
         for part in parts {
-            write_part(&mut pack, part)?;
+            write_part(&mut pack, part, self.options())?;
         }
         pack.finish()
     }
@@ -186,7 +186,7 @@ impl Engine {
 }
 
 /// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
-fn write_part(pack: &mut PackWriter, part: &Part) -> Result<()> {
+fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
     let mut merged: BTreeMap<&Bytes, &Entry> = BTreeMap::new();
     for frozen in &part.frozen {
         for (entry_key, entry) in frozen.table.iter() {
@@ -196,7 +196,7 @@ fn write_part(pack: &mut PackWriter, part: &Part) -> Result<()> {
             break;
         }
     }
-    pack.begin_run(part.slot, RunOptions::new(true, merged.len() as u64));
+    pack.begin_run(part.slot, options.run(merged.len() as u64));
     // The last user's key that was seen, and the generation that it says its elements belong to.
     let mut owner: Option<(&[u8], Option<key::Generation>)> = None;
     for (entry_key, entry) in merged {

@@ -33,6 +33,8 @@ pub struct MergeOptions {
     pub keep_expired: bool,
     /// Whether blocks are tried with LZ4.
     pub compress: bool,
+    /// The size that a block aims at.
+    pub block_bytes: usize,
 }
 
 /// What came of a merge.
@@ -81,7 +83,10 @@ pub fn merge(
     let mut sources = inputs.iter().map(Source::open).collect::<Result<Vec<_>>>()?;
     let mut result = MergeResult { entries_in: entries_max, ..MergeResult::default() };
     let mut owner = Owner::default();
-    out.begin_run(slot, RunOptions::new(options.compress, entries_max));
+    out.begin_run(
+        slot,
+        RunOptions { compress: options.compress, block_bytes: options.block_bytes, entries_max },
+    );
     let mut until_look = CANCEL_EVERY;
     while let Some(newest) = least(&sources) {
         until_look -= 1;

@@ -79,7 +79,7 @@ fn slot() -> Slot {
 }
 
 fn options(to_bottom: bool, keep_expired: bool) -> MergeOptions {
-    MergeOptions { to_bottom, now: TimeMs(100), keep_expired, compress: true }
+    MergeOptions { to_bottom, now: TimeMs(100), keep_expired, compress: true, block_bytes: 8 << 10 }
 }
 
 /// `k=v` a string, `k=v@90` one that expires, `k=#3` a collection of generation 3 (`@90` too), `k-` a tombstone,

@@ -48,6 +48,7 @@ pub fn options() -> Options {
         log_retain_bytes: 1 << 20,
         // Two nodes of one test are never the same node.
         seed: Some(SEEDS.fetch_add(1, Ordering::Relaxed)),
+        ..Options::default()
     }
 }
 

@@ -84,6 +84,7 @@ fn options(seed: u64) -> Options {
         log_segment_bytes: 64 << 10,
         log_retain_bytes: 128 << 10,
         seed: Some(seed),
+        ..Options::default()
     }
 }
 

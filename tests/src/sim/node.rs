@@ -180,6 +180,7 @@ impl<'e> Node<'e> {
             seed: Some(
                 seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.index as u64 * 1_000_003 + self.starts),
             ),
+            ..Options::default()
         };
         let clock = Arc::new(SimClock { now: Arc::clone(now), ahead_ms: self.ahead_ms });
         let opened = Engine::open(Arc::new(self.fs.clone()), Path::new("/haypile"), clock, options);

@@ -71,6 +71,8 @@ struct State {
     changes: Vec<NameChange>,
     inodes: Vec<Inode>,
     locks: BTreeSet<PathBuf>,
+    /// How many share a lock.
+    shared_locks: BTreeMap<PathBuf, usize>,
     operations: u64,
     failures: BTreeMap<u64, ErrorKind>,
     stop_at: Option<u64>,
@@ -368,10 +370,19 @@ impl Fs for MemoryFs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state();
-        if !state.locks.insert(path.to_owned()) {
+        if state.shared_locks.contains_key(path) || !state.locks.insert(path.to_owned()) {
             return Err(io::Error::new(ErrorKind::WouldBlock, "another process has the lock"));
         }
         Ok(Box::new(Lock { fs: self.clone(), path: path.to_owned() }))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut state = self.state();
+        if state.locks.contains(path) {
+            return Err(io::Error::new(ErrorKind::WouldBlock, "another process has the lock"));
+        }
+        *state.shared_locks.entry(path.to_owned()).or_default() += 1;
+        Ok(Box::new(SharedLock { fs: self.clone(), path: path.to_owned() }))
     }
 
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
@@ -388,6 +399,23 @@ struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         self.fs.state().locks.remove(&self.path);
+    }
+}
+
+struct SharedLock {
+    fs: MemoryFs,
+    path: PathBuf,
+}
+
+impl Drop for SharedLock {
+    fn drop(&mut self) {
+        let shared = &mut self.fs.state().shared_locks;
+        if let Some(count) = shared.get_mut(&self.path) {
+            *count -= 1;
+            if *count == 0 {
+                shared.remove(&self.path);
+            }
+        }
     }
 }
 

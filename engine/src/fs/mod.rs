@@ -58,6 +58,12 @@ pub trait Fs: Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` if another process has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Takes a shared lock on a file that exists, for as long as the value lives: others may share it, nobody can
+    /// [`Fs::lock`] it. Writes nothing.
+    ///
+    /// # Errors
+    /// `WouldBlock` if somebody has it for itself; `NotFound`.
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// Bytes that an unprivileged user can still write below this folder.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }

@@ -76,6 +76,12 @@ impl Fs for RealFs {
         Ok(Box::new(file)) // the kernel lets the lock go when the file is closed
     }
 
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = fs::File::open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        Ok(Box::new(file))
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -163,7 +169,11 @@ mod tests {
         let path = dir.path().join("LOCK");
         let held = RealFs.lock(&path).unwrap();
         assert_eq!(RealFs.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(RealFs.lock_shared(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(held);
+        let shared = (RealFs.lock_shared(&path).unwrap(), RealFs.lock_shared(&path).unwrap());
+        assert_eq!(RealFs.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(shared);
         RealFs.lock(&path).unwrap();
     }
 }

@@ -38,8 +38,43 @@ struct NameChange {
     insert: Option<(PathBuf, Node)>,
 }
 
+/// `path` where it lies after the folder `from` was renamed; `None` if it does not lie in it.
+fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(from).ok().filter(|rest| !rest.as_os_str().is_empty())?;
+    Some(to.join(rest))
+}
+
 impl NameChange {
+    /// The folder that it renames, and to what.
+    fn renamed_dir(&self) -> Option<(&Path, &Path)> {
+        match (&self.remove, &self.insert) {
+            (Some(from), Some((to, Node::Dir))) => Some((from, to)),
+            _ => None,
+        }
+    }
+
+    /// This change after the folder `from` was renamed, if what it changes lies in it.
+    fn follow(&mut self, from: &Path, to: &Path) {
+        let inside = self.insert.as_mut().map(|(path, _)| path);
+        for path in std::iter::once(&mut self.dir).chain(&mut self.remove).chain(inside) {
+            if let Some(now) = moved(path, from, to) {
+                *path = now;
+            }
+        }
+        if self.dir == from {
+            self.dir = to.to_owned();
+        }
+    }
+
     fn apply(&self, names: &mut Names) {
+        if let Some((from, to)) = self.renamed_dir() {
+            let inside =
+                names.iter().filter_map(|(path, &node)| Some((path.clone(), moved(path, from, to)?, node)));
+            for (old, new, node) in inside.collect::<Vec<_>>() {
+                names.remove(&old);
+                names.insert(new, node);
+            }
+        }
         if let Some(path) = &self.remove {
             names.remove(path);
         }
@@ -269,7 +304,10 @@ impl Fs for MemoryFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change(|state| {
-            let node = Node::File(state.file(from)?);
+            let node = *state.names.get(from).ok_or_else(|| not_found(from))?;
+            if node == Node::Dir && state.names.contains_key(to) {
+                return Err(io::Error::new(ErrorKind::AlreadyExists, "exists"));
+            }
             if !state.has_dir(&parent(to)) {
                 return Err(not_found(&parent(to)));
             }
@@ -356,6 +394,10 @@ impl Fs for MemoryFs {
         for change in changes {
             if change.dir == dir {
                 change.apply(&mut state.durable_names);
+                if let Some((from, to)) = change.renamed_dir() {
+                    // What is not durable in the folder goes with it.
+                    state.changes.iter_mut().for_each(|earlier| earlier.follow(from, to));
+                }
             } else {
                 state.changes.push(change);
             }
@@ -601,6 +643,30 @@ mod tests {
             let names = ["/d/a", "/d/b"].map(|name| after.exists(Path::new(name)).unwrap());
             assert!(names[0] != names[1], "{names:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_renamed_with_what_is_durable_in_it() {
+        let fs = MemoryFs::new();
+        file_in(&fs).sync().unwrap();
+        fs.sync_dir(Path::new("/d")).unwrap();
+        fs.open(Path::new("/d/unsynced"), OpenMode::CreateNew).unwrap();
+        fs.rename(Path::new("/d"), Path::new("/e")).unwrap();
+        let names =
+            |fs: &MemoryFs, dir: &str| fs.list(Path::new(dir)).map(|all| all.len()).unwrap_or_default();
+        assert_eq!((names(&fs, "/d"), names(&fs, "/e")), (0, 2));
+        for seed in SEEDS {
+            let after = fs.crash(seed);
+            let there = ["/d/a", "/e/a"].map(|name| after.exists(Path::new(name)).unwrap());
+            assert!(there[0] != there[1], "{there:?}");
+        }
+        fs.sync_dir(Path::new("/")).unwrap();
+        let kept = SEEDS.filter(|&seed| names(&fs.crash(seed), "/e") == 2).count();
+        assert!(kept > 0 && kept < 32, "{kept}");
+        fs.sync_dir(Path::new("/e")).unwrap();
+        assert!(SEEDS.into_iter().all(|seed| names(&fs.crash(seed), "/e") == 2));
+        fs.create_dir_all(Path::new("/f")).unwrap();
+        assert_eq!(fs.rename(Path::new("/f"), Path::new("/e")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct DirEntry {
 pub trait Fs: Send + Sync + 'static {
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
-    /// Gives a file a new name, replacing what had it, atomically.
+    /// Gives a file a new name, replacing what had it, atomically; or a folder, to a name that nothing has.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name, which must not exist.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;

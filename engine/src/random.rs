@@ -7,14 +7,14 @@ use std::sync::Mutex;
 #[derive(Debug)]
 pub struct Random {
     /// The state of the seeded generator; `None` asks the operating system.
-    seeded: Option<Mutex<u64>>,
+    seeded: Option<Mutex<Coin>>,
 }
 
 impl Random {
     /// The operating system's random numbers, or for a seed always the same ones.
     #[must_use]
     pub fn new(seed: Option<u64>) -> Random {
-        Random { seeded: seed.map(Mutex::new) }
+        Random { seeded: seed.map(|seed| Mutex::new(Coin::new(seed))) }
     }
 
     /// Fills `out`.
@@ -26,9 +26,9 @@ impl Random {
             getrandom::fill(out).expect("the operating system gives random bytes");
             return;
         };
-        let mut state = seeded.lock().expect("no code panics under this lock");
+        let mut coin = seeded.lock().expect("no code panics under this lock");
         for chunk in out.chunks_mut(8) {
-            chunk.copy_from_slice(&split_mix(&mut state).to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&coin.next_u64().to_le_bytes()[..chunk.len()]);
         }
     }
 
@@ -40,11 +40,39 @@ impl Random {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for names in a simulation.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// Numbers that follow from a seed, the same on every machine and in every version of every crate: for simulations.
+/// SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Coin(u64);
+
+impl Coin {
+    /// All numbers follow from the seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Coin {
+        Coin(seed)
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next_u64() % bound as u64).expect("below a usize")
+    }
+
+    /// True in `parts` of `of` cases.
+    pub fn chance(&mut self, parts: usize, of: usize) -> bool {
+        self.below(of) < parts
+    }
+
+    /// True in half of the cases.
+    pub fn heads(&mut self) -> bool {
+        self.next_u64() & 1 == 1
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! The tests themselves are in `tests/tests/` (Rust) and `tests/interop/` (Python, against real processes).
 
-pub mod coin;
 pub mod model;
 pub mod sim;
 pub mod sources;

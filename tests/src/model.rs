@@ -23,7 +23,7 @@ use haypile_engine::tx::{Read, Stop, Tx};
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
 
-use crate::coin::Coin;
+use haypile_engine::random::Coin;
 
 /// How many slots the workload uses.
 const SLOTS: usize = 4;

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 
 use haypile_engine::error::Error;
 use haypile_engine::fs::memory::MemoryFs;
-use haypile_tests::coin::Coin;
+use haypile_engine::random::Coin;
 use haypile_tests::model::{Model, Stopped, open};
 
 /// Steps of one workload.

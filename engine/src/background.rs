@@ -4,7 +4,6 @@
 //! that a test decides when it happens. [`Background`] calls them from threads of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ use crate::engine::{Engine, SyncMode};
 use crate::error::{Error, Result};
 use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
 use crate::manifest::{Edit, NodeMeta};
-use crate::signal::Signal;
 use crate::slot::Role;
 use crate::types::Slot;
+use crate::worker::{self, Next, Stop};
 
 /// A replica that said nothing for so long is not waited for any more.
 const REPLICA_SILENCE_MS: u64 = 3 * 60 * 60 * 1000;
@@ -45,21 +44,12 @@ impl Engine {
     /// What the step met. `Poisoned` is final; after anything else it can be tried again.
     pub fn step(&self, job: Job) -> Result<bool> {
         match job {
-            Job::Sync => self.sync_step(),
+            Job::Sync => self.log().sync_written(),
             Job::Flush => self.flush_step(),
             Job::Compact => self.compact_once(&self.closing),
             Job::Prepare => self.log().prepare_next(),
             Job::Expire => self.expire_step(),
         }
-    }
-
-    fn sync_step(&self) -> Result<bool> {
-        let watermark = self.log().watermark();
-        if watermark.synced().ticket >= watermark.written().ticket {
-            return Ok(false);
-        }
-        self.log().sync()?;
-        Ok(true)
     }
 
     fn flush_step(&self) -> Result<bool> {
@@ -174,23 +164,13 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.stop.raised.store(true, Ordering::Release);
-        [&self.stop.signal, &self.engine.pressure, &self.engine.unsynced]
-            .into_iter()
-            .for_each(Signal::notify);
+        self.stop.raise(&[&self.engine.pressure, &self.engine.unsynced]);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread panicked");
             }
         }
     }
-}
-
-/// Tells threads to end. The flag is raised before the signals that they wait for.
-#[derive(Default)]
-struct Stop {
-    raised: AtomicBool,
-    signal: Signal,
 }
 
 /// How long a kind of work rests when nobody wakes it.
@@ -210,25 +190,20 @@ fn run(engine: &Engine, job: Job, stop: &Stop) {
         Job::Flush => &engine.pressure,
         Job::Compact | Job::Prepare | Job::Expire => &stop.signal,
     };
-    loop {
-        let seen = signal.count();
-        if stop.raised.load(Ordering::Acquire) {
-            return;
-        }
+    worker::work(stop, signal, || {
         match engine.step(job) {
             Ok(did) => {
                 if failed.take().is_some() {
                     tracing::info!(?job, "works again");
                 }
                 // In `everysec` one sync a second is the promise, however much is written.
-                let again = did && (job != Job::Sync || engine.sync_mode() == SyncMode::Always);
-                if again {
-                    continue;
+                if did && (job != Job::Sync || engine.sync_mode() == SyncMode::Always) {
+                    return Next::Again;
                 }
             }
             Err(Error::Poisoned(why)) => {
                 tracing::error!(?job, why, "stopped");
-                return;
+                return Next::End;
             }
             Err(error) => {
                 let text = error.to_string();
@@ -238,6 +213,6 @@ fn run(engine: &Engine, job: Job, stop: &Stop) {
                 failed = Some(text);
             }
         }
-        signal.block_past(seen, rest(engine, job));
-    }
+        Next::Rest(rest(engine, job))
+    });
 }

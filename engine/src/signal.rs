@@ -1,23 +1,15 @@
 //! A counter that can be waited for: wakes tasks of any runtime, and needs none.
 
 use std::future::poll_fn;
-#[cfg(not(feature = "loom"))]
-use std::sync::{
-    Condvar, Mutex,
-    atomic::{AtomicU64, Ordering},
-};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-#[cfg(feature = "loom")]
-use loom::sync::{
-    Condvar, Mutex,
-    atomic::{AtomicU64, Ordering},
-};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// Counts events and wakes whoever waits for the next. Any thread may use it.
 ///
-/// Every interleaving of a notifier with waiters is explored by `engine/tests/models.rs`.
+/// Every interleaving of a notifier with waiters is explored by `engine/tests/models/signal.rs`.
 #[derive(Debug)]
 pub struct Signal {
     /// Notified with every event, for waits that block a thread.

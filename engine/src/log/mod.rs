@@ -39,9 +39,10 @@ pub use view::SegmentInfo;
 pub use watermark::{Mark, Ticket, Wait, Watermark};
 pub use writer::{Log, LogState};
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::Lsn;
 use record::{BadRecord, Record};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// How a log is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,8 +6,8 @@ use super::record::{self, BODY_BYTES_MAX, Body, Header, Record};
 use super::watermark::Ticket;
 use super::writer::Log;
 use crate::error::{Error, Result};
+use crate::sync::MutexGuard;
 use crate::types::{Seq, Slot};
-use std::sync::MutexGuard;
 
 /// From here on whoever begins an append writes first.
 pub(super) const PENDING_BYTES_MAX: usize = 64 << 20;

@@ -8,9 +8,10 @@ use super::lock;
 use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment};
 use super::view::View;
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 use crate::types::{Lsn, Slot};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// How much is read from a file at once.
 const READ_AHEAD_BYTES: usize = 256 << 10;

@@ -5,10 +5,11 @@ use super::lock;
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// The segments after the active one that are ready.
 pub(super) struct Spares {

@@ -20,10 +20,11 @@ use super::view::{SegmentInfo, View};
 use super::watermark::{Mark, Ticket, Wait, Watermark};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Lsn, Seq, Slot};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// Buffers that grew beyond this are not kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -302,6 +303,17 @@ impl Log {
             self.sync_segment(&active, written)?;
         }
         Ok(self.watermark.synced().ticket)
+    }
+
+    /// Syncs what is written, if anything is that was not synced; says whether. What a thread in the background does.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn sync_written(&self) -> Result<bool> {
+        if self.watermark.synced().ticket >= self.watermark.written().ticket {
+            return Ok(false);
+        }
+        self.sync().map(|_| true)
     }
 
     /// Syncs a segment that holds, together with those before it, all up to `covered`.

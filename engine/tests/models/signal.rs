@@ -1,6 +1,4 @@
-//! Every interleaving of small pieces of hand-made concurrency. A lost wake-up is a deadlock, which loom reports.
-//!
-//! `cargo test -p haypile-engine --features loom --test models`
+//! A signal and who waits for it.
 
 use std::time::Duration;
 

@@ -1,0 +1,27 @@
+//! Every interleaving of a few threads in the hand-made pieces of concurrency, on the code that the product runs.
+//!
+//! `cargo test -p haypile-engine --features loom --test models`; `HAYPILE_LONG=1` explores more. A wait that nobody ends
+//! is a deadlock, which loom reports. What each model catches: `docs/TESTING.md`.
+
+mod disk;
+mod log;
+mod signal;
+mod tail;
+
+use loom::model::Builder;
+
+/// Explores a model: every interleaving in which threads are taken off at most `preemptions` times where they could go on (one more with
+/// `HAYPILE_LONG`).
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    let long = std::env::var_os("HAYPILE_LONG").is_some_and(|value| value == "1");
+    builder.preemption_bound = Some(preemptions + usize::from(long));
+    builder.max_branches = 20_000;
+    let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        model();
+    });
+    println!("{} interleavings", runs.load(std::sync::atomic::Ordering::Relaxed));
+}

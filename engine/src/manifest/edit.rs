@@ -33,7 +33,7 @@ const FORGOTTEN: u8 = 5;
 
 /// Why bytes are no edit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum BadEdit {
+pub enum BadEdit {
     /// A number that this program does not know.
     Newer(u8),
     /// No meaning at all.
@@ -41,7 +41,7 @@ pub(super) enum BadEdit {
 }
 
 /// Appends an edit.
-pub(super) fn encode(edit: &Edit, out: &mut Vec<u8>) {
+pub fn encode(edit: &Edit, out: &mut Vec<u8>) {
     let mut body = Vec::new();
     let number = match edit {
         Edit::Node(node) => {
@@ -84,7 +84,10 @@ pub(super) fn encode(edit: &Edit, out: &mut Vec<u8>) {
 }
 
 /// Takes an edit off the front.
-pub(super) fn take(bytes: &mut &[u8]) -> Result<Edit, BadEdit> {
+///
+/// # Errors
+/// See [`BadEdit`].
+pub fn take(bytes: &mut &[u8]) -> Result<Edit, BadEdit> {
     let (&number, rest) = bytes.split_first().ok_or(BadEdit::Meaning)?;
     *bytes = rest;
     let mut body = varint::take_slice(bytes).ok_or(BadEdit::Meaning)?;

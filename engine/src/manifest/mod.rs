@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
 
+pub use edit::{BadEdit, encode as encode_edit, take as take_edit};
 pub use state::{
     Edit, NodeMeta, Registration, SETTLED_MAX, SUPERSEDED_MAX, SettledGrant, SlotEntry, SlotMeta, SlotState,
     State,

@@ -29,7 +29,7 @@ use crate::varint;
 /// The greatest size that a block may be asked to aim at. Part of the format: offsets have 16 bits.
 pub const BLOCK_BYTES_MAX: usize = 32 << 10;
 /// Bytes after the payload. Part of the format.
-pub(super) const TRAILER_BYTES: usize = 9;
+pub const TRAILER_BYTES: usize = 9;
 /// Larger blocks (one huge value) are not compressed: it would hold a core for too long.
 const COMPRESS_BYTES_MAX: usize = 16 << 20;
 /// LZ4 can't expand by more; a greater claim is damage, refused before memory is taken.
@@ -92,8 +92,11 @@ fn parse_entry(raw: &[u8], at: usize) -> Option<Parsed> {
 }
 
 impl Block {
-    /// Checks and decompresses a stored block. The error says what does not hold.
-    pub(super) fn decode(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
+    /// Checks and decompresses a stored block.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn decode(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
         let Some((payload, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
             return Err("block cut short");
         };
@@ -229,24 +232,31 @@ pub(super) fn checksum(stored: &[u8], slot: Slot, offset_in_run: u64) -> u32 {
 
 /// Collects entries into one block.
 #[derive(Default)]
-pub(super) struct BlockBuilder {
+pub struct BlockBuilder {
     entries: Vec<u8>,
     offsets: Vec<u8>,
     scratch: Vec<u8>,
 }
 
 impl BlockBuilder {
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether it has no entry yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
     }
 
     /// Whether another entry of this size fits a block that aims at `block_bytes`. The first always does.
-    pub(super) fn has_room(&self, key: &[u8], entry: EntryRef<'_>, block_bytes: usize) -> bool {
+    #[must_use]
+    pub fn has_room(&self, key: &[u8], entry: EntryRef<'_>, block_bytes: usize) -> bool {
         let now = self.entries.len() + self.offsets.len();
         self.is_empty() || now + key.len() + entry.value_len() + 8 <= block_bytes
     }
 
-    pub(super) fn add(&mut self, key: &[u8], entry: EntryRef<'_>) {
+    /// Adds an entry whose key is above the last.
+    ///
+    /// # Panics
+    /// If it has no room: see [`BlockBuilder::has_room`].
+    pub fn add(&mut self, key: &[u8], entry: EntryRef<'_>) {
         let offset =
             u16::try_from(self.entries.len()).expect("has_room() holds the offset below the maximum");
         self.offsets.extend_from_slice(&offset.to_le_bytes());
@@ -268,7 +278,7 @@ impl BlockBuilder {
     ///
     /// # Panics
     /// If it is empty, or its single entry is above 4 GiB (the limits of keys and values are far below).
-    pub(super) fn finish(&mut self, compress: bool, slot: Slot, offset_in_run: u64, out: &mut Vec<u8>) {
+    pub fn finish(&mut self, compress: bool, slot: Slot, offset_in_run: u64, out: &mut Vec<u8>) {
         let count = u16::try_from(self.offsets.len() / 2).expect("entries begin at different 16-bit offsets");
         assert!(count > 0, "a block holds at least one entry");
         self.entries.extend_from_slice(&self.offsets);

@@ -34,14 +34,15 @@ impl KeyHash {
 struct Line([u64; 8]);
 
 /// A filter in memory.
-#[derive(Default)]
-pub(super) struct Filter {
+pub struct Filter {
+    /// Invariant: not empty.
     lines: Vec<Line>,
 }
 
 impl Filter {
     /// An empty filter, large enough for this many keys.
-    pub(super) fn for_keys(keys_max: u64) -> Filter {
+    #[must_use]
+    pub fn for_keys(keys_max: u64) -> Filter {
         let lines = lines_for(keys_max);
         Filter { lines: vec![Line::default(); lines] }
     }
@@ -51,7 +52,8 @@ impl Filter {
         usize::try_from(((hash.0 >> 32) * lines) >> 32).expect("below the number of lines")
     }
 
-    pub(super) fn insert(&mut self, hash: KeyHash) {
+    /// Inserts a key.
+    pub fn insert(&mut self, hash: KeyHash) {
         let line = self.line_of(hash);
         for (word, bit) in probes(hash) {
             self.lines[line].0[word] |= bit;
@@ -59,25 +61,28 @@ impl Filter {
     }
 
     /// `false` if the key was certainly not inserted.
-    pub(super) fn may_contain(&self, hash: KeyHash) -> bool {
+    #[must_use]
+    pub fn may_contain(&self, hash: KeyHash) -> bool {
         let line = &self.lines[self.line_of(hash)].0;
         probes(hash).all(|(word, bit)| line[word] & bit != 0)
     }
 
     /// Folds it to the size that fits the keys that it really got.
-    pub(super) fn shrink_to(&mut self, keys: u64) {
+    pub fn shrink_to(&mut self, keys: u64) {
         while self.lines.len().is_multiple_of(2) && self.lines.len() >= 2 * lines_for(keys) {
             let fold = |pair: &[Line]| Line(std::array::from_fn(|word| pair[0].0[word] | pair[1].0[word]));
             self.lines = self.lines.chunks_exact(2).map(fold).collect();
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the filter's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         self.lines.iter().flat_map(|line| line.0).for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     }
 
     /// Reads a filter; `None` unless it is one line or more and no part of one.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Filter> {
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Filter> {
         let (lines, rest) = bytes.as_chunks::<LINE_BYTES>();
         if lines.is_empty() || lines.len() as u64 > LINES_MAX || !rest.is_empty() {
             return None;
@@ -89,7 +94,9 @@ impl Filter {
         Some(Filter { lines: lines.iter().map(line).collect() })
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
         self.lines.len() * LINE_BYTES
     }
 }

@@ -15,7 +15,7 @@ use crate::varint;
 
 /// Collects blocks.
 #[derive(Default)]
-pub(super) struct IndexBuilder {
+pub struct IndexBuilder {
     entries: Vec<u8>,
     count: u64,
     last_offset: u64,
@@ -23,7 +23,7 @@ pub(super) struct IndexBuilder {
 
 impl IndexBuilder {
     /// Adds a block that begins at `offset` with `first_key`, after a block that ended with `last_key`.
-    pub(super) fn add(&mut self, offset: u64, last_key: &[u8], first_key: &[u8]) {
+    pub fn add(&mut self, offset: u64, last_key: &[u8], first_key: &[u8]) {
         varint::put(&mut self.entries, offset - self.last_offset);
         let separator = if self.count == 0 { &[] } else { separator(last_key, first_key) };
         varint::put_slice(&mut self.entries, separator);
@@ -31,7 +31,8 @@ impl IndexBuilder {
         self.last_offset = offset;
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the index.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         varint::put(out, self.count);
         out.extend_from_slice(&self.entries);
     }
@@ -44,7 +45,7 @@ fn separator<'a>(below: &[u8], above: &'a [u8]) -> &'a [u8] {
 }
 
 /// An index in memory.
-pub(super) struct Index {
+pub struct Index {
     /// The first 8 bytes of each separator, big-endian, filled up with zeros.
     prefixes: Vec<u64>,
     /// Where each block begins in the run; one more: where the last ends.
@@ -56,7 +57,8 @@ pub(super) struct Index {
 
 impl Index {
     /// Reads an index over blocks that end at `data_len`; `None` if it does not hold together.
-    pub(super) fn decode(mut bytes: &[u8], data_len: u64) -> Option<Index> {
+    #[must_use]
+    pub fn decode(mut bytes: &[u8], data_len: u64) -> Option<Index> {
         let count = usize::try_from(varint::take(&mut bytes)?).ok()?;
         if count == 0 || count > bytes.len() {
             return None;
@@ -89,33 +91,47 @@ impl Index {
         (bytes.is_empty() && offset < data_len).then_some(index)
     }
 
-    fn separator(&self, block: usize) -> &[u8] {
+    /// What parts a block from the one before; no key of the block is below.
+    ///
+    /// # Panics
+    /// If `block` is not below [`Index::count`].
+    #[must_use]
+    pub fn separator(&self, block: usize) -> &[u8] {
         let start = if block == 0 { 0 } else { self.ends[block - 1] };
         &self.separators[start..self.ends[block]]
     }
 
     /// How many blocks there are.
-    pub(super) fn count(&self) -> usize {
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.prefixes.len()
     }
 
     /// The only block that may hold `key`.
-    pub(super) fn block_of(&self, key: &[u8]) -> usize {
+    #[must_use]
+    pub fn block_of(&self, key: &[u8]) -> usize {
         let above = partition_point(&self.prefixes, prefix_of(key), |block| self.separator(block) <= key);
         above.max(1) - 1
     }
 
     /// Where a block lies in the run.
-    pub(super) fn extent(&self, block: usize) -> std::ops::Range<u64> {
+    ///
+    /// # Panics
+    /// If `block` is not below [`Index::count`].
+    #[must_use]
+    pub fn extent(&self, block: usize) -> std::ops::Range<u64> {
         self.offsets[block]..self.offsets[block + 1]
     }
 
     /// The block that begins at this offset in the run.
-    pub(super) fn block_at(&self, offset: u64) -> Option<usize> {
+    #[must_use]
+    pub fn block_at(&self, offset: u64) -> Option<usize> {
         self.offsets[..self.count()].binary_search(&offset).ok()
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
         self.prefixes.len() * 8 + self.offsets.len() * 8 + self.ends.len() * 8 + self.separators.len()
     }
 }

@@ -21,11 +21,12 @@ mod search;
 mod tests;
 mod writer;
 
-pub use block::{BLOCK_BYTES_MAX, Block, BlockId, Blocks};
+pub use block::{BLOCK_BYTES_MAX, Block, BlockBuilder, BlockId, Blocks, TRAILER_BYTES};
 pub use cursor::{RunCursor, Step};
 pub use entry::EntryRef;
-pub use filter::KeyHash;
+pub use filter::{Filter, KeyHash};
 pub use footer::read_directory;
+pub use index::{Index, IndexBuilder};
 pub use packs::{FileNo, OPEN_FILES_MAX, PackUsage, Packs, pack_path};
 pub use properties::{Properties, RunMeta};
 pub use run::{Lookup, Probe, Run};

@@ -475,7 +475,7 @@ proptest! {
         if let Some(index) = index::Index::decode(&bytes, len) {
             prop_assert!(index.block_of(&bytes) < index.count());
         }
-        filter::Filter::decode(&bytes);
+        let _ = filter::Filter::decode(&bytes);
         if let Some(props) = Properties::take(&mut &bytes[..]) {
             let mut again = Vec::new();
             props.encode(&mut again);

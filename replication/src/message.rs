@@ -13,7 +13,8 @@
 //! parts
 //!  slot   u16                     seq, time, bytes  u64
 //!  node   20 bytes                epoch             u32 term, u64 tag
-//!  text   u16 length, UTF-8       data              u32 length, bytes
+//!  text   u16 length, UTF-8,      data              u32 length, bytes
+//!         at most 1024 bytes
 //!  list   u32 count, items        history           list of (epoch, seq)
 //!  ask    slot, u32 number, history, seq last, u8 state (0 data, 1 empty, 2 loading), u8 force
 //!  copy   slot, u32 number (the ask's): names one copy on a connection
@@ -42,6 +43,7 @@
 //!  42 records            u8 more, list of (slot, time), data                  master
 //!  43 heartbeat          list of (slot, seq last, time)                       master
 //!  44 handover answer    u64 id, u32 held ms, list of (slot, u8 granted, seq, text)  master
+//!                        granted: no text; else seq 0
 //!  45 history changed    slot                                                 master
 //!  46 dropped            slot                                                 master
 //!  47 grant done         list of slot                                         old owner
@@ -57,6 +59,8 @@ use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 pub const PROTOCOL_VERSION: u32 = 1;
 /// The greatest payload that is sent or taken.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// The longest text: it is for people.
+const TEXT_BYTES_MAX: usize = 1024;
 /// Bytes before a frame's payload.
 pub const FRAME_HEADER_BYTES: usize = 9;
 
@@ -505,10 +509,11 @@ impl Writer<'_> {
         self.u8(u8::from(ask.force));
     }
 
-    /// A text that is too long is cut: it is for people.
+    /// A text that is too long is cut.
     fn text(&mut self, text: &str) {
-        let end = (0..=text.len().min(1024)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-        let len = u16::try_from(end).expect("at most 1024");
+        let end =
+            (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let len = u16::try_from(end).expect("at most TEXT_BYTES_MAX");
         self.0.extend_from_slice(&len.to_le_bytes());
         self.0.extend_from_slice(&text.as_bytes()[..end]);
     }
@@ -607,6 +612,9 @@ impl Reader {
 
     fn text(&mut self) -> Taken<String> {
         let len = u16::from_le_bytes(self.array()?);
+        if usize::from(len) > TEXT_BYTES_MAX {
+            return Err("a text that is too long");
+        }
         let bytes = self.bytes(usize::from(len))?;
         std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| "text is not UTF-8")
     }
@@ -694,7 +702,11 @@ impl Reader {
                 held_ms: self.u32()?,
                 slots: self.list(|r| {
                     let (slot, granted, seq, text) = (r.slot()?, r.flag()?, r.seq()?, r.text()?);
-                    Ok((slot, if granted { Ok(seq) } else { Err(text) }))
+                    match granted {
+                        true if text.is_empty() => Ok((slot, Ok(seq))),
+                        false if seq == Seq::ZERO => Ok((slot, Err(text))),
+                        _ => Err("an answer that says yes and no"),
+                    }
                 })?,
             },
             45 => Message::HistoryChanged(self.slot()?),

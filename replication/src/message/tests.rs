@@ -132,6 +132,31 @@ fn a_long_text_is_cut_at_a_character() {
     assert_eq!(why, "é".repeat(512));
 }
 
+#[test]
+fn what_no_node_writes_is_refused() {
+    // Found by fuzzing: both were taken, and written otherwise when they were passed on.
+    let refusal = |bytes: u16| {
+        let mut payload = vec![1, 0];
+        payload.extend_from_slice(&bytes.to_le_bytes());
+        payload.resize(4 + usize::from(bytes), b'x');
+        Message::take(&mut frame(8, &payload))
+    };
+    assert!(matches!(refusal(1024), Ok(Some(_))));
+    assert_eq!(refusal(1025), Err(BadMessage::Meaning { kind: 8, what: "a text that is too long" }));
+
+    let mut answer = BytesMut::new();
+    Message::HandoverAnswer { id: 4, held_ms: 3, slots: vec![(slot(1), Err(String::new()))] }
+        .encode(&mut answer);
+    let granted_at = FRAME_HEADER_BYTES + 8 + 4 + 4 + 2;
+    for (flag, seq) in [(0, 0), (1, 0), (1, 9), (0, 9)] {
+        let mut payload = answer[FRAME_HEADER_BYTES..].to_vec();
+        payload[granted_at - FRAME_HEADER_BYTES] = flag;
+        payload[granted_at - FRAME_HEADER_BYTES + 1] = seq;
+        let taken = Message::take(&mut frame(44, &payload));
+        assert_eq!(taken.is_ok(), flag == 1 || seq == 0, "{flag} {seq}: {taken:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_message_that_encodes_to_them_or_an_error(kind in 0u8..52, payload: Vec<u8>) {

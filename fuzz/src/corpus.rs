@@ -41,10 +41,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     RealFs.open(path, OpenMode::CreateNew)?.write_at(bytes, 0)
 }
 
-/// A name that says what an input is: the CRC-32 of its bytes.
+/// A name that says what an input is: the CRC-32 of its bytes. What libFuzzer adds to a corpus has longer names, and
+/// is not kept in the repository (`.gitignore`).
 #[must_use]
 pub fn name_of(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
+}
+
+/// Whether an input of this name is kept in the repository.
+#[must_use]
+pub fn is_kept(name: &str) -> bool {
+    name.len() == 8
 }
 
 /// All inputs of a target's corpus, with the file each is from, and what our encoders write now.

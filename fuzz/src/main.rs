@@ -58,10 +58,10 @@ fn main() -> ExitCode {
     let mut failed = 0;
     for target in &chosen {
         match fuzz(target, seed, options.seconds, &clock) {
-            Ok(tried) => println!("  ok   {:12} {tried} inputs", target.name),
+            Ok(tried) => println!("  ok   {:14} {tried} inputs", target.name),
             Err(why) => {
                 failed += 1;
-                println!("  FAIL {:12} {why}", target.name);
+                println!("  FAIL {:14} {why}", target.name);
             }
         }
     }
@@ -93,7 +93,7 @@ fn fuzz(target: &Target, seed: u64, seconds: u64, clock: &SystemClock) -> Result
 }
 
 fn attempt(target: &Target, input: &[u8]) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| (target.run)(input))).map_err(|panic| {
+    catch_unwind(AssertUnwindSafe(|| target.run_within_memory(input))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
     })
@@ -116,7 +116,7 @@ fn kept(target: &Target, seed: u64, input: &[u8], why: &str) -> String {
 fn run_file(target: &Target, path: &Path) -> ExitCode {
     match corpus::read(path) {
         Ok(input) => {
-            (target.run)(&input);
+            target.run_within_memory(&input);
             println!("{}: {} bytes pass", target.name, input.len());
             ExitCode::SUCCESS
         }

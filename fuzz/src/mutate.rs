@@ -1,8 +1,10 @@
 //! Random changes of inputs, by seed.
 
-/// SplitMix64: the same numbers for a seed everywhere.
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
+use haypile_engine::random::Random;
+
+/// Random numbers, the same for a seed everywhere.
+#[derive(Debug)]
+pub struct Dice(Random);
 
 /// Bytes and numbers at which decoders tend to break.
 const EDGES: [u8; 10] = [0, 1, 0x7f, 0x80, 0xff, b'\r', b'\n', b'$', b'*', b'-'];
@@ -13,16 +15,12 @@ impl Dice {
     /// All numbers follow from the seed.
     #[must_use]
     pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+        Dice(Random::new(Some(seed)))
     }
 
     /// The next number.
     pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     /// A number below `bound`; 0 if that is 0.

@@ -1,9 +1,11 @@
-//! Every target over its corpus, and over some mutations of it by a fixed seed.
+//! Every target over its corpus, and over some mutations of it by a fixed seed; and that nothing is left out.
 
-use haypile_fuzz::mutate::{Dice, mutated};
-use haypile_fuzz::{TARGETS, corpus};
+use crate::mutate::{Dice, mutated};
+use crate::{TARGETS, corpus};
 
 const MUTATIONS: usize = 300;
+/// All corpora together: they are for the repository's readers too.
+const CORPORA_BYTES_MAX: usize = 300 << 10;
 
 #[test]
 fn every_target_takes_its_corpus_and_mutations_of_it() {
@@ -27,11 +29,32 @@ fn every_target_takes_its_corpus_and_mutations_of_it() {
 }
 
 #[test]
-fn every_target_has_a_corpus_of_its_own() {
+fn every_target_has_a_small_corpus_of_its_own() {
+    let mut bytes = 0;
     for target in TARGETS {
         let inputs = corpus::load(target).unwrap_or_else(|error| panic!("{}: {error}", target.name));
         let samples = (target.samples)().len();
         assert!(samples > 0 && inputs.len() > samples, "{} begins with nothing", target.name);
+        let kept = inputs.iter().filter(|(name, _)| corpus::is_kept(name));
+        bytes += kept.map(|(_, input)| input.len()).sum::<usize>();
+    }
+    assert!(bytes <= CORPORA_BYTES_MAX, "{bytes} bytes of corpora");
+}
+
+#[test]
+fn every_target_is_a_program_of_cargo_fuzz() {
+    let manifest = include_str!("../Cargo.toml");
+    let programs = manifest.split("[[bin]]").skip(1);
+    let mut names: Vec<&str> = programs.filter_map(|program| program.split('"').nth(1)).collect();
+    let mut targets: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    names.sort_unstable();
+    targets.sort_unstable();
+    assert_eq!(names, targets);
+    for name in names {
+        let folder = corpus::folder().with_file_name("fuzz_targets");
+        let program = corpus::read(&folder.join(format!("{name}.rs"))).expect("it has a file");
+        let text = String::from_utf8(program).expect("text");
+        assert!(text.contains(&format!("fuzz_program!(\"{name}\")")), "{name} runs another target");
     }
 }
 

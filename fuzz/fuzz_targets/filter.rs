@@ -1,0 +1,4 @@
+//! See the target `filter` in `fuzz/src/targets/`.
+#![cfg_attr(fuzzing, no_main)]
+
+haypile_fuzz::fuzz_program!("filter");

@@ -97,7 +97,7 @@ mod tests {
     const KEYS: u32 = 2000;
 
     fn key(number: u32) -> Vec<u8> {
-        entry_key(&number.to_be_bytes())
+        entry_key(&number.to_be_bytes()).to_vec()
     }
 
     /// A run that says `says` at every `step`th key.

@@ -3,16 +3,13 @@
 //! Order, which the crash tests hold: log synced past what the file holds -> file and its name synced -> manifest
 //! frame synced -> version published -> log released. One flush at a time; no slot's lock is held over I/O.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::engine::{Engine, Options};
 use crate::error::Result;
 use crate::key;
 use crate::manifest::{Edit, SlotMeta};
-use crate::memtable::Entry;
+use crate::memtable::Stored;
 use crate::roles::edit_runs;
 use crate::slot::{Frozen, Role};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta};
@@ -187,15 +184,16 @@ impl Engine {
 
 /// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
 fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
-    let mut merged: BTreeMap<&Bytes, &Entry> = BTreeMap::new();
+    let mut merged: Vec<(&[u8], Stored<'_>)> = Vec::new();
     for frozen in &part.frozen {
-        for (entry_key, entry) in frozen.table.iter() {
-            merged.entry(entry_key).or_insert(entry);
-        }
+        merged.extend(frozen.table.iter());
         if frozen.table.clears_older() {
             break;
         }
     }
+    // Each table is sorted already, so that sorting is merging; stable, so that of equal keys the newest comes first.
+    merged.sort_by_key(|(entry_key, _)| *entry_key);
+    merged.dedup_by_key(|(entry_key, _)| *entry_key);
     pack.begin_run(part.slot, options.run(merged.len() as u64));
     // The last user's key that was seen, and the generation that it says its elements belong to.
     let mut owner: Option<(&[u8], Option<key::Generation>)> = None;
@@ -203,8 +201,8 @@ fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<(
         let parts = key::split(entry_key).expect("memtables hold entry keys only");
         match parts.element {
             None => {
-                let header = entry.value().and_then(|value| Header::decode(value));
-                owner = Some((&entry_key[..], header.and_then(|header| header.generation)));
+                let header = entry.value().and_then(|value| Header::decode(&value));
+                owner = Some((entry_key, header.and_then(|header| header.generation)));
             }
             Some((generation, _)) => match owner {
                 Some((prefix, lives)) if prefix == parts.prefix && lives != Some(generation) => continue,
@@ -212,9 +210,8 @@ fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<(
             },
         }
         match entry {
-            Entry::Tombstone if part.oldest => {}
-            Entry::Tombstone => pack.add(entry_key, EntryRef::Tombstone)?,
-            Entry::Value(value) => pack.add(entry_key, EntryRef::Value(value))?,
+            Stored::Tombstone if part.oldest => {}
+            entry => pack.add(entry_key, EntryRef::from(entry))?,
         }
     }
     pack.end_run(part.first_seq, part.last_seq()).map(drop)

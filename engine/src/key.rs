@@ -12,10 +12,13 @@
 //! A key's own entry is a strict prefix of its elements' entries and of nobody else's, so it comes right before
 //! them: a merge sees it first and knows which of them still live.
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::types::{Seq, Slot};
 use crate::varint;
+
+/// The bytes that order an entry; short ones without an allocation.
+pub type EntryKey = SmallVec<[u8; 48]>;
 
 /// The 48-bit hash that orders keys. Part of the format.
 #[must_use]
@@ -40,7 +43,7 @@ impl Generation {
 pub struct Key {
     slot: Slot,
     /// Invariant: what [`entry_key`] gives for the user's key, which is its tail.
-    entry: Bytes,
+    entry: EntryKey,
     user_start: usize,
 }
 
@@ -50,7 +53,7 @@ impl Key {
     pub fn new(user: &[u8]) -> Key {
         let entry = entry_key(user);
         let user_start = entry.len() - user.len();
-        Key { slot: Slot::of_key(user), entry: Bytes::from(entry), user_start }
+        Key { slot: Slot::of_key(user), entry, user_start }
     }
 
     /// The slot that it belongs to.
@@ -67,25 +70,25 @@ impl Key {
 
     /// Its entry key, the prefix of its elements' entry keys.
     #[must_use]
-    pub fn entry(&self) -> &Bytes {
+    pub fn entry(&self) -> &[u8] {
         &self.entry
     }
 
     /// The entry key of one of its elements.
     #[must_use]
-    pub fn element(&self, generation: Generation, sub: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(self.entry.len() + 8 + sub.len());
+    pub fn element(&self, generation: Generation, sub: &[u8]) -> EntryKey {
+        let mut out = EntryKey::with_capacity(self.entry.len() + 8 + sub.len());
         out.extend_from_slice(&self.entry);
         out.extend_from_slice(&generation.0.to_be_bytes());
         out.extend_from_slice(sub);
-        Bytes::from(out)
+        out
     }
 }
 
 /// The entry key of a user's key.
 #[must_use]
-pub fn entry_key(key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 8);
+pub fn entry_key(key: &[u8]) -> EntryKey {
+    let mut out = EntryKey::with_capacity(key.len() + 16);
     out.extend_from_slice(&hash48(key).to_be_bytes()[2..]);
     varint::put(&mut out, key.len() as u64);
     out.extend_from_slice(key);
@@ -94,7 +97,7 @@ pub fn entry_key(key: &[u8]) -> Vec<u8> {
 
 /// The entry key of a collection's element.
 #[must_use]
-pub fn element_key(key: &[u8], generation: Generation, sub: &[u8]) -> Vec<u8> {
+pub fn element_key(key: &[u8], generation: Generation, sub: &[u8]) -> EntryKey {
     let mut out = entry_key(key);
     out.extend_from_slice(&generation.0.to_be_bytes());
     out.extend_from_slice(sub);
@@ -123,9 +126,11 @@ impl Parts<'_> {
 
     /// A bound after the last element of the key and before the next key.
     #[must_use]
-    pub fn after_elements(&self) -> Bytes {
+    pub fn after_elements(&self) -> EntryKey {
         // A generation is below 2^48, so its first byte is zero: one 0xff is beyond all of them.
-        Bytes::from([self.prefix, &[0xff][..]].concat())
+        let mut out = EntryKey::from_slice(self.prefix);
+        out.push(0xff);
+        out
     }
 }
 

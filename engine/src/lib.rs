@@ -19,6 +19,7 @@ pub mod key;
 pub mod log;
 pub mod manifest;
 pub mod memtable;
+mod overlay;
 pub mod random;
 pub mod read;
 mod recover;

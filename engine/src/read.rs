@@ -1,16 +1,15 @@
 //! Reading a slot's entries through its layers: own writes, memtable, frozen memtables, runs; newest wins.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::iter::Peekable;
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::cache::BlockCache;
 use crate::clock::TimeMs;
-use crate::memtable::{Entry, Memtable};
+use crate::key::EntryKey;
+use crate::memtable::{self, Entry, Memtable, Stored, ValueRef};
+use crate::overlay::{self, Overlay};
 use crate::slot::SlotCell;
 use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
 use crate::tx::{Read, Stop};
@@ -31,7 +30,7 @@ pub(crate) struct WriteSet {
     /// The operations as they will stand in the record.
     pub ops: Vec<u8>,
     /// What they do to entries.
-    pub overlay: BTreeMap<Bytes, Entry>,
+    pub overlay: Overlay,
     /// Whether everything older is gone.
     pub cleared: bool,
     /// What they do to the count of keys.
@@ -108,17 +107,17 @@ pub(crate) struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// What stands at an entry key; `None` if nothing, or if it was deleted.
-    pub fn get(&self, key: &[u8]) -> Read<Option<Bytes>> {
+    /// Gives the value at an entry key to `read`; `None` if there is none, or if it was deleted.
+    pub fn get<T>(&self, key: &[u8], read: impl FnOnce(ValueRef<'_>) -> T) -> Read<Option<T>> {
         if let Some(entry) = self.writes.overlay.get(key) {
-            return Ok(entry.value().cloned());
+            return Ok(entry.stored().value().map(read));
         }
         if self.writes.cleared {
             return Ok(None);
         }
         for table in self.tables() {
-            if let Some(entry) = table.get(key) {
-                return Ok(entry.value().cloned());
+            if let Some(stored) = table.get(key) {
+                return Ok(stored.value().map(read));
             }
             if table.clears_older() {
                 return Ok(None);
@@ -129,7 +128,7 @@ impl<'a> Layers<'a> {
         }
         let mut blocks = self.blocks;
         match self.cell.version.get(Probe::new(key), &mut blocks) {
-            Answer::Found(entry) => Ok(entry.value().cloned()),
+            Answer::Found(entry) => Ok(entry.stored().value().map(read)),
             Answer::Absent => Ok(None),
             Answer::NeedsBlock(run, id) => {
                 self.blocks.want(&run, id);
@@ -148,9 +147,12 @@ impl<'a> Layers<'a> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
     ) -> Read<()> {
-        let mut sources = vec![Source::table(self.writes.overlay.range::<[u8], _>((from, to)), direction)];
+        let mut sources = Vec::new();
+        if !self.writes.overlay.is_empty() {
+            sources.push(Source::writes(self.writes.overlay.range(from, to), direction));
+        }
         let mut hidden = self.writes.cleared;
         for table in self.tables() {
             if !hidden {
@@ -170,54 +172,93 @@ impl<'a> Layers<'a> {
                 return Err(Stop::Miss);
             }
         }
-        while let Some((key, entry)) = take_newest(&mut sources, direction, self.blocks)? {
-            if let Entry::Value(value) = entry
-                && !visit(&key, &value)
-            {
+        while let Some(newest) = next_key(&sources, direction) {
+            // What older sources say about the key is passed over.
+            for other in newest + 1..sources.len() {
+                let (before, after) = sources.split_at_mut(other);
+                if before[newest].key() == after[0].key() {
+                    after[0].advance(self.blocks)?;
+                }
+            }
+            if !sources[newest].give(visit) {
                 break;
             }
+            sources[newest].advance(self.blocks)?;
         }
         Ok(())
     }
 }
 
-type TableIter<'a> = Peekable<Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>>;
+/// The source that has the next key; where several have it, the newest of them.
+fn next_key(sources: &[Source<'_>], direction: Direction) -> Option<usize> {
+    let mut best: Option<(usize, &[u8])> = None;
+    for (index, source) in sources.iter().enumerate() {
+        let Some(key) = source.key() else { continue };
+        let better = match best {
+            None => true,
+            Some((_, least)) if direction == Direction::Forward => key < least,
+            Some((_, least)) => key > least,
+        };
+        if better {
+            best = Some((index, key));
+        }
+    }
+    best.map(|(index, _)| index)
+}
 
-/// One layer's entries in a range.
+/// One layer's entries in a range, with the one that it stands at.
 enum Source<'a> {
-    Table(TableIter<'a>),
+    Writes { entries: overlay::Entries<'a>, direction: Direction, here: Option<(&'a [u8], &'a Entry)> },
+    Table { entries: memtable::Range<'a>, direction: Direction, here: Option<(&'a [u8], Stored<'a>)> },
     Run(Box<RunSource>),
 }
 
+/// The next entry in a direction.
+fn step<T>(entries: &mut impl DoubleEndedIterator<Item = T>, direction: Direction) -> Option<T> {
+    if direction == Direction::Forward { entries.next() } else { entries.next_back() }
+}
+
 impl<'a> Source<'a> {
-    fn table(
-        entries: impl DoubleEndedIterator<Item = (&'a Bytes, &'a Entry)> + 'a,
-        direction: Direction,
-    ) -> Source<'a> {
-        let boxed: Box<dyn Iterator<Item = _> + 'a> = match direction {
-            Direction::Forward => Box::new(entries),
-            Direction::Backward => Box::new(entries.rev()),
-        };
-        Source::Table(boxed.peekable())
+    fn writes(mut entries: overlay::Entries<'a>, direction: Direction) -> Source<'a> {
+        let here = step(&mut entries, direction);
+        Source::Writes { entries, direction, here }
     }
 
-    fn peek(&mut self) -> Option<&[u8]> {
+    fn table(mut entries: memtable::Range<'a>, direction: Direction) -> Source<'a> {
+        let here = step(&mut entries, direction);
+        Source::Table { entries, direction, here }
+    }
+
+    /// The key that it stands at; `None` at its end.
+    fn key(&self) -> Option<&[u8]> {
         match self {
-            Source::Table(entries) => entries.peek().map(|(key, _)| &key[..]),
-            Source::Run(run) => run.peek(),
+            Source::Writes { here, .. } => here.map(|(key, _)| key),
+            Source::Table { here, .. } => here.map(|(key, _)| key),
+            Source::Run(run) => run.key(),
         }
     }
 
-    /// Takes the entry that [`Source::peek`] shows.
-    fn take(&mut self, blocks: &BlockSource<'_>) -> Read<Option<(Bytes, Entry)>> {
+    /// Gives the entry that it stands at to `visit`, if it lives; whether to go on.
+    fn give(&self, visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool) -> bool {
+        let mut give = |key: &[u8], stored: Stored<'_>| stored.value().is_none_or(|value| visit(key, value));
         match self {
-            Source::Table(entries) => Ok(entries.next().map(|(key, entry)| (key.clone(), entry.clone()))),
-            Source::Run(run) => {
-                let taken = run.current();
-                run.advance(blocks)?;
-                Ok(taken)
-            }
+            Source::Writes { here: Some((key, entry)), .. } => give(key, entry.stored()),
+            Source::Table { here: Some((key, stored)), .. } => give(key, *stored),
+            Source::Run(run) => match run.entry() {
+                Some((key, entry)) => give(key, entry.stored()),
+                None => true,
+            },
+            _ => true,
         }
+    }
+
+    fn advance(&mut self, blocks: &BlockSource<'_>) -> Read<()> {
+        match self {
+            Source::Writes { entries, direction, here } => *here = step(entries, *direction),
+            Source::Table { entries, direction, here } => *here = step(entries, *direction),
+            Source::Run(run) => run.advance(blocks)?,
+        }
+        Ok(())
     }
 }
 
@@ -226,7 +267,7 @@ struct RunSource {
     cursor: RunCursor,
     direction: Direction,
     /// The far end of the range.
-    limit: Bound<Bytes>,
+    limit: Bound<EntryKey>,
     inside: bool,
 }
 
@@ -249,8 +290,7 @@ impl RunSource {
             (Direction::Backward, _, Bound::Excluded(key)) => cursor.seek_before(key, &mut source),
         };
         let far = if direction == Direction::Forward { to } else { from };
-        let mut found =
-            RunSource { cursor, direction, limit: far.map(Bytes::copy_from_slice), inside: false };
+        let mut found = RunSource { cursor, direction, limit: far.map(EntryKey::from_slice), inside: false };
         found.arrive(start, blocks)?;
         Ok(found)
     }
@@ -285,49 +325,20 @@ impl RunSource {
         self.arrive(step, blocks)
     }
 
-    fn peek(&self) -> Option<&[u8]> {
+    fn key(&self) -> Option<&[u8]> {
         if !self.inside {
             return None;
         }
         self.cursor.current().map(|(key, _)| key)
     }
 
-    fn current(&self) -> Option<(Bytes, Entry)> {
-        let key = Bytes::copy_from_slice(self.peek()?);
-        Some((key, self.cursor.current_entry()?))
+    /// The entry that it stands at; a value shares its block.
+    fn entry(&self) -> Option<(&[u8], Entry)> {
+        Some((self.key()?, self.cursor.current_entry()?))
     }
 }
 
 /// The least key above `key`.
 fn after(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
-}
-
-/// Takes the next key off all sources; where several have it, the newest source's entry.
-fn take_newest(
-    sources: &mut [Source<'_>],
-    direction: Direction,
-    blocks: &BlockSource<'_>,
-) -> Read<Option<(Bytes, Entry)>> {
-    let mut best: Option<usize> = None;
-    for index in 0..sources.len() {
-        let (before, this) = sources.split_at_mut(index);
-        let Some(key) = this[0].peek() else { continue };
-        let better = match best.and_then(|best| before[best].peek()) {
-            None => true,
-            Some(least) if direction == Direction::Forward => key < least,
-            Some(least) => key > least,
-        };
-        if better {
-            best = Some(index);
-        }
-    }
-    let Some(best) = best else { return Ok(None) };
-    let Some((key, entry)) = sources[best].take(blocks)? else { return Ok(None) };
-    for source in sources.iter_mut() {
-        if source.peek().is_some_and(|other| other == &key[..]) {
-            source.take(blocks)?;
-        }
-    }
-    Ok(Some((key, entry)))
 }

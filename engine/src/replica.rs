@@ -1,12 +1,10 @@
 //! The replica's side of a slot: records of another node's log, checked, appended as they are, applied.
 
-use bytes::Bytes;
-
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::key::{self, Generation};
+use crate::key;
 use crate::log::record::{BadRecord, Body, Op, Record, ops};
-use crate::memtable::Entry;
+use crate::memtable::Stored;
 use crate::slot::{Role, SlotCell, earliest};
 use crate::types::{Epoch, Seq, Slot};
 use crate::value::Header;
@@ -180,19 +178,17 @@ fn apply_op(cell: &mut SlotCell, op: Op<'_>) {
             cell.keys += u64::from(!existed);
             let expiry = Header::decode(value).and_then(|header| header.expiry);
             cell.next_expiry = earliest(cell.next_expiry, expiry);
-            let value = Entry::Value(Bytes::copy_from_slice(value));
-            cell.memtable.insert(key::entry_key(key).into(), value);
+            cell.memtable.insert(&key::entry_key(key), Stored::inline(value));
         }
         Op::Delete { key } => {
             cell.keys -= 1;
-            cell.memtable.insert(key::entry_key(key).into(), Entry::Tombstone);
+            cell.memtable.insert(&key::entry_key(key), Stored::Tombstone);
         }
         Op::PutElement { key, generation, sub, value } => {
-            let value = Entry::Value(Bytes::copy_from_slice(value));
-            cell.memtable.insert(element(key, generation, sub), value);
+            cell.memtable.insert(&key::element_key(key, generation, sub), Stored::inline(value));
         }
         Op::DeleteElement { key, generation, sub } => {
-            cell.memtable.insert(element(key, generation, sub), Entry::Tombstone);
+            cell.memtable.insert(&key::element_key(key, generation, sub), Stored::Tombstone);
         }
         Op::Clear => {
             cell.keys = 0;
@@ -200,8 +196,4 @@ fn apply_op(cell: &mut SlotCell, op: Op<'_>) {
             cell.cleared_while_loading |= matches!(cell.role, Role::Loading { .. });
         }
     }
-}
-
-fn element(key: &[u8], generation: Generation, sub: &[u8]) -> Bytes {
-    key::element_key(key, generation, sub).into()
 }

@@ -14,13 +14,14 @@ use smallvec::SmallVec;
 use crate::clock::TimeMs;
 use crate::engine::{Engine, Gate};
 use crate::error::Error;
-use crate::key::{self, Generation, Key};
-use crate::log::record::{Body, Header, Op, put_op};
-use crate::memtable::Entry;
+use crate::key::{self, EntryKey, Generation, Key};
+use crate::log::record::{self, Body, Op, put_op};
+use crate::memtable::{Entry, ValueRef};
+use crate::overlay::Overlay;
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
 use crate::types::{Seq, Slot};
-use crate::value::{self, Value};
+use crate::value::{Header, Value};
 
 /// Why a read gave no answer.
 #[derive(Debug)]
@@ -98,22 +99,33 @@ impl<'e> Tx<'e> {
     }
 
     /// What stands at an entry key of a slot.
-    fn lookup(&self, slot: Slot, entry_key: &[u8]) -> Read<Option<Bytes>> {
+    fn lookup<T>(
+        &self,
+        slot: Slot,
+        entry_key: &[u8],
+        read: impl FnOnce(ValueRef<'_>) -> T,
+    ) -> Read<Option<T>> {
         let locked = self.locked(slot);
-        Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() }.get(entry_key)
+        Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() }.get(entry_key, read)
+    }
+
+    /// The header of the value at a key, expired or not.
+    fn header(&self, key: &Key) -> Read<Option<Header>> {
+        let header = self.lookup(key.slot(), key.entry(), |bytes| Header::decode(&bytes))?;
+        Ok(header.map(|header| sound(header, key)).transpose()?)
     }
 
     fn walk(
         &self,
         slot: Slot,
-        from: &Bound<Bytes>,
-        to: &Bound<Bytes>,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
     ) -> Read<()> {
         let locked = self.locked(slot);
         let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
-        layers.range(as_slice(from), as_slice(to), direction, visit)
+        layers.range(from, to, direction, visit)
     }
 
     /// The slots that are locked, ascending.
@@ -144,8 +156,8 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn get(&mut self, key: &Key) -> Read<Option<Value>> {
-        let Some(bytes) = self.lookup(key.slot(), key.entry())? else { return Ok(None) };
-        let value = decode(&bytes, key)?;
+        let Some(value) = self.lookup(key.slot(), key.entry(), Value::read)? else { return Ok(None) };
+        let value = sound(value, key)?;
         Ok((!value.is_expired(self.now(key.slot()))).then_some(value))
     }
 
@@ -154,16 +166,16 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn put(&mut self, key: &Key, value: &Value) -> Read<()> {
-        let old = self.lookup(key.slot(), key.entry())?;
+        let old = self.header(key)?;
         let existed = old.is_some();
-        self.bury_new_elements(key, old.as_ref(), value.generation);
+        self.bury_new_elements(key, old, value.generation);
         let locked = self.locked_mut(key.slot());
         locked.writes.earliest_expiry = crate::slot::earliest(locked.writes.earliest_expiry, value.expiry);
-        let mut encoded = Vec::with_capacity(value.payload.len() + 17);
+        let mut encoded = Vec::with_capacity(value.encoded_len());
         value.encode(&mut encoded);
         put_op(&mut locked.writes.ops, &Op::Put { key: key.user(), value: &encoded, existed });
         locked.writes.keys_delta += i64::from(!existed);
-        locked.writes.overlay.insert(key.entry().clone(), Entry::Value(Bytes::from(encoded)));
+        locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Entry::Value(Bytes::from(encoded)));
         Ok(())
     }
 
@@ -172,33 +184,31 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn delete(&mut self, key: &Key) -> Read<bool> {
-        let Some(bytes) = self.lookup(key.slot(), key.entry())? else { return Ok(false) };
-        let lived = !decode(&bytes, key)?.is_expired(self.now(key.slot()));
-        self.bury_new_elements(key, Some(&bytes), None);
+        let Some(old) = self.header(key)? else { return Ok(false) };
+        let lived = old.expiry.is_none_or(|at| at > self.now(key.slot()));
+        self.bury_new_elements(key, Some(old), None);
         let locked = self.locked_mut(key.slot());
         put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
         locked.writes.keys_delta -= 1;
-        locked.writes.overlay.insert(key.entry().clone(), Entry::Tombstone);
+        locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Entry::Tombstone);
         Ok(lived)
     }
 
     /// Takes away the elements of a collection that this very transaction created, when it goes or is replaced:
     /// the next one that it creates at the key has the same generation.
-    fn bury_new_elements(&mut self, key: &Key, old: Option<&Bytes>, next: Option<Generation>) {
+    fn bury_new_elements(&mut self, key: &Key, old: Option<Header>, next: Option<Generation>) {
         let generation = self.next_generation(key);
-        let is_new = |bytes: &Bytes| {
-            value::Header::decode(bytes).is_some_and(|old| old.generation == Some(generation))
-        };
-        if next == Some(generation) || !old.is_some_and(is_new) {
+        if next == Some(generation) || old.is_none_or(|old| old.generation != Some(generation)) {
             return;
         }
         let (from, to) = (key.element(generation, b""), key.element(Generation(generation.0 + 1), b""));
         let writes = &mut self.locked_mut(key.slot()).writes;
-        for (entry_key, entry) in writes.overlay.range_mut(from..to) {
+        let ops = &mut writes.ops;
+        writes.overlay.change(&from, &to, |entry_key, entry| {
             let sub = &entry_key[key.entry().len() + 8..];
-            put_op(&mut writes.ops, &Op::DeleteElement { key: key.user(), generation, sub });
+            put_op(ops, &Op::DeleteElement { key: key.user(), generation, sub });
             *entry = Entry::Tombstone;
-        }
+        });
     }
 
     /// The generation of a collection that this transaction creates in the key's slot.
@@ -212,7 +222,7 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn element(&mut self, key: &Key, generation: Generation, sub: &[u8]) -> Read<Option<Bytes>> {
-        self.lookup(key.slot(), &key.element(generation, sub))
+        self.lookup(key.slot(), &key.element(generation, sub), |value| value.to_bytes())
     }
 
     /// Sets a collection's element.
@@ -244,7 +254,7 @@ impl<'e> Tx<'e> {
         direction: Direction,
         limit: usize,
     ) -> Read<Vec<(Bytes, Bytes)>> {
-        let whole = |bound: Bound<&[u8]>, open: Bound<Bytes>| match bound {
+        let whole = |bound: Bound<&[u8]>, open: Bound<EntryKey>| match bound {
             Bound::Included(sub) => Bound::Included(key.element(generation, sub)),
             Bound::Excluded(sub) => Bound::Excluded(key.element(generation, sub)),
             Bound::Unbounded => open,
@@ -254,8 +264,8 @@ impl<'e> Tx<'e> {
         let sub_start = key.entry().len() + 8;
         let mut out = Vec::new();
         if limit > 0 {
-            self.walk(key.slot(), &from, &to, direction, &mut |entry, value| {
-                out.push((entry.slice(sub_start..), value.clone()));
+            self.walk(key.slot(), as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+                out.push((Bytes::copy_from_slice(&entry[sub_start..]), value.to_bytes()));
                 out.len() < limit
             })?;
         }
@@ -289,13 +299,13 @@ impl<'e> Tx<'e> {
         limit: usize,
         visit: &mut dyn FnMut(Bytes, Value),
     ) -> Read<Option<u64>> {
-        let mut from = Bound::Included(Bytes::copy_from_slice(&from_hash.to_be_bytes()[2..]));
+        let mut from = Bound::Included(EntryKey::from_slice(&from_hash.to_be_bytes()[2..]));
         let mut visited = 0;
         let mut last_hash = None;
         loop {
             let mut skip_elements_of = None;
             let mut next_hash = None;
-            self.walk(slot, &from, &Bound::Unbounded, Direction::Forward, &mut |entry, bytes| {
+            self.walk(slot, as_slice(&from), Bound::Unbounded, Direction::Forward, &mut |entry, bytes| {
                 let Some(parts) = key::split(entry) else { return true };
                 let hash = parts.hash();
                 if visited >= limit && last_hash.is_some_and(|last| last != hash) {
@@ -307,9 +317,9 @@ impl<'e> Tx<'e> {
                     skip_elements_of = Some(parts.after_elements());
                     return false;
                 }
-                if let Some(value) = Value::decode(bytes) {
+                if let Some(value) = Value::read(bytes) {
                     visited += 1;
-                    visit(entry.slice(entry.len() - parts.key.len()..), value);
+                    visit(Bytes::copy_from_slice(parts.key), value);
                 }
                 true
             })?;
@@ -325,7 +335,7 @@ impl<'e> Tx<'e> {
         let locked = self.locked_mut(slot);
         let keys = i64::try_from(locked.cell.keys).expect("a slot has fewer than 2^63 keys");
         put_op(&mut locked.writes.ops, &Op::Clear);
-        locked.writes.overlay.clear();
+        locked.writes.overlay = Overlay::default();
         locked.writes.cleared = true;
         locked.writes.keys_delta = -keys;
     }
@@ -364,7 +374,8 @@ impl<'e> Tx<'e> {
                     locked.slot
                 );
                 let epoch = locked.cell.history.current().expect("a master's slot has an epoch");
-                let header = Header { slot: locked.slot, term: epoch.term, seq: locked.cell.last_seq.next() };
+                let header =
+                    record::Header { slot: locked.slot, term: epoch.term, seq: locked.cell.last_seq.next() };
                 appender.push(header, &Body::Batch(&locked.writes.ops))?;
             }
             let ticket = appender.finish();
@@ -377,9 +388,7 @@ impl<'e> Tx<'e> {
                 if writes.cleared {
                     cell.memtable.clear();
                 }
-                for (key, entry) in writes.overlay {
-                    cell.memtable.insert(key, entry);
-                }
+                writes.overlay.for_each(|key, entry| cell.memtable.insert(key, entry.stored()));
                 cell.keys = cell
                     .keys
                     .checked_add_signed(writes.keys_delta)
@@ -395,8 +404,9 @@ impl<'e> Tx<'e> {
     }
 }
 
-fn decode(bytes: &Bytes, key: &Key) -> Result<Value, Error> {
-    Value::decode(bytes).ok_or_else(|| {
+/// What was read at a key, if it has a meaning.
+fn sound<T>(read: Option<T>, key: &Key) -> Result<T, Error> {
+    read.ok_or_else(|| {
         Error::Limit(format!(
             "the value in slot {} has no meaning: the store is damaged, run check",
             key.slot()
@@ -404,7 +414,7 @@ fn decode(bytes: &Bytes, key: &Key) -> Result<Value, Error> {
     })
 }
 
-fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
+fn as_slice(bound: &Bound<EntryKey>) -> Bound<&[u8]> {
     match bound {
         Bound::Included(bytes) => Bound::Included(bytes),
         Bound::Excluded(bytes) => Bound::Excluded(bytes),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::clock::TimeMs;
 use crate::key::Generation;
+use crate::memtable::ValueRef;
 
 const HAS_EXPIRY: u8 = 0x10;
 const HAS_GENERATION: u8 = 0x20;
@@ -66,14 +67,27 @@ impl Value {
     /// Reads a value; `None` if the bytes are too short. The payload shares `bytes`' memory.
     #[must_use]
     pub fn decode(bytes: &Bytes) -> Option<Value> {
-        let header = Header::decode(bytes)?;
+        Value::read(ValueRef::Shared(bytes))
+    }
+
+    /// As [`Value::decode`]; what can't be shared is copied.
+    #[must_use]
+    pub fn read(bytes: ValueRef<'_>) -> Option<Value> {
+        let header = Header::decode(&bytes)?;
         Some(Value {
             kind: header.kind,
             encoding: header.encoding,
             expiry: header.expiry,
             generation: header.generation,
-            payload: bytes.slice(header.len..),
+            payload: bytes.tail(header.len),
         })
+    }
+
+    /// How many bytes [`Value::encode`] appends.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let numbers = usize::from(self.expiry.is_some()) + usize::from(self.generation.is_some());
+        1 + 8 * numbers + self.payload.len()
     }
 }
 

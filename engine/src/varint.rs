@@ -1,14 +1,14 @@
 //! Unsigned LEB128: seven bits a byte, least first. Part of every format.
 
 /// Appends `value`, 1 to 10 bytes.
-pub fn put(out: &mut Vec<u8>, mut value: u64) {
+pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
     while value >= 0x80 {
         #[allow(clippy::cast_possible_truncation)] // masked to seven bits
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.extend([(value & 0x7f) as u8 | 0x80]);
         value >>= 7;
     }
     #[allow(clippy::cast_possible_truncation)] // below 0x80
-    out.push(value as u8);
+    out.extend([value as u8]);
 }
 
 /// Reads a value and how many bytes it took; `None` if cut short, longer than 64 bits or not in its shortest form.

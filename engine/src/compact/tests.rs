@@ -97,7 +97,7 @@ fn parse_entry(word: &str) -> (Vec<u8>, Entry) {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     if let [owner, generation, sub] = parts[..] {
         let generation = Generation(generation.parse().expect("a number"));
-        let key = element_key(owner.as_bytes(), generation, sub.as_bytes());
+        let key = element_key(owner.as_bytes(), generation, sub.as_bytes()).to_vec();
         return (key, content.map_or(Entry::Tombstone, |content| Entry::Value(bytes(content))));
     }
     let entry = content.map_or(Entry::Tombstone, |content| {
@@ -111,7 +111,7 @@ fn parse_entry(word: &str) -> (Vec<u8>, Entry) {
         value.encode(&mut out);
         Entry::Value(Bytes::from(out))
     });
-    (entry_key(name.as_bytes()), entry)
+    (entry_key(name.as_bytes()).to_vec(), entry)
 }
 
 /// The words that [`parse`] reads, sorted.
@@ -203,7 +203,7 @@ fn a_merge_keeps_what_can_still_be_seen() {
 fn a_raised_flag_ends_a_merge() {
     let mut store = Store::new();
     let model: Model = (0..5000u32)
-        .map(|n| (entry_key(&n.to_be_bytes()), Entry::Value(Bytes::from_static(b"\x01v"))))
+        .map(|n| (entry_key(&n.to_be_bytes()).to_vec(), Entry::Value(Bytes::from_static(b"\x01v"))))
         .collect();
     let run = store.run(&model, 1);
     let mut pack = store.pack();
@@ -225,7 +225,7 @@ proptest! {
         let mut runs = Vec::new();
         for (seq, layer) in layers.iter().enumerate() {
             let entry = |value: &Option<u8>| value.map_or(Entry::Tombstone, |v| Entry::Value(Bytes::from(vec![1, v])));
-            let model: Model = layer.iter().map(|(key, value)| (entry_key(&[*key]), entry(value))).collect();
+            let model: Model = layer.iter().map(|(key, value)| (entry_key(&[*key]).to_vec(), entry(value))).collect();
             expected.extend(model.clone());
             runs.insert(0, store.run(&model, seq as u64 + 1));
         }

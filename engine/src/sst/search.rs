@@ -54,7 +54,7 @@ pub(super) fn first_not_below(sorted: &[u64], target: u64) -> usize {
 
 /// Among `count` sorted keys whose prefixes are `prefixes`: the first for which `is_before` does not hold.
 /// `is_before` decides only among keys whose prefix is `target`.
-pub(super) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
+pub(crate) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
     let mut low = first_not_below(prefixes, target);
     if prefixes.get(low) != Some(&target) {
         return low;

@@ -116,8 +116,8 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
     ];
     let sub = proptest::collection::vec(any::<u8>(), 0..20);
     (user, proptest::option::of((0u64..3, sub))).prop_map(|(user, element)| match element {
-        None => entry_key(&user),
-        Some((generation, sub)) => element_key(&user, Generation(generation), &sub),
+        None => entry_key(&user).to_vec(),
+        Some((generation, sub)) => element_key(&user, Generation(generation), &sub).to_vec(),
     })
 }
 
@@ -193,10 +193,10 @@ fn small_models() -> [Model; 2] {
     let mut first = Model::new();
     let mut second = Model::new();
     for number in 0..12u8 {
-        first.insert(entry_key(&[number]), value(&[1, number]));
-        second.insert(element_key(b"c", Generation(3), &[number]), value(&[number; 30]));
+        first.insert(entry_key(&[number]).to_vec(), value(&[1, number]));
+        second.insert(element_key(b"c", Generation(3), &[number]).to_vec(), value(&[number; 30]));
     }
-    first.insert(entry_key(b"gone"), Entry::Tombstone);
+    first.insert(entry_key(b"gone").to_vec(), Entry::Tombstone);
     [first, second]
 }
 

@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn owned((key, stored): (&[u8], Stored<'_>)) -> (Vec<u8>, Option<Vec<u8>>) {
+    (key.to_vec(), stored.value().map(|value| value.to_vec()))
+}
+
+type Model = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+fn insert(table: &mut Memtable, model: &mut Model, key: Vec<u8>, value: Option<Vec<u8>>) {
+    match &value {
+        Some(bytes) => table.insert(&key, Stored::inline(bytes)),
+        None => table.insert(&key, Stored::Tombstone),
+    }
+    model.insert(key, value);
+}
+
+fn assert_equal(table: &Memtable, model: &Model) {
+    assert_eq!(table.len(), model.len());
+    let up: Vec<_> = table.iter().map(owned).collect();
+    let mut down: Vec<_> = table.iter().rev().map(owned).collect();
+    down.reverse();
+    assert!(up.iter().map(|(key, value)| (key, value)).eq(model.iter()));
+    assert_eq!(up, down);
+}
+
+/// Keys that share their first bytes now and then, of all lengths about the prefix's.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(0_u8..3, 0..12),
+        vec(any::<u8>(), 6..9),
+        (0_u16..400).prop_map(|n| [b"collection", &n.to_be_bytes()[..]].concat())
+    ]
+}
+
+fn value() -> impl Strategy<Value = Option<Vec<u8>>> {
+    prop_oneof![
+        1 => Just(None),
+        8 => vec(any::<u8>(), 0..40).prop_map(Some),
+        1 => (0_usize..6000).prop_map(|len| Some(vec![7; len])),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn it_holds_what_an_ordered_map_holds(writes in vec((key(), value()), 0..1500), probes in vec((key(), key()), 20)) {
+        let (mut table, mut model) = (Memtable::default(), Model::new());
+        for (key, value) in writes {
+            insert(&mut table, &mut model, key, value);
+        }
+        assert_equal(&table, &model);
+        for (a, b) in probes {
+            let found = table.get(&a).map(|stored| stored.value().map(|value| value.to_vec()));
+            prop_assert_eq!(found.as_ref(), model.get(&a));
+            let (from, to) = (a.clone().min(b.clone()), a.max(b));
+            for (from_bound, to_bound) in [
+                (Bound::Included(&from[..]), Bound::Excluded(&to[..])),
+                (Bound::Excluded(&from[..]), Bound::Included(&to[..])),
+                (Bound::Included(&from[..]), Bound::Included(&to[..])),
+            ] {
+                if from == to && !matches!((from_bound, to_bound), (Bound::Included(_), Bound::Included(_))) {
+                    prop_assert_eq!(table.range(from_bound, to_bound).count(), 0);
+                    continue;
+                }
+                let expected: Vec<_> =
+                    model.range::<[u8], _>((from_bound, to_bound)).map(|(key, value)| (key.clone(), value.clone())).collect();
+                let got: Vec<_> = table.range(from_bound, to_bound).map(owned).collect();
+                prop_assert_eq!(&got, &expected);
+                let mut back: Vec<_> = table.range(from_bound, to_bound).rev().map(owned).collect();
+                back.reverse();
+                prop_assert_eq!(back, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn ascending_keys_and_descending_keys_keep_their_order() {
+    for descending in [false, true] {
+        let (mut table, mut model) = (Memtable::default(), Model::new());
+        for number in 0..5000_u32 {
+            let number = if descending { 5000 - number } else { number };
+            insert(
+                &mut table,
+                &mut model,
+                [b"one-list", &number.to_be_bytes()[..]].concat(),
+                Some(vec![1; 3]),
+            );
+        }
+        assert_equal(&table, &model);
+    }
+}
+
+#[test]
+fn a_key_that_is_rewritten_for_ever_takes_bounded_memory() {
+    let mut table = Memtable::default();
+    for length in 0..20_000_usize {
+        let value = vec![1; length % 1500];
+        table.insert(format!("hot{}", length % 3).as_bytes(), Stored::inline(&value));
+    }
+    assert!(table.bytes() < 4 * GARBAGE_BYTES_MIN, "{} bytes for three keys", table.bytes());
+}
+
+#[test]
+fn a_large_value_is_shared_and_no_longer_charged_once_it_is_gone() {
+    let mut table = Memtable::default();
+    let large = Bytes::from(vec![1; 1 << 20]);
+    table.insert(b"k", Stored::Value(ValueRef::Shared(&large)));
+    assert!(table.bytes() > 1 << 20);
+    let Some(Stored::Value(ValueRef::Shared(found))) = table.get(b"k") else { panic!("it is shared") };
+    assert_eq!(found.as_ptr(), large.as_ptr());
+    table.insert(b"k", Stored::inline(b"1"));
+    assert!(
+        table.bytes() < 4096 && table.get(b"k").and_then(Stored::value).is_some_and(|value| &*value == b"1")
+    );
+}
+
+#[test]
+fn a_clear_drops_everything_and_says_so() {
+    let mut table = Memtable::default();
+    assert!(table.is_empty() && table.bytes() == 0);
+    table.insert(b"a", Stored::Tombstone);
+    assert!(!table.is_empty() && table.bytes() > 0);
+    table.clear();
+    assert!(table.bytes() == 0 && table.clears_older() && !table.is_empty());
+}
+
+#[test]
+fn an_inverted_range_is_empty() {
+    let mut table = Memtable::default();
+    table.insert(b"b", Stored::Tombstone);
+    assert_eq!(table.range(Bound::Included(b"c"), Bound::Included(b"a")).count(), 0);
+    assert_eq!(table.range(Bound::Excluded(b"b"), Bound::Excluded(b"b")).count(), 0);
+    assert_eq!(table.range(Bound::Included(b"b"), Bound::Unbounded).count(), 1);
+}

@@ -1,0 +1,152 @@
+//! What a transaction has written so far, by entry key: a few writes side by side, many in a tree.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use smallvec::SmallVec;
+
+use crate::key::EntryKey;
+use crate::memtable::Entry;
+
+/// Most commands write one or two entries; so many are kept without a tree.
+const FEW: usize = 16;
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) enum Overlay {
+    /// Ascending.
+    Few(SmallVec<[(EntryKey, Entry); 2]>),
+    Many(BTreeMap<EntryKey, Entry>),
+}
+
+impl Default for Overlay {
+    fn default() -> Overlay {
+        Overlay::Few(SmallVec::new())
+    }
+}
+
+/// Some of the entries, ascending.
+pub(crate) type Entries<'a> = Box<dyn DoubleEndedIterator<Item = (&'a [u8], &'a Entry)> + 'a>;
+
+impl Overlay {
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Overlay::Few(entries) => entries.is_empty(),
+            Overlay::Many(entries) => entries.is_empty(),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
+        match self {
+            Overlay::Few(entries) => {
+                entries.iter().find(|(other, _)| other[..] == *key).map(|(_, entry)| entry)
+            }
+            Overlay::Many(entries) => entries.get(key),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, key: EntryKey, entry: Entry) {
+        match self {
+            Overlay::Few(entries) => match entries.binary_search_by(|(other, _)| other.cmp(&key)) {
+                Ok(index) => entries[index].1 = entry,
+                Err(index) if entries.len() < FEW => entries.insert(index, (key, entry)),
+                Err(_) => {
+                    let mut many: BTreeMap<_, _> = entries.drain(..).collect();
+                    many.insert(key, entry);
+                    *self = Overlay::Many(many);
+                }
+            },
+            Overlay::Many(entries) => drop(entries.insert(key, entry)),
+        }
+    }
+
+    pub(crate) fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Entries<'_> {
+        match self {
+            Overlay::Few(entries) => {
+                let start = entries.partition_point(|(key, _)| !inside(key, from, Bound::Unbounded));
+                let end = entries.partition_point(|(key, _)| inside(key, Bound::Unbounded, to));
+                let entries = entries.get(start..end).unwrap_or_default();
+                Box::new(entries.iter().map(|(key, entry)| (&key[..], entry)))
+            }
+            Overlay::Many(entries) => {
+                // A tree panics on an inverted range; such a range is empty.
+                let inverted = match (from, to) {
+                    (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
+                        a >= b
+                    }
+                    _ => false,
+                };
+                let range = (!inverted).then(|| entries.range::<[u8], _>((from, to)));
+                Box::new(range.into_iter().flatten().map(|(key, entry)| (&key[..], entry)))
+            }
+        }
+    }
+
+    /// Gives every entry from `from` to before `to` to `change`.
+    pub(crate) fn change(&mut self, from: &[u8], to: &[u8], mut change: impl FnMut(&[u8], &mut Entry)) {
+        match self {
+            Overlay::Few(entries) => {
+                let inside = |key: &[u8]| inside(key, Bound::Included(from), Bound::Excluded(to));
+                for (key, entry) in entries.iter_mut().filter(|(key, _)| inside(key)) {
+                    change(key, entry);
+                }
+            }
+            Overlay::Many(entries) => {
+                let range = (Bound::Included(from), Bound::Excluded(to));
+                for (key, entry) in entries.range_mut::<[u8], _>(range) {
+                    change(key, entry);
+                }
+            }
+        }
+    }
+
+    /// All entries, ascending.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &Entry)) {
+        match self {
+            Overlay::Few(entries) => entries.iter().for_each(|(key, entry)| visit(key, entry)),
+            Overlay::Many(entries) => entries.iter().for_each(|(key, entry)| visit(key, entry)),
+        }
+    }
+}
+
+fn inside(key: &[u8], from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    (match from {
+        Bound::Included(from) => key >= from,
+        Bound::Excluded(from) => key > from,
+        Bound::Unbounded => true,
+    }) && match to {
+        Bound::Included(to) => key <= to,
+        Bound::Excluded(to) => key < to,
+        Bound::Unbounded => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn few_and_many_hold_what_an_ordered_map_holds(
+            writes in proptest::collection::vec((proptest::collection::vec(0_u8..4, 0..4), any::<bool>()), 0..60),
+            from in proptest::collection::vec(0_u8..4, 0..4),
+            to in proptest::collection::vec(0_u8..4, 0..4),
+        ) {
+            let (mut overlay, mut model) = (Overlay::default(), BTreeMap::new());
+            for (key, value) in writes {
+                let entry = if value { Entry::Value(key.clone().into()) } else { Entry::Tombstone };
+                overlay.insert(EntryKey::from_slice(&key), entry.clone());
+                model.insert(key, entry);
+            }
+            prop_assert_eq!(overlay.is_empty(), model.is_empty());
+            prop_assert_eq!(overlay.get(&from), model.get(&from));
+            let expected: Vec<_> = model.iter().filter(|(key, _)| inside(key, Bound::Included(&from), Bound::Excluded(&to))).map(|(key, entry)| (&key[..], entry)).collect();
+            let got: Vec<_> = overlay.range(Bound::Included(&from), Bound::Excluded(&to)).collect();
+            prop_assert_eq!(got, expected);
+            let mut all = Vec::new();
+            overlay.for_each(|key, entry| all.push((key.to_vec(), entry.clone())));
+            prop_assert!(all.into_iter().eq(model));
+        }
+    }
+}

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::key::{Generation, element_key, entry_key};
 
 fn owned((key, stored): (&[u8], Stored<'_>)) -> (Vec<u8>, Option<Vec<u8>>) {
     (key.to_vec(), stored.value().map(|value| value.to_vec()))
@@ -28,12 +29,18 @@ fn assert_equal(table: &Memtable, model: &Model) {
     assert_eq!(up, down);
 }
 
+fn element(key: &str, number: u16) -> Vec<u8> {
+    element_key(key.as_bytes(), Generation(7), &number.to_string().into_bytes()).to_vec()
+}
+
 /// Keys that share their first bytes now and then, of all lengths about the prefix's.
 fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         vec(0_u8..3, 0..12),
         vec(any::<u8>(), 6..9),
-        (0_u16..400).prop_map(|n| [b"collection", &n.to_be_bytes()[..]].concat())
+        (0_u16..400).prop_map(|n| element("big", n)),
+        (0_u16..40, 0_u8..4).prop_map(|(n, owner)| element(&owner.to_string(), n)),
+        (0_u8..4).prop_map(|n| entry_key(n.to_string().as_bytes()).to_vec())
     ]
 }
 
@@ -89,7 +96,7 @@ fn ascending_keys_and_descending_keys_keep_their_order() {
             insert(
                 &mut table,
                 &mut model,
-                [b"one-list", &number.to_be_bytes()[..]].concat(),
+                element_key(b"one-list", Generation(1), &number.to_be_bytes()).to_vec(),
                 Some(vec![1; 3]),
             );
         }

@@ -14,7 +14,7 @@ pub(crate) fn prefix_of(key: &[u8]) -> u64 {
 }
 
 /// The first of `sorted` that is not below `target`.
-pub(super) fn first_not_below(sorted: &[u64], target: u64) -> usize {
+pub(crate) fn first_not_below(sorted: &[u64], target: u64) -> usize {
     let (Some(&least), Some(&most)) = (sorted.first(), sorted.last()) else { return 0 };
     if target <= least {
         return 0;
@@ -54,7 +54,7 @@ pub(super) fn first_not_below(sorted: &[u64], target: u64) -> usize {
 
 /// Among `count` sorted keys whose prefixes are `prefixes`: the first for which `is_before` does not hold.
 /// `is_before` decides only among keys whose prefix is `target`.
-pub(crate) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
+pub(super) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
     let mut low = first_not_below(prefixes, target);
     if prefixes.get(low) != Some(&target) {
         return low;

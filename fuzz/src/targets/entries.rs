@@ -21,7 +21,11 @@ pub(super) fn entry_key(bytes: &[u8]) {
 }
 
 pub(super) fn entry_keys() -> Vec<Vec<u8>> {
-    vec![key::entry_key(b"key"), key::entry_key(b""), key::element_key(b"key", Generation(5), b"sub")]
+    vec![
+        key::entry_key(b"key").to_vec(),
+        key::entry_key(b"").to_vec(),
+        key::element_key(b"key", Generation(5), b"sub").to_vec(),
+    ]
 }
 
 pub(super) fn value(bytes: &[u8]) {

@@ -175,8 +175,8 @@ pub(super) fn pack_bytes() -> (Vec<u8>, Vec<Edit>) {
         let mut writer = PackWriter::create(Arc::new(fs.clone()), dir, FileNo(1), NODE)?;
         for (number, entries) in [(1, 3), (600, 40)] {
             let mut keys: Vec<Vec<u8>> =
-                (0..entries).map(|entry| entry_key(format!("key {entry}").as_bytes())).collect();
-            keys.push(element_key(b"key 1", Generation(9), b"sub"));
+                (0..entries).map(|entry| entry_key(format!("key {entry}").as_bytes()).to_vec()).collect();
+            keys.push(element_key(b"key 1", Generation(9), b"sub").to_vec());
             keys.sort();
             writer.begin_run(slot(number), RunOptions { block_bytes: 256, ..RunOptions::new(true, 64) });
             for (place, key) in keys.iter().enumerate() {

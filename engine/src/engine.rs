@@ -52,6 +52,9 @@ pub struct Options {
     pub block_bytes: usize,
     /// Draw node names and epoch tags from this seed: for simulations. `None` asks the operating system.
     pub seed: Option<u64>,
+    /// Own the slots of a checkpoint that it is opened on, each in a new epoch. Else they are nobody's until an
+    /// operator says: another node may own them.
+    pub own_copies: bool,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             compress: true,
             block_bytes: 8 << 10,
             seed: None,
+            own_copies: false,
         }
     }
 }
@@ -91,6 +95,8 @@ impl Options {
 pub struct Opened {
     /// Whether the folder was made now.
     pub fresh: bool,
+    /// Whether it is a checkpoint that was never opened before.
+    pub copied: bool,
     /// Whether the last stop was a clean one.
     pub clean: bool,
     /// Records replayed from the log.
@@ -138,6 +144,8 @@ pub struct Engine {
     cache: BlockCache,
     registry: Mutex<Registry>,
     flushing: Mutex<()>,
+    /// One checkpoint at a time.
+    pub(crate) checkpointing: Mutex<()>,
     expiry_walk: Mutex<Walk>,
     registry_saved: Mutex<Duration>,
     role_changes: Signal,
@@ -203,6 +211,7 @@ impl Engine {
             next_file: AtomicU64::new(parts.next_file.0),
             registry: Mutex::new(parts.registry),
             flushing: Mutex::default(),
+            checkpointing: Mutex::default(),
             expiry_walk: Mutex::default(),
             registry_saved: Mutex::default(),
             role_changes: Signal::default(),
@@ -426,6 +435,11 @@ impl Engine {
         self.registry.lock().expect("no code panics under this lock")
     }
 
+    /// Holds flushes back for as long as the value lives.
+    pub fn hold_flushes(&self) -> impl Sized + '_ {
+        self.flush_lock()
+    }
+
     pub(crate) fn flush_lock(&self) -> MutexGuard<'_, ()> {
         self.flushing.lock().expect("a panic in a flush ends the process")
     }
@@ -462,6 +476,19 @@ impl Engine {
 
     pub(crate) fn random_tag(&self) -> u64 {
         self.random.number()
+    }
+
+    pub(crate) fn random_name(&self) -> NodeId {
+        self.random.name()
+    }
+
+    /// The file system that it was opened on.
+    pub fn fs(&self) -> &Arc<dyn Fs> {
+        &self.fs
+    }
+
+    pub(crate) fn folders(&self) -> &Folders {
+        &self.folders
     }
 
     pub(crate) fn new_pack(&self) -> Result<PackWriter> {

@@ -3,7 +3,8 @@
 //! Order, which the crash tests hold: log synced past what the file holds -> file and its name synced -> manifest
 //! frame synced -> version published -> log released. One flush at a time; no slot's lock is held over I/O.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard};
 
 use crate::engine::{Engine, Options};
 use crate::error::Result;
@@ -11,7 +12,7 @@ use crate::key;
 use crate::manifest::{Edit, SlotMeta};
 use crate::memtable::Stored;
 use crate::roles::edit_runs;
-use crate::slot::{Frozen, Role};
+use crate::slot::{Frozen, Role, SlotCell};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta};
 use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
@@ -57,7 +58,20 @@ impl Engine {
     /// again. Poisoned, if the log or the manifest is.
     pub fn flush(&self, slots: &[Slot]) -> Result<()> {
         let _one_at_a_time = self.flush_lock();
-        let parts: Vec<Part> = slots.iter().filter_map(|&slot| self.freeze(slot)).collect();
+        self.flush_parts(slots.iter().filter_map(|&slot| freeze(slot, &mut self.lock(slot))).collect())
+    }
+
+    /// Brings everything that these slots have in memory at one moment into files: of an atomic group all or nothing.
+    /// No other flush happens for as long as its caller holds the lock.
+    pub(crate) fn flush_at_once(&self, _: &MutexGuard<'_, ()>, slots: &BTreeSet<Slot>) -> Result<()> {
+        let parts = {
+            let mut cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
+            cells.iter_mut().filter_map(|(slot, cell)| freeze(*slot, cell)).collect()
+        };
+        self.flush_parts(parts)
+    }
+
+    fn flush_parts(&self, parts: Vec<Part>) -> Result<()> {
         if parts.is_empty() {
             return Ok(());
         }
@@ -66,30 +80,6 @@ impl Engine {
         let runs = self.write_parts(&parts)?;
         self.install_flush(&parts, runs)?;
         self.release_log()
-    }
-
-    /// Swaps a slot's memtable for an empty one, and gives all that waits for a file; `None` if nothing does.
-    fn freeze(&self, slot: Slot) -> Option<Part> {
-        let mut cell = self.lock(slot);
-        let frozen_up_to = cell.frozen.first().map_or(cell.flushed_seq, |frozen| frozen.last_seq);
-        // A slot whose last records left nothing in memory (an epoch's start) holds the log too.
-        if cell.role != Role::Absent && cell.last_seq > frozen_up_to {
-            let table = std::mem::take(&mut cell.memtable);
-            let frozen = Arc::new(Frozen {
-                table,
-                last_seq: cell.last_seq,
-                keys: cell.keys,
-                granted: cell.granted.clone(),
-            });
-            cell.frozen.insert(0, frozen);
-        }
-        if cell.frozen.is_empty() {
-            return None;
-        }
-        let frozen = cell.frozen.clone();
-        let oldest = (cell.version.runs().is_empty() && !matches!(cell.role, Role::Loading { .. }))
-            || frozen.iter().any(|frozen| frozen.table.clears_older());
-        Some(Part { slot, life: cell.life, frozen, first_seq: cell.flushed_seq.next(), oldest })
     }
 
     fn write_parts(&self, parts: &[Part]) -> Result<Vec<RunMeta>> {
@@ -180,6 +170,29 @@ impl Engine {
     pub fn flush_all(&self) -> Result<()> {
         self.flush(&Slot::all().collect::<Vec<_>>())
     }
+}
+
+/// Swaps a slot's memtable for an empty one, and gives all that waits for a file; `None` if nothing does.
+fn freeze(slot: Slot, cell: &mut SlotCell) -> Option<Part> {
+    let frozen_up_to = cell.frozen.first().map_or(cell.flushed_seq, |frozen| frozen.last_seq);
+    // A slot whose last records left nothing in memory (an epoch's start) holds the log too.
+    if cell.role != Role::Absent && cell.last_seq > frozen_up_to {
+        let table = std::mem::take(&mut cell.memtable);
+        let frozen = Arc::new(Frozen {
+            table,
+            last_seq: cell.last_seq,
+            keys: cell.keys,
+            granted: cell.granted.clone(),
+        });
+        cell.frozen.insert(0, frozen);
+    }
+    if cell.frozen.is_empty() {
+        return None;
+    }
+    let frozen = cell.frozen.clone();
+    let oldest = (cell.version.runs().is_empty() && !matches!(cell.role, Role::Loading { .. }))
+        || frozen.iter().any(|frozen| frozen.table.clears_older());
+    Some(Part { slot, life: cell.life, frozen, first_seq: cell.flushed_seq.next(), oldest })
 }
 
 /// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.

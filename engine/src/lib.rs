@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod cache;
+pub mod checkpoint;
 pub mod clock;
 pub mod compact;
 mod compaction;

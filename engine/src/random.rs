@@ -3,6 +3,8 @@
 
 use std::sync::Mutex;
 
+use crate::types::NodeId;
+
 /// A source of random bytes. Any thread may use it.
 #[derive(Debug)]
 pub struct Random {
@@ -30,6 +32,13 @@ impl Random {
         for chunk in out.chunks_mut(8) {
             chunk.copy_from_slice(&coin.next_u64().to_le_bytes()[..chunk.len()]);
         }
+    }
+
+    /// A name for a node.
+    pub fn name(&self) -> NodeId {
+        let mut name = NodeId([0; 20]);
+        self.fill(&mut name.0);
+        name
     }
 
     /// A random number.

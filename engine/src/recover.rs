@@ -3,6 +3,7 @@
 //! Killed at any step it starts over with the same result: the first durable change is a new incarnation, and
 //! everything after it is either a replay or a step that is repeated if it is not found done.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::log::record::{Body, Record};
 use crate::log::{Log, LogOptions, RecordAt, Start};
-use crate::manifest::{Edit, Manifest, NodeMeta, State};
+use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState, State};
 use crate::random::Random;
 use crate::registry::Registry;
 use crate::replica::{self, Wrong};
-use crate::slot::{Role, SlotCell};
+use crate::roles;
+use crate::slot::{NOBODY, Role, SlotCell};
 use crate::sst::Packs;
 use crate::types::{Lsn, NodeId, SLOT_COUNT, Slot};
 use crate::version::Version;
@@ -63,17 +65,23 @@ impl Engine {
         [&folders.log, &folders.data, &folders.manifest].into_iter().try_for_each(|folder| make(folder))?;
         fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync folder", &error))?;
         let (mut manifest, fresh) = open_manifest(&fs, &folders, &random)?;
+        let found = manifest.state().clone();
+        // Nobody was started on it before: from here on it is a node of its own.
+        let copied = found.node.incarnation == 0 && !found.slots.is_empty();
+        let node = if copied { random.name() } else { found.node.node };
+        let incarnation = found.node.incarnation + 1;
+        let owned = if options.own_copies { nobodys(&found) } else { Vec::new() };
+        let mut edits = vec![Edit::Node(NodeMeta { node, incarnation, clean_end: None, ..found.node })];
+        edits.extend(roles::edits(&owned));
+        manifest.apply(&edits)?;
         let state = manifest.state().clone();
-        let node = state.node.node;
-        let incarnation = state.node.incarnation + 1;
-        manifest.apply(&[Edit::Node(NodeMeta { incarnation, clean_end: None, ..state.node })])?;
 
         let packs = Packs::new(Arc::clone(&fs), &folders.data);
         let mut slots = open_slots(&state, &packs)?;
         packs.remove_orphans()?;
         let log_options =
             LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
-        let promised = state.node.clean_end.unwrap_or_default();
+        let promised = found.node.clean_end.unwrap_or_default();
         let start = Start { node, incarnation, from: state.node.log_start, promised };
         let mut records = 0;
         let (log, recovered) = Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |at| {
@@ -82,8 +90,9 @@ impl Engine {
         })?;
         // The mark of a clean stop may be the log's last frame again, when power took all that came after it: only
         // with the manifest's word was it the last thing that this node did.
-        let clean = recovered.clean && state.node.clean_end.is_some();
-        let finish = finish_roles(&mut slots, node, clean);
+        let clean = recovered.clean && found.node.clean_end.is_some();
+        let owned: BTreeSet<Slot> = owned.iter().map(|(slot, _)| *slot).collect();
+        let finish = finish_roles(&mut slots, node, clean, &owned);
         let cells = slots.into_iter().map(|replayed| replayed.cell).collect();
         let engine = Engine::from_parts(Parts {
             fs,
@@ -103,6 +112,7 @@ impl Engine {
         engine.begin_epochs(&mut engine.manifest(), &finish)?;
         let opened = Opened {
             fresh,
+            copied,
             clean,
             records,
             log_bytes: recovered.bytes,
@@ -141,9 +151,16 @@ fn open_manifest(fs: &Arc<dyn Fs>, folders: &Folders, random: &Random) -> Result
             });
         }
     }
-    let mut node = NodeId([0; 20]);
-    random.fill(&mut node.0);
-    Ok((Manifest::create(Arc::clone(fs), &folders.manifest, State::new(node))?, true))
+    Ok((Manifest::create(Arc::clone(fs), &folders.manifest, State::new(random.name()))?, true))
+}
+
+/// The slots of a checkpoint that are nobody's, as they are when this node owns them.
+fn nobodys(state: &State) -> Vec<(Slot, SlotMeta)> {
+    let free = |meta: &SlotMeta| {
+        meta.granted.is_none() && matches!(&meta.state, SlotState::Replica { upstream } if upstream == NOBODY)
+    };
+    let slots = state.slots.iter().filter(|(_, entry)| free(&entry.meta));
+    slots.map(|(&slot, entry)| (slot, SlotMeta { state: SlotState::Master, ..entry.meta.clone() })).collect()
 }
 
 fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
@@ -208,18 +225,19 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
 }
 
 /// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: all owned
-/// ones after an unclean stop, since their last records may be lost here and known elsewhere.
+/// ones after an unclean stop, since their last records may be lost here and known elsewhere, and those of a checkpoint
+/// that become `owned` now.
 ///
 /// A grant to this node is not taken here: its record may have come before it was synced where it was made. The old
 /// owner is asked.
-fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool) -> Vec<Slot> {
+fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool, owned: &BTreeSet<Slot>) -> Vec<Slot> {
     let mut begin = Vec::new();
     for (slot, Replayed { cell, began_epoch }) in Slot::all().zip(slots) {
         match (&cell.role, &cell.granted) {
             (Role::Master, Some((to, address))) if *to != node => {
                 cell.role = Role::Granted { to: *to, address: address.clone() };
             }
-            (Role::Master, _) if !clean => begin.push(slot),
+            (Role::Master, _) if !clean || owned.contains(&slot) => begin.push(slot),
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}
         }

@@ -10,6 +10,9 @@ use crate::memtable::Memtable;
 use crate::types::{Epoch, Lsn, NodeId, Seq};
 use crate::version::Version;
 
+/// Whom a slot of a checkpoint follows, until an operator says: there is no such place.
+pub const NOBODY: &str = "nobody:0";
+
 /// What this node is to a slot.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Role {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use haypile_engine::engine::Engine;
-use haypile_engine::slot::Role;
+use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::{NodeId, Slot};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
@@ -373,7 +373,9 @@ impl Replication {
     fn reattach(&self) {
         let mut by_upstream: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
         for slot in Slot::all() {
-            if let Role::Replica { upstream } | Role::Loading { upstream } = self.shared.engine.role(slot) {
+            if let Role::Replica { upstream } | Role::Loading { upstream } = self.shared.engine.role(slot)
+                && upstream != NOBODY
+            {
                 by_upstream.entry(upstream).or_default().push(slot);
             }
         }

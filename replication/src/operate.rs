@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haypile_engine::engine::Engine;
-use haypile_engine::slot::Role;
+use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::Slot;
 use tokio::sync::oneshot;
 
@@ -259,6 +259,7 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
         Role::Replica { .. } if force => Step::Promote("force".to_owned()),
         Role::Replica { upstream } => match position.granted {
             Some((to, _)) if to != shared.engine.node() => Step::Detach,
+            _ if upstream == NOBODY => Step::Promote("it is a checkpoint's and follows nobody".to_owned()),
             _ => {
                 let link = shared.registry.link_of(slot);
                 let status = link.and_then(|(_, link)| {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use haypile_engine::engine::{Fetched, Gate, Wanted};
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
-use haypile_engine::slot::Role;
+use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
 
@@ -295,6 +295,10 @@ fn refusal(slot: Slot, role: &Role, write: bool) -> String {
         Role::Moved { to } | Role::Granted { address: to, .. } => {
             format!("ERR Partition not found: slot {slot} was handed over to {to}")
         }
+        Role::Replica { upstream } if write && upstream == NOBODY => format!(
+            "ERR Server in read-only: slot {slot} is a checkpoint's and nobody's yet: PKCLUSTER SLOTSSLAVEOF NO ONE {slot} \
+             makes this node its owner, PKCLUSTER SLOTSSLAVEOF <host> <port> {slot} lets it follow another"
+        ),
         Role::Replica { upstream } | Role::Loading { upstream } if write => {
             format!("ERR Server in read-only: slot {slot} follows {upstream}")
         }

@@ -20,6 +20,7 @@ pub mod node;
 pub mod number;
 pub mod remote;
 pub mod resp;
+pub mod saves;
 pub mod serve;
 pub mod session;
 pub mod slot_group;

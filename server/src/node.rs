@@ -18,6 +18,7 @@ use crate::clients::{Clients, monotonic_ms};
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
 use crate::execute;
+use crate::saves::Saves;
 
 /// What the node is to its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +106,8 @@ pub struct Node {
     pub profile: Profile,
     /// Who is connected.
     pub clients: Clients,
+    /// Checkpoints that clients ask for.
+    pub saves: Saves,
     /// Counters.
     pub stats: Stats,
     /// What INFO calls run_id: 40 hexadecimal digits.
@@ -131,6 +134,7 @@ impl Node {
     ) -> Node {
         let profile = if settings.standalone { Profile::Standalone } else { Profile::Codis };
         let started_ms = monotonic_ms(engine.clock());
+        let saves = Saves::new(engine.clock().wall());
         let run_id = engine.node().to_string();
         Node {
             engine,
@@ -140,6 +144,7 @@ impl Node {
             config_file,
             profile,
             clients: Clients::default(),
+            saves,
             stats: Stats::default(),
             run_id,
             port,

@@ -16,6 +16,8 @@ use haypile_engine::clock::{Clock, SystemClock};
 use haypile_engine::engine::{Engine, Opened, Options};
 use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
+use haypile_engine::slot::{NOBODY, Role};
+use haypile_engine::types::Slot;
 use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -91,12 +93,14 @@ pub fn start(
         sync: settings.sync,
         memory_bytes: usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX),
         log_segment_bytes: settings.log_segment_bytes,
+        own_copies: settings.standalone,
         ..Options::default()
     };
     let (engine, opened) = Engine::open(fs.clone(), Path::new(&settings.dir), clock, options)
         .map_err(|error| error.to_string())?;
     let engine = Arc::new(engine);
     let background = Background::start(&engine).map_err(|error| format!("can't start threads: {error}"))?;
+    tell_of_nobodys(&engine);
     first_slots(&engine, &settings, &opened).map_err(|error| error.to_string())?;
     let listen =
         |error: std::io::Error| format!("can't listen at {}:{}: {error}", settings.bind, settings.port);
@@ -146,6 +150,7 @@ impl Running {
             }
         }
         // Nothing is appended, no flush or compaction runs into the last one.
+        self.node.saves.stop();
         self.node.replication.shutdown();
         drop(self.background);
         self.node.engine.close()
@@ -181,12 +186,13 @@ pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), Strin
 
 /// What is told at the start.
 fn start_line(running: &Running) -> String {
-    let Opened { fresh, clean, records, log_bytes, cut_bytes, took } = &running.opened;
+    let Opened { fresh, copied, clean, records, log_bytes, cut_bytes, took } = &running.opened;
     let slots = topology::present(&running.node.engine).len();
-    let how = match (fresh, clean) {
-        (true, _) => "fresh folder",
-        (false, true) => "after a clean stop",
-        (false, false) => "after an unclean stop",
+    let how = match (fresh, copied, clean) {
+        (true, ..) => "fresh folder",
+        (_, true, _) => "a checkpoint",
+        (_, _, true) => "after a clean stop",
+        (_, _, false) => "after an unclean stop",
     };
     let cut = if *cut_bytes > 0 { format!(", cut {cut_bytes} bytes off a torn tail") } else { String::new() };
     format!(
@@ -249,6 +255,21 @@ fn bind(settings: &Settings) -> Result<TcpSocket, String> {
     socket.set_reuseaddr(true).map_err(remedy)?;
     socket.bind(address).map_err(remedy)?;
     Ok(socket)
+}
+
+/// Slots of a checkpoint wait for an operator's word: without it no write is taken.
+fn tell_of_nobodys(engine: &Engine) {
+    let nobodys =
+        |slot: &Slot| matches!(engine.role(*slot), Role::Replica { upstream } if upstream == NOBODY);
+    let slots: Vec<Slot> = Slot::all().filter(nobodys).collect();
+    if !slots.is_empty() {
+        let slots = slot_group::show(&slots);
+        tracing::warn!(
+            %slots,
+            "slots of a checkpoint are read-only and follow nobody: PKCLUSTER SLOTSSLAVEOF NO ONE <group> makes this node \
+             their owner, PKCLUSTER SLOTSSLAVEOF <host> <port> <group> lets them follow another"
+        );
+    }
 }
 
 /// Gives a fresh folder the slots that the settings name.

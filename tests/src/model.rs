@@ -209,6 +209,11 @@ impl Model {
         Ok(())
     }
 
+    /// From here on only the newest state of each slot is allowed.
+    pub fn settle(&mut self) {
+        self.slots.iter_mut().for_each(Past::settle);
+    }
+
     fn present(&self) -> Vec<usize> {
         (0..SLOTS).filter(|&index| self.slots[index].last().is_some()).collect()
     }

@@ -138,6 +138,7 @@ fn persistence(node: &Node, lines: &mut Lines) {
     lines.put("loading", 0);
     lines.put("copying_slots", copying);
     lines.put("aof_enabled", 1);
+    super::save::lines(node, lines);
     let settings = node.config.now();
     lines.put("log_end", node.engine.log_end());
     lines.put("flush_trouble", node.engine.trouble().map_or_else(String::new, |error| error.to_string()));

@@ -18,6 +18,7 @@ pub mod pkcluster;
 pub mod random;
 pub mod ranges;
 pub mod replication;
+pub mod save;
 pub mod scan;
 pub mod set;
 pub mod sets;
@@ -47,6 +48,7 @@ pub const ALL: &[&[Command]] = &[
     lists::COMMANDS,
     pkcluster::COMMANDS,
     replication::COMMANDS,
+    save::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,
     slots::COMMANDS,

@@ -11,7 +11,9 @@ use haypile_engine::types::Slot;
 
 use self::grammar::{Choice, Request, Totals};
 use self::info_text::TableText;
+use super::save;
 use crate::cx::Fail;
+use crate::saves::Plan;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Keys, Pending, Run};
 use crate::topology;
@@ -40,6 +42,10 @@ fn pkcluster<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             Request::NoOne { slots, force } => {
                 let slots = local(cx, slots)?;
                 topology::no_one(cx.node, &slots, force).await?;
+            }
+            Request::Checkpoint { dir, slots } => {
+                let slots = local(cx, slots)?;
+                return save::run(cx, Plan::At(dir.into(), slots)).await;
             }
             Request::InfoSlot(choice) => {
                 info_slot(cx, choice);

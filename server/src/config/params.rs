@@ -74,6 +74,24 @@ pub static PARAMS: &[Param] = &[
         forms::announce,
         String::clone
     ),
+    param!(
+        "backup-dir",
+        "FOLDER",
+        Always,
+        "where BGSAVE puts its checkpoints; if empty, backup in the data folder",
+        backup_dir,
+        text,
+        String::clone
+    ),
+    param!(
+        "backup-keep",
+        "N",
+        Always,
+        "how many of its checkpoints BGSAVE keeps, the oldest go; 0 keeps all",
+        backup_keep,
+        |text| small(text, 0, 1_000_000),
+        usize::to_string
+    ),
     param!("bind", "IP", Start, "the address to listen at", bind, filled, String::clone),
     param!(
         "client-query-buffer-limit",

@@ -87,6 +87,7 @@ impl Setting {
             compress: pick(&[0, 1]) == 1,
             sync: [SyncMode::Always, SyncMode::EverySec, SyncMode::No][pick(&[0, 1, 2])],
             seed: Some(run),
+            own_copies: false,
         };
         let events = pick(&[1, 3, 6]);
         if run > 0 {

@@ -44,6 +44,7 @@ struct State {
     operations: u64,
     failures: BTreeMap<u64, Failure>,
     stop_at: Option<u64>,
+    no_links: bool,
     journal: Option<Vec<Operation>>,
     watcher: Option<Watcher>,
 }
@@ -128,6 +129,11 @@ impl MemoryFs {
     /// Limits the sum of all files' sizes; what would grow a file beyond it fails with `StorageFull`.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().disk.capacity_bytes = bytes;
+    }
+
+    /// Refuses every link from here on, as one between two devices is.
+    pub fn forbid_links(&self) {
+        self.state().no_links = true;
     }
 
     /// The sum of the sizes of all files that have a name.
@@ -253,7 +259,11 @@ impl Fs for MemoryFs {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operate(from, Action::Link(to.to_owned()), |disk| disk.add_link(from, to))
+        let refused = self.state().no_links;
+        self.operate(from, Action::Link(to.to_owned()), |disk| match refused {
+            true => Err(io::Error::new(ErrorKind::CrossesDevices, "links were forbidden")),
+            false => disk.add_link(from, to),
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //! addslots GROUP [table]                      delslots | removeslots GROUP [table]
 //! slotsslaveof no one GROUP|all [force] [table]
 //! slotsslaveof HOST PORT GROUP|all [force] [table]      also slotslaveof, slotslave, slotsync
+//! checkpoint DIR [GROUP|all] [table]
 //! info slot [[db0:]GROUP|all]                 info table [table]
 //!
 //! GROUP = element *("," element), element = N | N-M; empty elements count for nothing
@@ -45,6 +46,13 @@ pub enum Request {
         slots: Choice,
         /// Whether to take them without asking their master.
         force: Force,
+    },
+    /// Make a checkpoint.
+    Checkpoint {
+        /// Its folder.
+        dir: String,
+        /// Of which slots.
+        slots: Choice,
     },
     /// Show slots.
     InfoSlot(Choice),
@@ -85,6 +93,8 @@ pub const HELP: &[&str] = &[
     "    Let these slots follow another node. force replaces data that the other node does not know.",
     "SLOTSSLAVEOF NO ONE <group|all> [force]",
     "    Make this node the owner of slots that follow another; force does not ask that one.",
+    "CHECKPOINT <dir> [<group|all>]",
+    "    Make a copy of slots as they are now, by hard links, in a new folder that a node can be started on.",
     "INFO SLOT [<group|all>]",
     "    Show slots: position, role, replicas and their lag, or master and state.",
     "INFO TABLE",
@@ -107,6 +117,7 @@ pub fn parse(words: &[Bytes]) -> Result<Request, String> {
         b"addslots" => one_group(rest, "ADDSLOTS").map(Request::AddSlots),
         b"delslots" | b"removeslots" => one_group(rest, "DELSLOTS").map(Request::RemoveSlots),
         b"slotsslaveof" | b"slotslaveof" | b"slotslave" | b"slotsslave" | b"slotsync" => slots_slave_of(rest),
+        b"checkpoint" => checkpoint(rest),
         b"info" => info(rest),
         b"addtable" | b"deltable" => Err(format!(
             "ERR {} is not supported: this node has one table, 0 (db0), which is always there",
@@ -150,6 +161,27 @@ fn slots_slave_of(words: &[Bytes]) -> Result<Request, String> {
         return Err("ERR Slots set empty: name slots, such as 5 or 0-511, or all".to_owned());
     }
     Ok(if no_one { Request::NoOne { slots, force } } else { Request::Follow { master, slots, force } })
+}
+
+fn checkpoint(words: &[Bytes]) -> Result<Request, String> {
+    let usage = || "ERR syntax error: PKCLUSTER CHECKPOINT <dir> [<group|all>]".to_owned();
+    let (dir, rest) = words.split_first().ok_or_else(usage)?;
+    let dir = std::str::from_utf8(dir).ok().filter(|dir| !dir.is_empty() && !dir.contains('\0'));
+    let dir = dir.ok_or("ERR Invalid Argument: a checkpoint needs the name of a folder")?.to_owned();
+    let (slots, trailing) = match rest {
+        [] => (Choice::All, rest),
+        [slots, trailing @ ..] => (choice(slots)?, trailing),
+    };
+    match Trailing::parse(trailing)? {
+        Trailing { force: Force::Yes, .. } => Err(usage()),
+        Trailing { table: Some(Table::Other(table)), .. } => {
+            Err(format!("ERR invalid Table for '{table}': {ONE_TABLE}"))
+        }
+        _ if slots == Choice::Group(Vec::new()) => {
+            Err("ERR Slots set empty: name slots, such as 5 or 0-511, or all".to_owned())
+        }
+        _ => Ok(Request::Checkpoint { dir, slots }),
+    }
 }
 
 fn info(words: &[Bytes]) -> Result<Request, String> {
@@ -337,6 +369,7 @@ mod tests {
                 format!("follow {master} {} {force:?}", which(&slots))
             }
             Ok(Request::NoOne { slots, force }) => format!("no one {} {force:?}", which(&slots)),
+            Ok(Request::Checkpoint { dir, slots }) => format!("checkpoint {dir} {}", which(&slots)),
             Ok(Request::InfoSlot(slots)) => format!("info {}", which(&slots)),
             Ok(Request::InfoTable(totals)) => format!("table {totals:?}"),
             Ok(Request::InfoUnknown) => "nothing".to_owned(),
@@ -364,6 +397,8 @@ mod tests {
             ("pkcluster slotsslaveof no 80 1", "follow no:80 [1] No"),
             ("pkcluster slotsslaveof NO ONE 1-2 0", "no one [1-2] No"),
             ("pkcluster slotsslaveof no one all force", "no one all Yes"),
+            ("pkcluster checkpoint /a/b", "checkpoint /a/b all"),
+            ("PKCLUSTER CHECKPOINT 5 1-2,4 db0", "checkpoint 5 [1-2,4]"),
             ("pkcluster info slot", "info all"),
             ("pkcluster INFO SLOT ALL", "info all"),
             ("pkcluster info slot db0:1", "info [1]"),
@@ -418,6 +453,12 @@ mod tests {
             ("pkcluster slotsslaveof \"\" 1 1", "ERR Invalid Argument", "''"),
             ("pkcluster slotsslaveof h 1 1 force force", "ERR syntax error", "'force'"),
             ("pkcluster slotsslaveof h 1 1 db3", "ERR invalid Table for 'db3'", "db0"),
+            ("pkcluster checkpoint", "ERR syntax error", "<dir>"),
+            ("pkcluster checkpoint \"\" 1", "ERR Invalid Argument", "folder"),
+            ("pkcluster checkpoint /a x", "ERR Corruption: syntax error", "'x'"),
+            ("pkcluster checkpoint /a 1 force", "ERR syntax error", "<dir>"),
+            ("pkcluster checkpoint /a 1 db2", "ERR invalid Table for 'db2'", "db0"),
+            ("pkcluster checkpoint /a \",\"", "ERR Slots set empty", "all"),
             ("pkcluster info", "wrong number of arguments for 'pkclusterinfo' command", ""),
             ("pkcluster info slot 1 2", "wrong number of arguments for 'pkclusterinfo' command", ""),
             ("pkcluster info slot x", "ERR Invalid Argument", "'x'"),

@@ -16,6 +16,7 @@ mod expire;
 mod flush;
 pub mod fs;
 pub mod history;
+pub mod inspect;
 pub mod key;
 pub mod log;
 pub mod manifest;

@@ -1,6 +1,7 @@
 //! The command line: which subcommand, and for `serve` a flag for every key of the configuration.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::config::{PARAMS, Settings};
 use crate::demo::{self, Folder};
 use crate::files::read_text;
 use crate::serve;
+use crate::tools::{self, Failure};
 
 /// What a wrong command line ends with.
 const USAGE: u8 = 2;
@@ -28,6 +30,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match matches.subcommand() {
         Some(("serve", matches)) => serve(matches),
         Some(("demo", matches)) => demo(matches),
+        Some(("check", matches)) => check(matches),
         _ => ExitCode::from(USAGE),
     }
 }
@@ -40,6 +43,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve_command())
         .subcommand(demo_command())
+        .subcommand(check_command())
 }
 
 fn serve_command() -> Command {
@@ -72,6 +76,43 @@ fn demo_command() -> Command {
     Command::new("demo")
         .about("Start six nodes, put load on them, move a slot, and check that nothing is lost")
         .args([seconds, keep])
+}
+
+fn folder() -> Arg {
+    Arg::new("dir")
+        .value_name("DIR")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("the data folder of a node that is stopped, or a copy of one")
+}
+
+fn path(matches: &ArgMatches) -> &Path {
+    matches.get_one::<PathBuf>("dir").expect("clap requires it")
+}
+
+fn check_command() -> Command {
+    Command::new("check")
+        .about("Verify everything in a data folder: a line each problem, a summary at the end")
+        .after_help(EXIT_STATUS)
+        .arg(folder())
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 all is well, 1 damage was found, 2 it could not run.";
+
+fn check(matches: &ArgMatches) -> ExitCode {
+    tool(|out| tools::check(&*serve::real_fs(), path(matches), out))
+}
+
+/// Runs a tool with standard output.
+fn tool(run: impl FnOnce(&mut dyn Write) -> Result<u8, Failure>) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = run(&mut out).and_then(|status| Ok(out.flush().map(|()| status)?));
+    match done {
+        Ok(status) => ExitCode::from(status),
+        // Whoever reads has seen enough.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(why) => fail(&why.to_string(), tools::FAILED),
+    }
 }
 
 fn demo(matches: &ArgMatches) -> ExitCode {

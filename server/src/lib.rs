@@ -1,7 +1,7 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `demo`; `cli`.
+//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `demo`, `tools`; `cli`.
 
 pub mod cli;
 pub mod clients;
@@ -27,5 +27,6 @@ pub mod slot_group;
 pub mod table;
 #[cfg(test)]
 pub mod testing;
+pub mod tools;
 pub mod topology;
 pub mod types;

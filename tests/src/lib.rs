@@ -5,3 +5,4 @@
 pub mod model;
 pub mod sim;
 pub mod sources;
+pub mod store;

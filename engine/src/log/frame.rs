@@ -119,6 +119,15 @@ pub fn claimed_len(bytes: &[u8], lsn: Lsn) -> Option<usize> {
     is_frame.then_some(align(HEADER_BYTES.checked_add(body_len)?))
 }
 
+/// Flags and length of the body of the frame whose header stands at the front of `bytes`, by its own word; as
+/// [`claimed_len`].
+#[must_use]
+pub fn claimed_body(bytes: &[u8], lsn: Lsn) -> Option<(u16, usize)> {
+    claimed_len(bytes, lsn)?;
+    let flags = u16::from_le_bytes([*bytes.get(6)?, *bytes.get(7)?]);
+    Some((flags, usize::try_from(le32(bytes.get(8..)?)).ok()?))
+}
+
 /// Looks at the frame at `bytes[at..]`, which must be at the position `lsn`.
 #[must_use]
 pub fn parse(bytes: &[u8], at: usize, lsn: Lsn, salt: Salt) -> Parsed {

@@ -9,7 +9,7 @@
 //! | `record`, `frame`, `index`, `segment` | the formats, inside out |
 //! | `layout`, `pending`, `spares`, `writer` | appending: where parts go, what waits, room ahead, the writing |
 //! | `watermark`, `tail`, `reader` | who waits and who reads |
-//! | `scan`, `recover`, `inspect` | reading what a crash left behind |
+//! | `scan`, `salvage`, `recover`, `inspect` | reading what a crash left behind |
 //! | `retention` | which segments may go |
 
 pub mod frame;
@@ -21,6 +21,7 @@ pub mod reader;
 pub mod record;
 mod recover;
 pub mod retention;
+mod salvage;
 mod scan;
 pub mod segment;
 mod spares;

@@ -125,6 +125,24 @@ impl<'a> Record<'a> {
     }
 }
 
+/// The header at the front of `bytes` and the bytes of the whole record, by its own word: for what fails its checksum.
+/// `None` if this can't be a record's header.
+#[must_use]
+pub fn claimed(bytes: &[u8]) -> Option<(Header, usize)> {
+    let head = bytes.first_chunk::<HEADER_BYTES>()?;
+    let body_len = usize::try_from(le32(&head[4..])).ok().filter(|len| *len <= BODY_BYTES_MAX)?;
+    let packed = u16::from_le_bytes([head[8], head[9]]);
+    let mut seq = [0; 8];
+    seq[..6].copy_from_slice(&head[14..20]);
+    let header = Header {
+        slot: Slot::new(packed & 0x3ff)?,
+        term: le32(&head[10..]),
+        seq: Seq(u64::from_le_bytes(seq)),
+    };
+    let known = (KIND_BATCH..=KIND_GRANT).contains(&(packed >> 10)) && header.seq > Seq::ZERO;
+    known.then_some((header, HEADER_BYTES + body_len))
+}
+
 /// Appends a record and returns its length.
 ///
 /// # Panics

@@ -8,6 +8,7 @@
 
 mod edit;
 mod frame;
+pub mod inspect;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -222,6 +222,11 @@ impl Block {
     }
 }
 
+/// Whether a stored block's payload is compressed.
+pub(super) fn is_compressed(stored: &[u8]) -> bool {
+    stored.len().checked_sub(TRAILER_BYTES).and_then(|at| stored.get(at)) == Some(&CODEC_LZ4)
+}
+
 pub(super) fn checksum(stored: &[u8], slot: Slot, offset_in_run: u64) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&slot.number().to_le_bytes());

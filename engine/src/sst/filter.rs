@@ -94,6 +94,18 @@ impl Filter {
         Some(Filter { lines: lines.iter().map(line).collect() })
     }
 
+    /// The share of bits that are set, and how often a key that is not there finds all of its bits set.
+    #[allow(clippy::cast_precision_loss)] // figures for people
+    pub(super) fn fill(&self) -> (f64, f64) {
+        let share = |line: &Line| {
+            f64::from(line.0.iter().map(|word| word.count_ones()).sum::<u32>()) / (8 * LINE_BYTES) as f64
+        };
+        let lines = self.lines.len().max(1) as f64;
+        let fill = self.lines.iter().map(share).sum::<f64>() / lines;
+        let wrong = self.lines.iter().map(|line| share(line).powf(PROBES as f64)).sum::<f64>() / lines;
+        (fill, wrong)
+    }
+
     /// Bytes of memory that it takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

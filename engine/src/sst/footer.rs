@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use super::FileNo;
 use super::file::PackFile;
+use super::inspect::Directory;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
@@ -145,11 +146,15 @@ fn known_version(version: u16, path: &Path) -> Result<()> {
 
 /// A directory's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct DirectoryEntry {
-    pub(super) slot: Slot,
-    pub(super) offset: u64,
-    pub(super) len: u64,
-    pub(super) crc: u32,
+pub struct DirectoryEntry {
+    /// Whose run it is.
+    pub slot: Slot,
+    /// Its first byte in the file.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// CRC-32 of all of them.
+    pub crc: u32,
 }
 
 /// Appends directory and footer to a pack that is `directory_at` bytes long.
@@ -187,6 +192,20 @@ pub(super) fn encode_directory(
 pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<RunMeta>)> {
     let file = fs.open(path, OpenMode::Read).map_err(|error| Error::io(path, "open", &error))?;
     let file = Arc::new(PackFile::unshared(FileNo(0), path.to_owned(), file));
+    let Directory { file: file_no, node, runs, .. } = read_entries(&file)?;
+    let metas = runs.into_iter().map(|DirectoryEntry { slot, offset, len, crc }| {
+        let props = read_properties(&file, offset, len)?.1;
+        if props.slot != slot {
+            return Err(Error::corrupt(path, offset, "directory and run name different slots"));
+        }
+        Ok(RunMeta { file: file_no, offset, len, crc, props })
+    });
+    Ok((file_no, node, metas.collect::<Result<_>>()?))
+}
+
+/// The directory at a pack's end.
+pub(super) fn read_entries(file: &Arc<PackFile>) -> Result<Directory> {
+    let path = &file.path;
     let size = file.size()?;
     let footer_at = size
         .checked_sub(PACK_FOOTER_BYTES as u64)
@@ -208,24 +227,21 @@ pub fn read_directory(fs: &dyn Fs, path: &Path) -> Result<(FileNo, NodeId, Vec<R
     }
     let mut directory = vec![0; count * DIRECTORY_ENTRY_BYTES];
     file.read(&mut directory, directory_at, "pack directory")?;
+    let corrupt = |what: &str| Error::corrupt(path, directory_at, what);
     if crc32fast::hash(&directory) != le32(&footer[12..]) {
-        return Err(Error::corrupt(path, directory_at, "wrong checksum of a pack's directory"));
+        return Err(corrupt("wrong checksum of a pack's directory"));
     }
-    let file_no = FileNo(le64(&footer[16..]));
     let mut node = NodeId([0; 20]);
     node.0.copy_from_slice(&footer[24..44]);
     let runs = directory.chunks_exact(DIRECTORY_ENTRY_BYTES).map(|entry| {
         let (offset, len) = (le64(&entry[2..]), le64(&entry[10..]));
         if offset.checked_add(len).is_none_or(|end| end > directory_at) {
-            return Err(Error::corrupt(path, directory_at, "a run lies beyond the directory"));
+            return Err(corrupt("a run lies beyond the directory"));
         }
-        let props = read_properties(&file, offset, len)?.1;
-        if props.slot.number() != le16(entry) {
-            return Err(Error::corrupt(path, offset, "directory and run name different slots"));
-        }
-        Ok(RunMeta { file: file_no, offset, len, crc: le32(&entry[18..]), props })
+        let slot = Slot::new(le16(entry)).ok_or_else(|| corrupt("slot out of range"))?;
+        Ok(DirectoryEntry { slot, offset, len, crc: le32(&entry[18..]) })
     });
-    Ok((file_no, NodeId(node.0), runs.collect::<Result<_>>()?))
+    Ok(Directory { file: FileNo(le64(&footer[16..])), node, bytes: size, runs: runs.collect::<Result<_>>()? })
 }
 
 /// Reads the footer and the properties of a run.

@@ -35,7 +35,8 @@ pub fn pack_path(dir: &Path, file: FileNo) -> PathBuf {
     dir.join(format!("{:06}.pack", file.0))
 }
 
-fn file_no_of(name: &str) -> Option<FileNo> {
+/// The number in a pack file's name.
+pub(crate) fn file_no_of(name: &str) -> Option<FileNo> {
     let number = name.strip_suffix(".pack")?.parse().ok().map(FileNo)?;
     (format!("{:06}.pack", number.0) == name).then_some(number)
 }

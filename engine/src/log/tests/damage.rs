@@ -224,23 +224,28 @@ fn another_nodes_log_and_a_future_start_are_refused() {
 }
 
 #[test]
-fn inspect_walks_through_damage() {
-    use super::super::inspect::{Item, walk};
-    let (fs, ends, _) = small_log();
-    let items = |fs: &MemoryFs| {
-        let mut items = Vec::new();
-        walk(fs, &segment_path(0), &mut |item| items.push(item)).unwrap();
-        items
+fn inspect_walks_through_damage_and_saves_the_records_that_it_spared() {
+    use super::super::inspect::{Hole, Item, walk};
+    let (fs, ends, all) = small_log();
+    let look = |fs: &MemoryFs| {
+        let (mut records, mut frames, mut holes): (Vec<Written>, usize, Vec<Hole>) = (vec![], 0, vec![]);
+        walk(fs, &segment_path(0), &mut |item| match item {
+            Item::Record(at) => records.push(written(&at.record)),
+            Item::Frame { .. } => frames += 1,
+            Item::Hole(hole) => holes.push(hole),
+            _ => {}
+        })
+        .unwrap();
+        (records, frames, holes)
     };
-    let whole = items(&fs);
-    let records = |items: &[Item]| items.iter().filter(|item| matches!(item, Item::Record { .. })).count();
-    assert_eq!((records(&whole), whole.len()), (4, 1 + 3 + 4 + 1));
-    overwrite(&fs, 0, ends[1].0 + 33, b"XYZ");
-    let damaged = items(&fs);
-    assert_eq!(records(&damaged), 3);
-    let hole = damaged.iter().find_map(|item| match item {
-        Item::Damage { offset, what, .. } => Some((*offset, what.clone())),
-        _ => None,
-    });
-    assert_eq!(hole, Some((ends[1].0, "wrong checksum".to_owned())));
+    assert_eq!(look(&fs), (all.clone(), 3, vec![]));
+    // Within the body of the first frame's second record.
+    overwrite(&fs, 0, ends[0].0 + 32 + 40 + 22, b"X");
+    let (records, frames, holes) = look(&fs);
+    assert_eq!((records, frames), ([&all[..1], &all[2..]].concat(), 2));
+    assert_eq!(holes.len(), 1);
+    assert_eq!((holes[0].offset, holes[0].bytes), (ends[0].0, ends[1].0 - ends[0].0));
+    assert_eq!(holes[0].what, "wrong checksum");
+    let lost: Vec<_> = holes[0].lost.iter().map(|lost| (lost.slot.number(), lost.seq.0)).collect();
+    assert_eq!((lost, holes[0].unknown), (vec![(2, 1)], false));
 }

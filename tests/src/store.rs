@@ -1,0 +1,231 @@
+//! A small store on a disk in memory, and everything that is in it: what the tests of tools work on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haypile_engine::background::Job;
+use haypile_engine::clock::TimeMs;
+use haypile_engine::engine::{Engine, Options};
+use haypile_engine::error::Result;
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::fs::{Fs, OpenMode};
+use haypile_engine::key::Key;
+use haypile_engine::types::Slot;
+use haypile_engine::value::Value;
+
+use crate::model::{SteadyClock, transact};
+
+/// Where the store lies.
+pub const DIR: &str = "/store";
+
+/// What a slot holds: each key's value, and each element's.
+pub type Content = BTreeMap<Slot, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// The slot with this number.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn slot(number: u16) -> Slot {
+    Slot::new(number).expect("below 1024")
+}
+
+/// A key of a slot: the name with the first hash tag that leads there.
+///
+/// # Panics
+/// Never: every slot has a tag.
+#[must_use]
+pub fn key(slot: Slot, name: &str) -> Key {
+    let tag =
+        (0_u32..).find(|tag| Slot::of_key(tag.to_string().as_bytes()) == slot).expect("every slot has a tag");
+    Key::new(format!("{name}{{{tag}}}").as_bytes())
+}
+
+/// Opens the store.
+///
+/// # Errors
+/// As [`Engine::open`].
+pub fn open(fs: &MemoryFs) -> Result<Engine> {
+    let options =
+        Options { memory_bytes: 1 << 20, log_segment_bytes: 64 << 10, seed: Some(7), ..Options::default() };
+    let clock = Arc::new(SteadyClock::default());
+    Engine::open(Arc::new(fs.clone()), Path::new(DIR), clock, options).map(|(engine, _)| engine)
+}
+
+/// Puts a value under a name in each of these slots, as one transaction.
+///
+/// # Errors
+/// What the engine meets.
+pub fn put(engine: &Engine, slots: &[Slot], name: &str, value: &[u8]) -> Result<()> {
+    transact(engine, slots, |tx| {
+        for &slot in slots {
+            let expiry = (value.len().is_multiple_of(3)).then_some(TimeMs(1 << 45));
+            let value = Value { expiry, ..Value::whole(0, 0, Bytes::copy_from_slice(value)) };
+            tx.put(&key(slot, name), &value)?;
+        }
+        Ok(())
+    })?;
+    engine.write()
+}
+
+/// Makes a collection with elements of its own.
+///
+/// # Errors
+/// What the engine meets.
+pub fn put_collection(engine: &Engine, slot: Slot, name: &str, elements: u32) -> Result<()> {
+    let key = key(slot, name);
+    transact(engine, &[slot], |tx| {
+        let generation = tx.next_generation(&key);
+        let payload = Bytes::copy_from_slice(&elements.to_le_bytes());
+        tx.put(&key, &Value { generation: Some(generation), ..Value::whole(1, 1, payload) })?;
+        for element in 0..elements {
+            tx.put_element(&key, generation, &element.to_be_bytes(), vec![7; 9]);
+        }
+        Ok(())
+    })?;
+    engine.write()
+}
+
+/// Removes a name in a slot.
+///
+/// # Errors
+/// What the engine meets.
+pub fn delete(engine: &Engine, slot: Slot, name: &str) -> Result<()> {
+    transact(engine, &[slot], |tx| tx.delete(&key(slot, name)))?;
+    engine.write()
+}
+
+/// Makes a store in which every kind of thing occurs: runs of several slots in one pack, runs that were merged, records
+/// that are in no file, sealed segments, a slot that was removed, one that follows, control records.
+///
+/// # Errors
+/// What the engine meets.
+///
+/// # Panics
+/// Never.
+pub fn fill(engine: &Engine) -> Result<()> {
+    let all: Vec<Slot> = [1, 2, 3, 500, 1023].map(slot).to_vec();
+    engine.add_slots(&all)?;
+    for round in 0..12_u32 {
+        for number in 0..8_u32 {
+            let value = format!("{round}.{number}.").repeat(usize::try_from(20 + 9 * number).expect("small"));
+            put(engine, &all[..3], &format!("key{number}"), value.as_bytes())?;
+            put(engine, &all[3..], &format!("name{}", number * round), value.as_bytes())?;
+        }
+        put_collection(engine, all[0], &format!("set{round}"), 10)?;
+        delete(engine, all[1], &format!("key{}", round % 8))?;
+        match round {
+            2 => engine.flush_all()?,
+            5 => engine.flush(&all[1..4])?,
+            6 => while engine.step(Job::Compact)? {},
+            7 => engine.remove_slots(&all[4..])?,
+            9 => engine.follow(&all[2..3], "127.0.0.1:9")?,
+            _ => {}
+        }
+        match round {
+            7 => engine.add_slots(&all[4..])?,
+            9 => engine.promote(&all[2..3])?,
+            _ => {}
+        }
+        while engine.step(Job::Prepare)? {}
+    }
+    put(engine, &all[..2], "large", &vec![b'x'; 70_000])?;
+    put(engine, &all, "last", b"one")?;
+    while engine.step(Job::Sync)? {}
+    engine.follow(&all[3..4], "127.0.0.1:9")
+}
+
+/// Everything that each slot of the store holds.
+///
+/// # Errors
+/// What the engine meets.
+///
+/// # Panics
+/// If a slot has fewer keys than it says.
+pub fn content(engine: &Engine) -> Result<Content> {
+    let mut out = Content::new();
+    for slot in Slot::all().filter(|slot| engine.role(*slot) != haypile_engine::slot::Role::Absent) {
+        let mut found = BTreeMap::new();
+        let mut from = Some(0);
+        let mut keys = 0;
+        while let Some(hash) = from {
+            let page = transact(engine, &[slot], |tx| {
+                let (page, next) = tx.keys(slot, hash, 50)?;
+                let mut values = Vec::new();
+                for (user, value) in &page {
+                    let key = Key::new(user);
+                    let mut raw = Vec::new();
+                    value.encode(&mut raw);
+                    values.push((user.to_vec(), raw));
+                    let Some(generation) = value.generation else { continue };
+                    for number in 0..10_u32 {
+                        let element = tx.element(&key, generation, &number.to_be_bytes())?;
+                        let name = [user, &number.to_be_bytes()[..]].concat();
+                        values.extend(element.map(|element| (name, element.to_vec())));
+                    }
+                }
+                Ok((page.len(), values, next))
+            })?;
+            keys += page.0;
+            found.extend(page.1);
+            from = page.2;
+        }
+        let said = engine.position(slot).keys;
+        assert_eq!(keys as u64, said, "slot {slot} says that it has {said} keys");
+        out.insert(slot, found);
+    }
+    Ok(out)
+}
+
+/// All files below a folder of the store, by their paths.
+///
+/// # Panics
+/// If they can't be listed.
+#[must_use]
+pub fn files(fs: &MemoryFs, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs.list(Path::new(folder)).expect("a folder") {
+        let path = format!("{folder}/{}", entry.name);
+        if entry.is_dir {
+            found.extend(files(fs, &path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A file's bytes.
+///
+/// # Panics
+/// If it can't be read.
+#[must_use]
+pub fn read(fs: &dyn Fs, path: &str) -> Vec<u8> {
+    let file = fs.open(Path::new(path), OpenMode::Read).expect("it opens");
+    let mut bytes = vec![0; usize::try_from(file.size().expect("it has a size")).expect("small")];
+    let got = file.read_at(&mut bytes, 0).expect("it reads");
+    bytes.truncate(got);
+    bytes
+}
+
+/// Writes over a file's bytes.
+///
+/// # Panics
+/// If it can't be written.
+pub fn overwrite(fs: &dyn Fs, path: &str, offset: usize, bytes: &[u8]) {
+    let file = fs.open(Path::new(path), OpenMode::Write).expect("it opens");
+    file.write_at(bytes, offset as u64).expect("it writes");
+}
+
+/// Makes a file of these bytes, and the folders above it.
+///
+/// # Panics
+/// If it can't be written.
+pub fn create(fs: &dyn Fs, path: &str, bytes: &[u8]) {
+    let path = Path::new(path);
+    fs.create_dir_all(path.parent().expect("a folder above it")).expect("a folder");
+    let file = fs.open(path, OpenMode::CreateNew).expect("it is new");
+    file.write_at(bytes, 0).expect("it writes");
+}

@@ -62,6 +62,8 @@ impl Engine {
         if slots.is_empty() {
             self.release_log()?;
             self.save_registry()?;
+            // Whoever read a file that nobody refers to may have let go of it since.
+            self.sweep_files()?;
             return Ok(false);
         }
         let result = self.flush(&slots);

@@ -49,7 +49,14 @@ impl Engine {
         });
         let together = together.count();
         works.truncate(together);
-        if works.is_empty() { Ok(false) } else { self.compact(&works, cancel) }
+        if works.is_empty() {
+            return Ok(false);
+        }
+        let did = self.compact(&works, cancel)?;
+        // They were the last readers of the runs that were merged.
+        drop(works);
+        self.sweep_files()?;
+        Ok(did)
     }
 
     fn pick_compaction(&self, slot: Slot, evacuate: &dyn Fn(FileNo) -> bool) -> Option<Work> {
@@ -115,9 +122,7 @@ impl Engine {
         let installed = |meta: &&RunMeta| changes.iter().any(|(slot, ..)| *slot == meta.props.slot);
         self.packs().release(outputs.iter().filter(|meta| !installed(meta)));
         changes.iter().for_each(|(_, _, removed)| self.packs().release(removed));
-        drop(manifest);
-        drop((opened, changes));
-        self.sweep_files()
+        Ok(())
     }
 
     /// Whether the slot is still in the same life and has all runs that were merged.

@@ -29,14 +29,15 @@ pub fn text(path: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Gives a file of the workspace another text.
+/// Gives a file of the workspace another text, making it if need be.
 ///
 /// # Panics
 /// If it can't be written.
 pub fn replace(path: &str, text: &str) {
     let path = root().join(path);
     let write = || {
-        let file = RealFs.open(&path, OpenMode::Write)?;
+        let mode = if RealFs.exists(&path)? { OpenMode::Write } else { OpenMode::CreateNew };
+        let file = RealFs.open(&path, mode)?;
         file.set_size(0)?;
         file.write_at(text.as_bytes(), 0)
     };

@@ -14,6 +14,7 @@ use crate::demo::{self, Folder};
 use crate::files::read_text;
 use crate::serve;
 use crate::tools::{self, Failure};
+use crate::torture;
 
 /// What a wrong command line ends with.
 const USAGE: u8 = 2;
@@ -31,6 +32,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("serve", matches)) => serve(matches),
         Some(("demo", matches)) => demo(matches),
         Some(("check", matches)) => check(matches),
+        Some(("torture", matches)) => torture::cli::run(matches),
         _ => ExitCode::from(USAGE),
     }
 }
@@ -44,6 +46,7 @@ fn command() -> Command {
         .subcommand(serve_command())
         .subcommand(demo_command())
         .subcommand(check_command())
+        .subcommand(torture::cli::command())
 }
 
 fn serve_command() -> Command {

@@ -6,7 +6,6 @@
 
 mod load;
 mod nodes;
-mod screen;
 mod slot_text;
 mod verify;
 
@@ -21,10 +20,11 @@ use tokio::time::sleep;
 
 use load::{MOVING, Part, SECOND_GROUP, Shared, WRITERS, Writer, Written};
 use nodes::NodeProcess;
-use screen::{Screen, Watch, bytes, milliseconds, number};
+
 use verify::Findings;
 
 use crate::remote::Reply;
+use crate::screen::{Screen, Watch, bytes, milliseconds, number};
 
 /// How long any single step may take.
 const STEP_MAX: Duration = Duration::from_secs(30);
@@ -94,8 +94,8 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Waits until somebody wants the demo to end.
-async fn interrupted() -> String {
+/// Waits until somebody wants this process to end; by which signal.
+pub async fn interrupted() -> String {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

@@ -1,7 +1,8 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `demo`, `tools`; `cli`.
+//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `remote`, `screen`, `last_lines`;
+//! `demo`, `tools`, `torture`; `cli`.
 
 pub mod cli;
 pub mod clients;
@@ -16,11 +17,13 @@ pub mod extended;
 pub mod files;
 pub mod glob;
 pub mod kind;
+pub mod last_lines;
 pub mod node;
 pub mod number;
 pub mod remote;
 pub mod resp;
 pub mod saves;
+pub mod screen;
 pub mod serve;
 pub mod session;
 pub mod slot_group;
@@ -29,4 +32,5 @@ pub mod table;
 pub mod testing;
 pub mod tools;
 pub mod topology;
+pub mod torture;
 pub mod types;

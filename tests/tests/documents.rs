@@ -162,8 +162,21 @@ fn links_between_documents_lead_somewhere() {
 fn the_readme_shows_flags_that_exist() {
     let known: BTreeSet<&str> = haypile_server::config::PARAMS.iter().map(|param| param.name).collect();
     let readme = text("README.md");
-    let others =
-        ["release", "config", "long", "only", "scan", "no-auth-warning", "version", "help", "seconds"];
+    let others = [
+        "release",
+        "config",
+        "long",
+        "only",
+        "scan",
+        "no-auth-warning",
+        "version",
+        "help",
+        "seconds",
+        "server",
+        "promise",
+        "replay",
+        "appendonly",
+    ];
     for word in readme.split(|c: char| c.is_whitespace() || "`[](),|=".contains(c)) {
         let Some(flag) = word.strip_prefix("--").filter(|flag| flag.starts_with(char::is_alphabetic)) else {
             continue;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use haypile_engine::types::Slot;
 use tokio::sync::{RwLock, RwLockWriteGuard};
 
-use super::screen::Watch;
 use crate::remote::{Client, Reply};
+use crate::screen::Watch;
 
 /// The slot that moves.
 pub const MOVING: u16 = 1;

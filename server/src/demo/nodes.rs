@@ -1,23 +1,20 @@
 //! The demo's nodes: processes of this very program, in a folder of their own, ended with it however it ends.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::slot_text::{self, SlotText};
+use crate::last_lines::LastLines;
 use crate::remote::{Client, Reply};
 
 /// How long a node may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many of its last log lines are kept, to be shown if it fails.
-const LOG_LINES: usize = 40;
 
 /// A node that runs.
 pub struct NodeProcess {
@@ -27,7 +24,7 @@ pub struct NodeProcess {
     pub address: SocketAddr,
     child: Child,
     admin: Client,
-    log: Arc<Mutex<VecDeque<String>>>,
+    log: LastLines,
 }
 
 impl NodeProcess {
@@ -48,15 +45,15 @@ impl NodeProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| named(error.to_string()))?;
-        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let log = LastLines::default();
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(keep_last_lines(stderr, log.clone()));
+            log.keep(stderr);
         }
         let stdout = child.stdout.take().ok_or_else(|| named("no output".to_owned()))?;
         let mut lines = BufReader::new(stdout).lines();
         let first = timeout(PATIENCE, lines.next_line()).await;
         let Ok(Ok(Some(line))) = first else {
-            return Err(named(format!("did not start\n{}", shown(&log))));
+            return Err(named(format!("did not start\n{}", log.shown())));
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let address = listening(&line).ok_or_else(|| named(format!("unexpected words: {line}")))?;
@@ -67,7 +64,7 @@ impl NodeProcess {
     /// Its last log lines, if it ended.
     pub fn obituary(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
-        Some(format!("node {} died ({status})\n{}", self.number, shown(&self.log)))
+        Some(format!("node {} died ({status})\n{}", self.number, self.log.shown()))
     }
 
     /// Runs a command that must answer `+OK`.
@@ -89,7 +86,7 @@ impl NodeProcess {
         match timeout(3 * PATIENCE, self.admin.call(line)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
-                let log = shown(&self.log);
+                let log = self.log.shown();
                 Err(format!("node {}: {line}: the connection broke: {error}\n{log}", self.number))
             }
             Err(_) => Err(format!("node {}: {line}: no answer for {:?}", self.number, 3 * PATIENCE)),
@@ -142,7 +139,7 @@ impl NodeProcess {
         match timeout(PATIENCE, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => {
-                Err(format!("node {} did not stop cleanly ({status})\n{}", self.number, shown(&self.log)))
+                Err(format!("node {} did not stop cleanly ({status})\n{}", self.number, self.log.shown()))
             }
             Ok(Err(error)) => Err(format!("node {}: {error}", self.number)),
             Err(_) => Err(format!("node {} did not stop within {PATIENCE:?}", self.number)),
@@ -161,20 +158,4 @@ impl NodeProcess {
 /// The address in the line that a node prints when it listens.
 fn listening(line: &str) -> Option<SocketAddr> {
     line.strip_prefix("haypile listens at ")?.split_once(',')?.0.parse().ok()
-}
-
-async fn keep_last_lines(stream: impl AsyncRead + Unpin, log: Arc<Mutex<VecDeque<String>>>) {
-    let mut lines = BufReader::new(stream).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let mut log = log.lock().expect("no code panics while it holds this lock");
-        if log.len() == LOG_LINES {
-            log.pop_front();
-        }
-        log.push_back(line);
-    }
-}
-
-fn shown(log: &Mutex<VecDeque<String>>) -> String {
-    let log = log.lock().expect("no code panics while it holds this lock");
-    log.iter().map(|line| format!("    | {line}\n")).collect()
 }

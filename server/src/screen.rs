@@ -1,4 +1,4 @@
-//! What the demo prints: a line for each thing that happens, with the time.
+//! What a command prints while it works: a line for each thing that happens, with the time.
 
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ impl Watch {
 /// Lines with the time since the beginning.
 pub struct Screen {
     began: Watch,
+}
+
+impl Default for Screen {
+    fn default() -> Screen {
+        Screen::new()
+    }
 }
 
 impl Screen {

@@ -1,0 +1,314 @@
+//! Makes a history that broke a promise smaller, by running smaller ones as long as time allows.
+//!
+//! First parts of it that are likely enough are tried: the keys that the violation is about, the last kill. Then pieces are
+//! left out, large ones first, as delta debugging does (Zeller, Hildebrandt 2002). What counts is that the same kind of
+//! violation happens again, on whatever key.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::screen::Watch;
+
+use super::judge::Promise;
+use super::operation::Operation;
+use super::plan::{Plan, is_shared, tag};
+use super::script::{Cycle, Line, Script, Waits};
+use super::session::{Facts, Session, Stop, Work};
+use super::violation::{Breach, Violation};
+
+/// More operations than these are not tried again all together.
+const OPERATIONS_MAX: usize = 300_000;
+/// How often a history is run that does not show the violation at once, before it counts as one that doesn't.
+const TRIES: usize = 2;
+/// How often the result is run again, to tell how surely it repeats.
+pub const REPEATS: usize = 3;
+
+/// What is to be repeated.
+pub struct Case<'a> {
+    /// The server's command.
+    pub command: &'a str,
+    /// What is promised.
+    pub promise: Promise,
+    /// The kind of violation.
+    pub breach: Breach,
+    /// How long it may take.
+    pub budget: Duration,
+}
+
+/// What came of it.
+pub struct Shrunk {
+    /// The history.
+    pub script: Script,
+    /// The violation that it showed last; `None` if none did.
+    pub violation: Option<Violation>,
+    /// In how many of [`REPEATS`] further runs it showed one.
+    pub repeats: usize,
+    /// How many histories were run.
+    pub runs: usize,
+}
+
+/// The whole history of these cycles.
+#[must_use]
+pub fn whole(plan: &Plan, promise: Promise, facts: &[Facts]) -> Script {
+    Script { promise, cycles: facts.iter().map(|facts| cycle(plan, facts, |_| true)).collect() }
+}
+
+/// The part of these cycles that touches keys with these tags, and shared keys with these names.
+#[must_use]
+pub fn around(plan: &Plan, promise: Promise, facts: &[Facts], keys: &[String]) -> Script {
+    let names: BTreeSet<&str> =
+        keys.iter().map(|key| if is_shared(key) { key.as_str() } else { tag(key) }).collect();
+    let near = |operation: &Operation| {
+        let mut touches = operation.touches();
+        touches.any(|touch| names.contains(touch.key.as_str()) || names.contains(tag(&touch.key)))
+    };
+    Script { promise, cycles: facts.iter().map(|facts| cycle(plan, facts, near)).collect() }
+}
+
+/// One cycle, as lines of those operations that are wanted; clients take turns.
+fn cycle(plan: &Plan, facts: &Facts, wanted: impl Fn(&Operation) -> bool) -> Cycle {
+    let mut lines = Vec::new();
+    for (client, &(first, answered, end)) in facts.lanes.iter().enumerate() {
+        let mut step = first;
+        while step < end {
+            let mut operations = plan.batch(client, step);
+            let turn = step - first;
+            step += operations.len() as u64;
+            let waits = if step <= answered { Waits::Yes } else { Waits::No };
+            operations.retain(&wanted);
+            if !operations.is_empty() {
+                lines.push((turn, Line { client, operations, waits }));
+            }
+        }
+    }
+    lines.sort_by_key(|(turn, line)| (*turn, line.client));
+    Cycle { lines: lines.into_iter().map(|(_, line)| line).collect(), mark: facts.mark.clone() }
+}
+
+/// Runs a history once on a fresh server.
+///
+/// # Errors
+/// If that can't be run.
+pub async fn replay(command: &str, script: &Script) -> Result<Vec<Violation>, String> {
+    let mut session = match Session::open(command, script.clients(), script.promise).await {
+        Ok(session) => session,
+        Err(Stop::CouldNotRun(why)) => return Err(why),
+        Err(Stop::Violated(violations)) => return Ok(violations),
+    };
+    let mut result = Ok(Vec::new());
+    for cycle in &script.cycles {
+        match session.cycle(Work::Script(cycle), &cycle.mark).await {
+            Ok(()) => {}
+            Err(Stop::Violated(violations)) => result = Ok(violations),
+            Err(Stop::CouldNotRun(why)) => result = Err(why),
+        }
+        if !matches!(&result, Ok(violations) if violations.is_empty()) {
+            break;
+        }
+    }
+    session.close().await;
+    result
+}
+
+/// Shrinks the history of these cycles, the last of which broke the promise on these keys.
+pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[String]) -> Shrunk {
+    let mut shrinker = Shrinker { case, began: Watch::start(), runs: 0, seen: None };
+    let last = &facts[facts.len().saturating_sub(1)..];
+    let operations: u64 =
+        facts.iter().flat_map(|facts| &facts.lanes).map(|(first, _, end)| end - first).sum();
+    let small = operations <= OPERATIONS_MAX as u64;
+    let mut best = None;
+    for candidate in 0..4 {
+        let script = match candidate {
+            0 if !keys.is_empty() => around(plan, case.promise, last, keys),
+            1 => whole(plan, case.promise, last),
+            2 if !keys.is_empty() => around(plan, case.promise, facts, keys),
+            3 if small => whole(plan, case.promise, facts),
+            _ => continue,
+        };
+        if script.operations() <= OPERATIONS_MAX && shrinker.repeats(&script).await {
+            best = Some(script);
+            break;
+        }
+    }
+    let Some(mut best) = best else {
+        let script = around(plan, case.promise, facts, keys);
+        let script = if keys.is_empty() || script.operations() == 0 {
+            whole(plan, case.promise, last)
+        } else {
+            script
+        };
+        return Shrunk { script, violation: None, repeats: 0, runs: shrinker.runs };
+    };
+    shrinker.fewer_kills(&mut best).await;
+    shrinker.fewer_clients(&mut best).await;
+    shrinker.fewer_keys(&mut best).await;
+    shrinker.fewer_lines(&mut best).await;
+    shrinker.single_operations(&mut best).await;
+    shrinker.fewer_lines(&mut best).await;
+    shrinker.fewer_kills(&mut best).await;
+    let mut repeats = 0;
+    for _ in 0..REPEATS {
+        repeats += usize::from(shrinker.run(&best).await);
+    }
+    Shrunk { script: best, violation: shrinker.seen, repeats, runs: shrinker.runs }
+}
+
+struct Shrinker<'a> {
+    case: &'a Case<'a>,
+    began: Watch,
+    runs: usize,
+    seen: Option<Violation>,
+}
+
+impl Shrinker<'_> {
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= self.case.budget
+    }
+
+    /// Whether a history shows the violation, now.
+    async fn run(&mut self, script: &Script) -> bool {
+        // One that was begun in time may take as long again; then it counts as clean.
+        let Ok(Ok(violations)) = timeout(self.case.budget, replay(self.case.command, script)).await else {
+            return false;
+        };
+        self.runs += 1;
+        let same = violations.into_iter().find(|violation| violation.breach == self.case.breach);
+        let found = same.is_some();
+        self.seen = same.or(self.seen.take());
+        found
+    }
+
+    /// Whether it does within a few tries.
+    async fn repeats(&mut self, script: &Script) -> bool {
+        for _ in 0..TRIES {
+            if self.is_over() {
+                return false;
+            }
+            if self.run(script).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn take(&mut self, best: &mut Script, smaller: Script) -> bool {
+        let better = smaller.operations() > 0 && self.repeats(&smaller).await;
+        if better {
+            *best = smaller;
+        }
+        better
+    }
+
+    /// Leaves out whole cycles, kills of starts, and kills between cycles.
+    async fn fewer_kills(&mut self, best: &mut Script) {
+        let mut index = 0;
+        while index < best.cycles.len() && best.cycles.len() > 1 {
+            let mut without = best.clone();
+            without.cycles.remove(index);
+            if self.take(best, without).await {
+                continue;
+            }
+            // The operations stay, the kill goes: they are the beginning of the next cycle.
+            let mut joined = best.clone();
+            if index + 1 < joined.cycles.len() {
+                let mut lines = joined.cycles.remove(index).lines;
+                lines.iter_mut().for_each(|line| line.waits = Waits::Yes);
+                let next = &mut joined.cycles[index].lines;
+                lines.append(next);
+                *next = lines;
+                if self.take(best, joined).await {
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        for index in 0..best.cycles.len() {
+            if !best.cycles[index].mark.starts.is_empty() {
+                let mut without = best.clone();
+                without.cycles[index].mark.starts.clear();
+                self.take(best, without).await;
+            }
+        }
+    }
+
+    async fn fewer_clients(&mut self, best: &mut Script) {
+        for client in (0..best.clients()).rev() {
+            let without = best.filtered(|line| line.client != client);
+            if without.operations() < best.operations() {
+                self.take(best, without).await;
+            }
+        }
+    }
+
+    async fn fewer_keys(&mut self, best: &mut Script) {
+        let operations = best.lines().flat_map(|line| &line.operations);
+        let keys: BTreeSet<String> = operations.flat_map(Operation::keys).map(str::to_owned).collect();
+        for key in keys {
+            let mut without = best.clone();
+            for line in without.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines) {
+                line.operations.retain(|operation| !operation.keys().contains(&key.as_str()));
+            }
+            let without = without.filtered(|line| !line.operations.is_empty());
+            if without.operations() < best.operations() {
+                self.take(best, without).await;
+            }
+        }
+    }
+
+    /// Leaves out pieces: halves, quarters, and so on to single lines.
+    async fn fewer_lines(&mut self, best: &mut Script) {
+        let mut piece = best.lines().count().div_ceil(2);
+        while piece > 0 && !self.is_over() {
+            let mut from = 0;
+            let mut any = false;
+            while from < best.lines().count() && !self.is_over() {
+                let mut index = 0;
+                let without = best.filtered(|_| {
+                    index += 1;
+                    !(from..from + piece).contains(&(index - 1))
+                });
+                if self.take(best, without).await {
+                    any = true;
+                } else {
+                    from += piece;
+                }
+            }
+            // Single lines are tried until none can go.
+            piece = match piece {
+                1 => usize::from(any),
+                _ => piece.div_ceil(2),
+            };
+        }
+    }
+
+    /// One operation a line, instead of pipelines.
+    async fn single_operations(&mut self, best: &mut Script) {
+        let mut single = best.clone();
+        for cycle in &mut single.cycles {
+            let one = |line: Line| {
+                let (client, waits) = (line.client, line.waits);
+                line.operations.into_iter().map(move |operation| Line {
+                    client,
+                    operations: vec![operation],
+                    waits,
+                })
+            };
+            cycle.lines = std::mem::take(&mut cycle.lines).into_iter().flat_map(one).collect();
+        }
+        if single != *best {
+            self.take(best, single).await;
+        }
+    }
+}
+
+impl Script {
+    /// With these lines only.
+    fn filtered(&self, mut keep: impl FnMut(&Line) -> bool) -> Script {
+        let mut script = self.clone();
+        script.cycles.iter_mut().for_each(|cycle| cycle.lines.retain(&mut keep));
+        script
+    }
+}

@@ -3,7 +3,6 @@
 //! One job works on one slot, so a slot's debt never holds another slot back.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::compact::{Job, MergeOptions, MergeOutcome, PickOptions, merge, pick};
@@ -12,6 +11,7 @@ use crate::error::Result;
 use crate::roles::edit_runs;
 use crate::slot::Role;
 use crate::sst::{FileNo, Run, RunMeta};
+use crate::sync::Arc;
 use crate::types::Slot;
 use crate::version::Version;
 

@@ -5,8 +5,6 @@
 //! before ([`Engine::pin`]), so that what follows the runs is still there when they have arrived. The receiver
 //! takes records from then on at once, into memtables and newer runs, while the older runs still come.
 
-use std::sync::Arc;
-
 use crate::clock::TimeMs;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -15,6 +13,7 @@ use crate::manifest::{Edit, Manifest, SUPERSEDED_MAX, SlotState};
 use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
 use crate::sst::{PackWriter, Run, RunMeta};
+use crate::sync::Arc;
 use crate::types::{Seq, Slot};
 
 /// What a copy of a slot consists of, at the moment it was taken.

@@ -1,8 +1,8 @@
 //! The engine's handle: open, begin a transaction, write, wait for a reply's bound.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cache::BlockCache;
@@ -18,6 +18,7 @@ use crate::registry::Registry;
 use crate::signal::Signal;
 use crate::slot::SlotCell;
 use crate::sst::{BLOCK_BYTES_MAX, FileNo, PackWriter, Packs, RunOptions};
+use crate::sync::{self, Mutex, MutexGuard};
 use crate::tx::Tx;
 use crate::types::{Lsn, NodeId, Seq, Slot};
 
@@ -244,7 +245,7 @@ impl Engine {
         for (run, id) in wanted.0 {
             match run.try_read_block(id)? {
                 Some(block) => {
-                    self.cache.insert(id, Arc::clone(&block));
+                    self.cache.insert(id, sync::Arc::clone(&block));
                     fetched.0.insert(id, block);
                 }
                 None => left.0.push((run, id)),
@@ -260,7 +261,7 @@ impl Engine {
     pub fn fetch(&self, wanted: Wanted, fetched: &mut Fetched) -> Result<()> {
         for (run, id) in wanted.0 {
             let block = run.read_block(id)?;
-            self.cache.insert(id, Arc::clone(&block));
+            self.cache.insert(id, sync::Arc::clone(&block));
             fetched.0.insert(id, block);
         }
         Ok(())

@@ -4,7 +4,6 @@
 //! frame synced -> version published -> log released. One flush at a time; no slot's lock is held over I/O.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard};
 
 use crate::engine::{Engine, Options};
 use crate::error::Result;
@@ -14,6 +13,7 @@ use crate::memtable::Stored;
 use crate::roles::edit_runs;
 use crate::slot::{Frozen, Role, SlotCell};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta};
+use crate::sync::{Arc, MutexGuard};
 use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
 

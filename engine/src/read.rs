@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use crate::cache::BlockCache;
 use crate::clock::TimeMs;
@@ -12,6 +11,7 @@ use crate::memtable::{self, Entry, Memtable, Stored, ValueRef};
 use crate::overlay::{self, Overlay};
 use crate::slot::SlotCell;
 use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
+use crate::sync::Arc;
 use crate::tx::{Read, Stop};
 use crate::version::Answer;
 

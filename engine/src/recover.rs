@@ -170,7 +170,7 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
         packs.adopt(&entry.runs);
         let runs = entry.runs.iter().map(|run| packs.open_run(run)).collect::<Result<Vec<_>>>()?;
         let mut cell = SlotCell::from_meta(&entry.meta);
-        cell.version = Arc::new(Version::new(runs));
+        cell.version = crate::sync::Arc::new(Version::new(runs));
         cell.next_expiry = cell.version.min_expiry();
         slots[slot.index()].cell = cell;
     }

@@ -1,12 +1,11 @@
 //! What a slot is at run time: its role, its position and its entries, under one lock.
 
-use std::sync::Arc;
-
 use crate::clock::TimeMs;
 use crate::history::History;
 use crate::log::Ticket;
 use crate::manifest::{SETTLED_MAX, SettledGrant, SlotMeta, SlotState};
 use crate::memtable::Memtable;
+use crate::sync::Arc;
 use crate::types::{Epoch, Lsn, NodeId, Seq};
 use crate::version::Version;
 

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::ops::Bound;
-use std::sync::MutexGuard;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -20,6 +19,7 @@ use crate::memtable::{Entry, ValueRef};
 use crate::overlay::Overlay;
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
+use crate::sync::MutexGuard;
 use crate::types::{Seq, Slot};
 use crate::value::{Header, Value};
 

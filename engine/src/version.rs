@@ -1,10 +1,9 @@
 //! Which runs make up a slot: an immutable value, shared by `Arc`, replaced as a whole under the slot's lock.
 
-use std::sync::Arc;
-
 use crate::clock::TimeMs;
 use crate::memtable::Entry;
 use crate::sst::{BlockId, Blocks, Lookup, Probe, Run, RunMeta};
+use crate::sync::Arc;
 use crate::types::Seq;
 
 /// The runs of a slot.

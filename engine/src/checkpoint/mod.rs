@@ -17,8 +17,8 @@ mod folder;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, TryLockError};
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -27,6 +27,7 @@ use crate::manifest::{NodeMeta, SlotEntry, SlotMeta, SlotState, State};
 use crate::recover::Folders;
 use crate::slot::{NOBODY, Role, SlotCell};
 use crate::sst::FileNo;
+use crate::sync::Arc;
 use crate::types::{Lsn, Seq, Slot};
 use crate::version::Version;
 

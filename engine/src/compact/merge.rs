@@ -10,13 +10,13 @@
 //! newer run or in memory may have put it off, for the same elements. An expired collection goes when its key is
 //! deleted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::TimeMs;
 use crate::error::Result;
 use crate::key::{self, Generation};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions, Scan, prefix_of};
+use crate::sync::Arc;
 use crate::value::Header;
 
 /// The cancel flag is looked at every so many entries.

@@ -3,12 +3,11 @@
 //! Every move answers [`Step`]; after `NeedsBlock` the same move is asked again once the block is there. A cursor
 //! holds on to the blocks that it stands in, so a cache that drops them meanwhile can't make it go round for ever.
 
-use std::sync::Arc;
-
 use super::block::{Block, BlockId, Blocks};
 use super::entry::EntryRef;
 use super::run::Run;
 use crate::memtable::Entry;
+use crate::sync::Arc;
 
 /// What came of a move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

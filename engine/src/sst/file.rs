@@ -6,24 +6,31 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use super::FileNo;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// See the file's head.
 pub(super) struct PackFile {
     pub(super) file_no: FileNo,
     pub(super) path: PathBuf,
-    open: Mutex<Option<Arc<dyn File>>>,
-    /// Set by every read, cleared by [`OpenFiles`] when it spares the file.
-    used: AtomicBool,
+    handle: Arc<Handle>,
     /// Who opens and closes it; `None` if it stays open.
     files: Option<Arc<OpenFiles>>,
     /// Set under the lock of `Packs` when the manifest no longer refers to it; read when it is dropped.
     obsolete: AtomicBool,
+}
+
+/// A file while it is open.
+#[derive(Default)]
+struct Handle {
+    open: Mutex<Option<Arc<dyn File>>>,
+    /// Set by every read, cleared by [`OpenFiles`] when it spares the file.
+    used: AtomicBool,
 }
 
 /// The pack files that are open, and those that wait to be removed.
@@ -31,7 +38,7 @@ pub(super) struct OpenFiles {
     fs: Arc<dyn Fs>,
     files_max: usize,
     /// In the order in which they were opened or spared.
-    ring: Mutex<VecDeque<Weak<PackFile>>>,
+    ring: Mutex<VecDeque<Weak<Handle>>>,
     /// Files that nobody refers to or reads any more.
     trash: Mutex<Vec<FileNo>>,
 }
@@ -46,23 +53,21 @@ impl PackFile {
         PackFile {
             file_no,
             path,
-            open: Mutex::new(Some(file)),
-            used: AtomicBool::new(false),
+            handle: Arc::new(Handle { open: Mutex::new(Some(file)), used: AtomicBool::new(false) }),
             files: None,
             obsolete: AtomicBool::new(false),
         }
     }
 
     /// A file that is opened when it is read.
-    pub(super) fn shared(file_no: FileNo, path: PathBuf, files: Arc<OpenFiles>) -> Arc<PackFile> {
-        Arc::new(PackFile {
+    pub(super) fn shared(file_no: FileNo, path: PathBuf, files: Arc<OpenFiles>) -> PackFile {
+        PackFile {
             file_no,
             path,
-            open: Mutex::new(None),
-            used: AtomicBool::new(false),
+            handle: Arc::default(),
             files: Some(files),
             obsolete: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The manifest no longer refers to it: it goes with the last who reads it.
@@ -71,11 +76,11 @@ impl PackFile {
     }
 
     fn held(&self) -> Option<Arc<dyn File>> {
-        self.used.store(true, Ordering::Relaxed);
-        lock(&self.open).clone()
+        self.handle.used.store(true, Ordering::Relaxed);
+        lock(&self.handle.open).clone()
     }
 
-    fn file(self: &Arc<PackFile>) -> Result<Arc<dyn File>> {
+    fn file(&self) -> Result<Arc<dyn File>> {
         if let Some(file) = self.held() {
             return Ok(file);
         }
@@ -83,21 +88,21 @@ impl PackFile {
         let opened = files.fs.open(&self.path, OpenMode::Read);
         let opened = opened.map_err(|error| Error::io(&self.path, "open", &error))?;
         // Another thread may have opened it meanwhile: one is enough.
-        let file = match &mut *lock(&self.open) {
+        let file = match &mut *lock(&self.handle.open) {
             Some(theirs) => return Ok(Arc::clone(theirs)),
             empty => Arc::clone(empty.insert(opened)),
         };
-        files.note_open(self);
+        files.note_open(&self.handle);
         Ok(file)
     }
 
     /// Bytes of the file.
-    pub(super) fn size(self: &Arc<PackFile>) -> Result<u64> {
+    pub(super) fn size(&self) -> Result<u64> {
         self.file()?.size().map_err(|error| Error::io(&self.path, "read size", &error))
     }
 
     /// Reads exactly `buf.len()` bytes of `what`; fewer are corruption.
-    pub(super) fn read(self: &Arc<PackFile>, buf: &mut [u8], offset: u64, what: &str) -> Result<()> {
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64, what: &str) -> Result<()> {
         let got = self.file()?.read_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
         if got == buf.len() {
             return Ok(());
@@ -148,7 +153,7 @@ impl OpenFiles {
     }
 
     /// A file was opened: closes others beyond the budget.
-    fn note_open(&self, file: &Arc<PackFile>) {
+    fn note_open(&self, file: &Arc<Handle>) {
         let mut closed = Vec::new();
         let mut ring = lock(&self.ring);
         ring.push_back(Arc::downgrade(file));

@@ -33,7 +33,6 @@
 //! for repair when a manifest is lost.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::FileNo;
 use super::file::PackFile;
@@ -41,6 +40,7 @@ use super::inspect::Directory;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
+use crate::sync::Arc;
 use crate::types::{NodeId, Slot};
 
 /// Bytes of a run's footer. Part of the format.

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
 use super::file::{OpenFiles, PackFile, lock};
 use super::properties::RunMeta;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::sync::{self, Mutex, Weak};
 
 /// How many pack files are open at a time, unless told otherwise: half of what a process may usually open.
 pub const OPEN_FILES_MAX: usize = 512;
@@ -102,7 +103,7 @@ impl Packs {
     ///
     /// # Errors
     /// `Corrupt` if it is not what the manifest means, `Unusable` if its format is newer, `Io`.
-    pub fn open_run(&self, meta: &RunMeta) -> Result<Arc<Run>> {
+    pub fn open_run(&self, meta: &RunMeta) -> Result<sync::Arc<Run>> {
         let held = lock(&self.known).get(&meta.file).and_then(|known| known.open.upgrade());
         let file = match held {
             Some(file) => file,
@@ -111,7 +112,7 @@ impl Packs {
         Run::open(file, meta)
     }
 
-    fn open_file(&self, file_no: FileNo) -> Result<Arc<PackFile>> {
+    fn open_file(&self, file_no: FileNo) -> Result<sync::Arc<PackFile>> {
         let opened = PackFile::shared(file_no, pack_path(&self.dir, file_no), Arc::clone(&self.files));
         let size = opened.size()?;
         let mut all = lock(&self.known);
@@ -121,7 +122,8 @@ impl Packs {
         if let Some(theirs) = known.open.upgrade() {
             return Ok(theirs);
         }
-        known.open = Arc::downgrade(&opened);
+        let opened = sync::Arc::new(opened);
+        known.open = sync::Arc::downgrade(&opened);
         Ok(opened)
     }
 

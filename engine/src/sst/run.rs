@@ -3,8 +3,6 @@
 //! Any thread may use it. Lookups never wait for a disk: they answer which block they miss, and the caller fetches
 //! it outside every lock and asks again.
 
-use std::sync::Arc;
-
 use super::block::{Block, BlockId, Blocks};
 use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
@@ -13,6 +11,7 @@ use super::index::Index;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
 use crate::memtable::Entry;
+use crate::sync::Arc;
 
 /// A key to look up, with what is computed from it once for all runs.
 #[derive(Clone, Copy, Debug)]

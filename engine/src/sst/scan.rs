@@ -2,12 +2,12 @@
 //! checks. Waits for the disk; belongs to one thread.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::block::Block;
 use super::entry::EntryRef;
 use super::run::Run;
 use crate::error::Result;
+use crate::sync::Arc;
 
 /// Bytes of one read. A block that is larger is read alone.
 const READ_BYTES: u64 = 256 << 10;

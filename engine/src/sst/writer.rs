@@ -299,7 +299,8 @@ impl PackWriter {
             let what = format!("received run: {got} bytes of {}, or a wrong checksum", import.len);
             return Err(Error::corrupt(&self.path, import.offset, what));
         }
-        let file = Arc::new(PackFile::unshared(self.file_no, self.path.clone(), Arc::clone(&self.file)));
+        let file = PackFile::unshared(self.file_no, self.path.clone(), Arc::clone(&self.file));
+        let file = crate::sync::Arc::new(file);
         let (run, _) = Run::read(file, import.offset, import.len, import.crc)?;
         Ok(run.meta().clone())
     }

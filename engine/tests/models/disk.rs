@@ -152,6 +152,10 @@ impl Fs for Disk {
         Ok(Box::new(()))
     }
 
+    fn lock_shared(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Ok(Box::new(()))
+    }
+
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(u64::MAX)
     }

@@ -7,6 +7,7 @@ mod disk;
 mod log;
 mod signal;
 mod tail;
+mod versions;
 
 use loom::model::Builder;
 

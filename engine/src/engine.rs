@@ -421,7 +421,7 @@ impl Engine {
         let end = self.log.stop_clean()?;
         let mut manifest = self.manifest();
         let node = NodeMeta { clean_end: Some(end), ..manifest.state().node };
-        manifest.apply(&[Edit::Node(node)])
+        self.apply(&mut manifest, &[Edit::Node(node)])
     }
 
     pub(crate) fn lock(&self, slot: Slot) -> MutexGuard<'_, SlotCell> {

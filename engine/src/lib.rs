@@ -29,6 +29,7 @@ pub mod registry;
 pub mod replica;
 pub mod roles;
 pub mod signal;
+pub mod simulation;
 pub mod slot;
 pub mod sst;
 pub mod sync;

@@ -17,6 +17,7 @@ pub mod script;
 pub mod session;
 pub mod shared;
 pub mod shrink;
+pub mod sim;
 #[cfg(test)]
 mod tests;
 pub mod value;

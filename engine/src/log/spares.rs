@@ -8,7 +8,7 @@ use crate::fs::Fs;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The segments after the active one that are ready.
@@ -37,6 +37,11 @@ impl Spares {
     /// The number of the last segment that exists.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
+    }
+
+    /// The files of those that are ready.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        lock(&self.ready).iter().map(|segment| segment.path.clone()).collect()
     }
 
     /// Why nothing may be appended now.

@@ -436,6 +436,17 @@ impl Log {
         lock(&self.view).segments()
     }
 
+    /// The files that it refers to: its segments, oldest first, then those that are prepared.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let view = lock(&self.view);
+        let mut files: Vec<PathBuf> = view.sealed.iter().map(|segment| segment.path.clone()).collect();
+        files.push(view.active.path.clone());
+        drop(view);
+        files.extend(self.spares.files());
+        files
+    }
+
     /// Removes the sealed segments that lie wholly below `lsn`; says how many. The caller has made sure that
     /// recovery no longer begins in them.
     ///

@@ -63,6 +63,8 @@ impl Manifest {
     /// `Corrupt` if what was promised as durable does not hold; `Unusable` if it is of a newer format; `Io`.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Option<Manifest>> {
         let Some((number, state)) = read(&*fs, dir)? else { return Ok(None) };
+        // A killed start may have left `CURRENT` without a sync: it must not be lost while the file made here is not.
+        fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
         let manifest = Manifest::begin_file(fs, dir, number + 1, state)?;
         manifest.remove_others()?;
         Ok(Some(manifest))
@@ -84,6 +86,12 @@ impl Manifest {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The file that it is in now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes of the file so far.

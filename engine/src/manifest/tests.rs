@@ -333,6 +333,32 @@ fn a_loss_of_power_at_any_operation_loses_nothing_applied() {
 }
 
 #[test]
+fn a_start_that_follows_a_killed_first_one_makes_its_names_durable_before_it_builds_on_them() {
+    // The first start was killed between the rename to CURRENT and the sync of the folder. The next one read CURRENT and
+    // made 000002; then the power went, and took CURRENT but not 000002: that looked like a lost manifest.
+    let fs = memory();
+    fs.record_operations(true);
+    drop(Manifest::create(fs.clone(), dir(), first()).expect("creates"));
+    let told: Vec<String> = fs.journal().iter().map(ToString::to_string).collect();
+    let renamed = told.iter().position(|told| told.starts_with("rename")).expect("CURRENT is turned");
+    let fs = memory();
+    fs.stop_at(renamed as u64);
+    drop(Manifest::create(fs.clone(), dir(), first()));
+    let operations = {
+        let whole = Arc::new(fs.restart());
+        Manifest::open(whole.clone(), dir()).expect("opens").expect("is there");
+        whole.operations()
+    };
+    for (stop, seed) in (0..operations).flat_map(|stop| (0..16).map(move |seed| (stop, seed))) {
+        let killed = Arc::new(fs.restart());
+        killed.stop_at(stop);
+        drop(Manifest::open(killed.clone(), dir()));
+        let lost = Arc::new(killed.crash(seed));
+        Manifest::open(lost, dir()).unwrap_or_else(|error| panic!("stop {stop} seed {seed}: {error}"));
+    }
+}
+
+#[test]
 fn after_any_failed_operation_nothing_more_is_applied_and_nothing_applied_is_lost() {
     let fs = memory();
     life(&fs, &mut first(), &mut first()).expect("no failure");

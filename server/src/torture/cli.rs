@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use haypile_engine::simulation::{Case, Setup};
 
 use super::judge::{Kill, Promise};
-use super::{Options, script};
+use super::{Options, script, sim};
 
 /// The subcommand.
 #[must_use]
@@ -18,6 +19,7 @@ pub fn command() -> Command {
     let number = |name: &'static str, default: &'static str, most: u64, help: &'static str| {
         option(name, "N", help).default_value(default).value_parser(value_parser!(u64).range(1..=most))
     };
+    let setups: Vec<_> = Setup::ALL.iter().chain([&Setup::CANARY]).map(|setup| setup.name).collect();
     Command::new("torture")
         .about("Kill a server again and again under load, and check that it keeps its promise")
         .after_help(HELP)
@@ -27,7 +29,10 @@ pub fn command() -> Command {
                 "CMD",
                 "the server's command for a shell, with {port} and {dir}; it stays in the foreground",
             )
-            .required(true),
+            .required_unless_present("sim"),
+            Arg::new("sim").long("sim").action(ArgAction::SetTrue).conflicts_with("server").help(
+                "instead of a server, the engine alone on a simulated disk, stopped at every operation",
+            ),
             option("seed", "N", "what the history follows from [by chance]").value_parser(value_parser!(u64)),
             number("seconds", "30", 1_000_000, "how long it runs"),
             number("clients", "8", script::CLIENTS_MAX as u64, "how many clients work at once"),
@@ -40,6 +45,12 @@ pub fn command() -> Command {
                 .default_value("always"),
             option("json", "FILE", "a file for the result"),
             option("replay", "FILE", "run the script in this file instead; it says what is promised"),
+            option("setup", "NAME", "with --sim: only this set of options")
+                .value_parser(setups)
+                .requires("sim"),
+            option("case", "CASE", "with --sim: only this case, as a violation told it")
+                .value_parser(value_parser!(Case))
+                .requires("sim"),
         ])
 }
 
@@ -64,13 +75,20 @@ Each client owns its keys, so that what they must hold is known exactly; some co
 violation is told with the last operations on its key, made smaller by running smaller histories, and left as a script
 in ./haypile-torture-SEED.txt, with the folder of the server.
 
+SIMULATION
+  --sim tries Haypile's engine itself, without process, socket or disk: a seeded workload on a disk in memory, stopped before
+  each of its operations (killed, killed within a write, power lost) and at each operation of some recoveries, each operation failed
+  once; after each stop it is started and held to what its replies promised. A violation is told with the case that
+  repeats it (--case) and a short story. --setup lying-disk is a canary: there, writes must be found to be lost.
+
 EXIT STATUS
   0  the promise was kept      1  it was not      2  nothing can be said: the server did not start, a flag is wrong
 
 EXAMPLES
   haypile torture --server 'haypile serve --standalone --port {port} --dir {dir} --sync always'
   haypile torture --server 'redis-server --port {port} --dir {dir} --appendonly yes --appendfsync always'
-  haypile torture --server 'redis-server --port {port} --dir {dir} --appendonly yes' --promise everysec";
+  haypile torture --server 'redis-server --port {port} --dir {dir} --appendonly yes' --promise everysec
+  haypile torture --sim --seconds 60";
 
 /// Does what the flags say; the process's exit status.
 #[must_use]
@@ -79,6 +97,15 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
     let count = |name: &str| number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(1);
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let chosen = |name: &str| text(name).unwrap_or_default();
+    if matches.get_flag("sim") {
+        return sim::run_sim(&sim::Options {
+            seed: number("seed").unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            time: Duration::from_secs(number("seconds").unwrap_or_default()),
+            setup: text("setup").and_then(|name| Setup::named(&name)),
+            case: matches.get_one::<Case>("case").cloned(),
+            json: text("json").map(PathBuf::from),
+        });
+    }
     super::run(&Options {
         server: chosen("server"),
         seed: number("seed").unwrap_or_else(|| u64::from(rand::random::<u32>())),

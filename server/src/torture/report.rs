@@ -207,7 +207,7 @@ fn violation(violation: &Violation) -> String {
 }
 
 /// A text as JSON has it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for letter in text.chars() {
         match letter {

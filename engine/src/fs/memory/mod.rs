@@ -22,6 +22,7 @@ pub use journal::{Action, Failure, Operation};
 use super::{DirEntry, File, Fs, OpenMode};
 use crate::random::Coin;
 use disk::{Disk, InodeNo};
+use inode::Inode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ struct State {
     failures: BTreeMap<u64, Failure>,
     stop_at: Option<u64>,
     no_links: bool,
+    ignores_syncs: bool,
     journal: Option<Vec<Operation>>,
     watcher: Option<Watcher>,
 }
@@ -134,6 +136,12 @@ impl MemoryFs {
     /// Refuses every link from here on, as one between two devices is.
     pub fn forbid_links(&self) {
         self.state().no_links = true;
+    }
+
+    /// From now on the sync of a file says that it was done, and does nothing: a device that lies. What is above it can't
+    /// keep its promises; a test that does not notice is none.
+    pub fn ignore_syncs(&self) {
+        self.state().ignores_syncs = true;
     }
 
     /// The sum of the sizes of all files that have a name.
@@ -385,11 +393,13 @@ impl File for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let inode = self.inode;
-        self.fs.state().operate(
+        let mut state = self.fs.state();
+        let lies = state.ignores_syncs;
+        state.operate(
             |disk| disk.name(inode),
             Action::Sync,
             None,
-            |disk| disk.sync(inode, |file| file.sync()),
+            |disk| if lies { Ok(()) } else { disk.sync(inode, Inode::sync) },
             |disk, coin| {
                 disk.sync(inode, |file| match coin {
                     Some(coin) => file.scatter(coin),

@@ -1,0 +1,477 @@
+//! An engine on a simulated disk, the steps done to it, and the model that is told of each.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::clock::SimClock;
+use super::inspect;
+use super::model::{Content, Model, Stopped, after, is_seen_as};
+use super::setup::Setup;
+use super::violation::Violation;
+use super::workload::{Change, NUMBER, SLOTS, Step, key, slot};
+use crate::background::Job;
+use crate::clock::{Clock, TimeMs};
+use crate::engine::{Engine, Fetched, Gate, Opened, SyncMode};
+use crate::error::{Error, Result};
+use crate::fs::memory::MemoryFs;
+use crate::slot::Role;
+use crate::tx::{Read, Stop, Tx};
+use crate::types::Slot;
+use crate::value::Value;
+
+/// The folder of the engine.
+pub const DIR: &str = "/haypile";
+
+/// The model and where the story is, shared with whoever watches the disk.
+#[derive(Clone, Default)]
+pub struct Told {
+    /// What the engine has promised.
+    pub model: Model,
+    /// Which step is being done.
+    pub step: usize,
+    /// How often the node was started: each start draws other names.
+    pub starts: u64,
+}
+
+/// Whether anything may fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    /// Nothing does: every error is a fault of the engine.
+    Sound,
+    /// A failure was asked for.
+    Failing,
+}
+
+/// How a step went.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// As asked.
+    Yes,
+    /// Refused, and nothing has changed.
+    Refused(Error),
+    /// The engine acknowledges nothing any more (`Poisoned`), or it could neither stop in order nor start.
+    Stopped(Error),
+}
+
+/// See the file's head.
+pub struct Node {
+    setup: Setup,
+    seed: u64,
+    fs: MemoryFs,
+    clock: Arc<SimClock>,
+    told: Arc<Mutex<Told>>,
+    /// `None` after a start that failed.
+    engine: Option<Engine>,
+    /// Replies that have not left, each with the last event that it tells of.
+    gates: Vec<(u64, Gate)>,
+    machine: Machine,
+}
+
+impl Node {
+    /// A node that was not started yet.
+    #[must_use]
+    pub fn new(setup: Setup, seed: u64, fs: MemoryFs, machine: Machine) -> Node {
+        Node {
+            setup,
+            seed,
+            fs,
+            clock: Arc::default(),
+            told: Arc::default(),
+            engine: None,
+            gates: Vec::new(),
+            machine,
+        }
+    }
+
+    /// The node's next start after a stop, on what the stop left. `told` is what the engine had promised then, and
+    /// `elapsed_ms` what the clock showed.
+    #[must_use]
+    pub fn after_stop(setup: Setup, seed: u64, fs: MemoryFs, told: Told, elapsed_ms: u64) -> Node {
+        let clock = Arc::new(SimClock::at(elapsed_ms + 1));
+        let told = Arc::new(Mutex::new(told));
+        Node { clock, told, ..Node::new(setup, seed, fs, Machine::Sound) }
+    }
+
+    /// The disk.
+    #[must_use]
+    pub fn fs(&self) -> &MemoryFs {
+        &self.fs
+    }
+
+    /// What the model was told, for whoever watches the disk.
+    #[must_use]
+    pub fn told(&self) -> Arc<Mutex<Told>> {
+        Arc::clone(&self.told)
+    }
+
+    /// The node's clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<SimClock> {
+        Arc::clone(&self.clock)
+    }
+
+    fn model(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("steps are done to a node that was started")
+    }
+
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn start(&mut self) -> Result<Opened> {
+        let starts = {
+            let mut told = self.model();
+            told.starts += 1;
+            told.starts
+        };
+        let options = self.setup.options(self.seed ^ starts.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let fs = Arc::new(self.fs.clone());
+        let (engine, opened) = Engine::open(fs, std::path::Path::new(DIR), clock, options)?;
+        self.engine = Some(engine);
+        Ok(opened)
+    }
+
+    /// Starts the engine after a stop, and holds it to what was promised.
+    ///
+    /// # Errors
+    /// If it does not start, or a promise is broken.
+    pub fn recover(&mut self, stopped: Stopped) -> Result<(), Violation> {
+        if let Err(error) = self.start() {
+            return Err(Violation::new(format!("the engine does not start: {error}")));
+        }
+        self.check(stopped)
+    }
+
+    /// Holds the engine, just started, to what was promised.
+    fn check(&mut self, stopped: Stopped) -> Result<(), Violation> {
+        let engine = self.engine();
+        let found = (0..SLOTS).map(|index| inspect::read(engine, index));
+        let found = found.collect::<Result<Vec<_>, Violation>>()?;
+        inspect::check_counts(engine, &found)?;
+        inspect::check_files(engine, &self.fs)?;
+        self.model().model.recovered(&found, stopped)
+    }
+
+    /// What every slot holds, for a person or a test to compare.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn contents(&self) -> Result<Vec<super::model::State>, Violation> {
+        (0..SLOTS).map(|index| inspect::read(self.engine(), index).map(|(state, _)| state)).collect()
+    }
+
+    /// Does the steps, until the engine stops.
+    ///
+    /// # Errors
+    /// A promise that is broken.
+    pub fn run(&mut self, steps: &[Step]) -> Result<(), Violation> {
+        for (number, step) in steps.iter().enumerate() {
+            self.model().step = number;
+            match self.step(step)? {
+                Done::Stopped(Error::Poisoned(_)) => return self.check_silent(),
+                Done::Stopped(_) => return Ok(()),
+                Done::Yes | Done::Refused(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// A promise that is broken.
+    pub fn step(&mut self, step: &Step) -> Result<Done, Violation> {
+        self.clock.advance(1);
+        let done = match step {
+            Step::Commit(parts) => self.commit(parts),
+            Step::Read(index) => return self.read(*index),
+            Step::Write => self.write(),
+            Step::Sync => self.sync(),
+            Step::Flush(slots) => {
+                self.engine().flush(&slots.iter().map(|&index| slot(index)).collect::<Vec<_>>())
+            }
+            Step::Background(job) => self.background(*job),
+            Step::Add(slots) => self.add(slots),
+            Step::Remove(index) => self.remove(*index),
+            Step::Wait(ms) => {
+                self.clock.advance(*ms);
+                Ok(())
+            }
+            Step::Restart => return self.restart(),
+        };
+        let done = self.judge(done)?;
+        self.let_replies_leave();
+        let waits = match (step, self.setup.sync) {
+            (Step::Write, SyncMode::EverySec | SyncMode::No) | (Step::Sync, _) => !self.gates.is_empty(),
+            _ => false,
+        };
+        if waits && matches!(done, Done::Yes) {
+            return Err(Violation::new("a reply waits although its bound is reached"));
+        }
+        Ok(done)
+    }
+
+    /// What an error means: on a sound machine there is none.
+    fn judge(&self, done: Result<()>) -> Result<Done, Violation> {
+        match done {
+            Ok(()) => Ok(Done::Yes),
+            Err(error @ (Error::Corrupt { .. } | Error::Unusable { .. } | Error::Limit(_))) => {
+                Err(Violation::new(format!("the engine can't go on: {error}")))
+            }
+            Err(error) if self.machine == Machine::Sound => {
+                Err(Violation::new(format!("an error on a sound machine: {error}")))
+            }
+            Err(error @ Error::Poisoned(_)) => Ok(Done::Stopped(error)),
+            Err(error) => Ok(Done::Refused(error)),
+        }
+    }
+
+    /// Polls every reply that waits. One that leaves is a promise.
+    fn let_replies_leave(&mut self) {
+        let mut left = Vec::new();
+        for (event, gate) in std::mem::take(&mut self.gates) {
+            let mut waiting = pin!(self.engine().reached(gate));
+            match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => left.push((event, gate)),
+                Poll::Ready(Ok(())) => match self.setup.sync {
+                    SyncMode::Always => self.model().model.survives_power_loss(event),
+                    SyncMode::EverySec | SyncMode::No => self.model().model.survives_kill(event),
+                },
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+        self.gates = left;
+    }
+
+    fn write(&self) -> Result<()> {
+        self.engine().write()?;
+        let told = &mut *self.model();
+        told.model.survives_kill(told.model.events());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.write()?;
+        self.engine().step(Job::Sync)?;
+        let told = &mut *self.model();
+        told.model.survives_power_loss(told.model.events());
+        Ok(())
+    }
+
+    fn background(&self, job: Job) -> Result<()> {
+        self.engine().step(job).map(drop)
+    }
+
+    fn is_there(&self, index: usize) -> bool {
+        self.model().model.content(index).is_some()
+    }
+
+    fn commit(&mut self, parts: &[(usize, Vec<Change>)]) -> Result<()> {
+        let parts: Vec<_> = parts.iter().filter(|(index, _)| self.is_there(*index)).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let (number, before) = {
+            let told = self.model();
+            let content = |index| told.model.content(index).cloned().expect("only slots that are there");
+            let before: Vec<_> = parts.iter().map(|(index, _)| content(*index)).collect();
+            (told.model.events() + 1, before)
+        };
+        let slots: Vec<Slot> = parts.iter().map(|(index, _)| slot(*index)).collect();
+        let (states, gate) = transact(self.engine(), &slots, |tx| {
+            let mut states: Vec<(usize, Content, TimeMs)> = Vec::with_capacity(parts.len());
+            for ((index, changes), before) in parts.iter().zip(&before) {
+                let now = tx.now(slot(*index));
+                changes.iter().try_for_each(|change| apply(tx, *index, change))?;
+                let said = Value::whole(0, 0, number.to_string());
+                tx.put(key(*index, NUMBER), &said)?;
+                states.push((*index, after(before, changes, number, now), now));
+            }
+            Ok(states)
+        })?;
+        self.model().model.committed(states);
+        self.gates.push((number, gate));
+        Ok(())
+    }
+
+    /// Reads a slot; its reply is a promise too.
+    fn read(&mut self, index: usize) -> Result<Done, Violation> {
+        if !self.is_there(index) {
+            return Ok(Done::Yes);
+        }
+        let (found, now) = inspect::read(self.engine(), index)?;
+        let told = self.model().clone();
+        if !is_seen_as(&told.model.content(index).cloned(), &found, now) {
+            return Err(Violation::new(format!(
+                "slot {} reads as {}, written was {}",
+                slot(index),
+                super::model::Shown(&found),
+                super::model::Shown(&told.model.content(index).cloned()),
+            )));
+        }
+        let gate = transact(self.engine(), &[slot(index)], |_| Ok(()));
+        let (_, gate) = gate.map_err(|error| Violation::new(format!("a read can't end: {error}")))?;
+        self.gates.push((told.model.last_event(index), gate));
+        self.let_replies_leave();
+        Ok(Done::Yes)
+    }
+
+    fn add(&self, slots: &[usize]) -> Result<()> {
+        let new: Vec<usize> = slots.iter().copied().filter(|&index| !self.is_there(index)).collect();
+        let numbers: Vec<Slot> = new.iter().map(|&index| slot(index)).collect();
+        self.change_slots(&new, true, |engine| engine.add_slots(&numbers))
+    }
+
+    fn remove(&self, index: usize) -> Result<()> {
+        if !self.is_there(index) {
+            return Ok(());
+        }
+        self.change_slots(&[index], false, |engine| engine.remove_slots(&[slot(index)]))
+    }
+
+    fn change_slots(
+        &self,
+        slots: &[usize],
+        added: bool,
+        change: impl FnOnce(&Engine) -> Result<()>,
+    ) -> Result<()> {
+        self.model().model.changing(slots, &added.then(Arc::default));
+        let done = change(self.engine());
+        match &done {
+            // What of it became durable is not known.
+            Err(Error::Poisoned(_)) => {}
+            // An error after the change: an old file that can't be removed.
+            _ if slots.iter().all(|&index| (self.engine().role(slot(index)) == Role::Absent) != added) => {
+                self.model().model.changed(slots);
+            }
+            _ => self.model().model.unchanged(slots),
+        }
+        done
+    }
+
+    fn restart(&mut self) -> Result<Done, Violation> {
+        let closed = self.judge(self.engine().close())?;
+        self.let_replies_leave();
+        if let Done::Yes = closed {
+            let told = &mut *self.model();
+            told.model.survives_power_loss(told.model.events());
+        } else {
+            return Ok(match closed {
+                // A node that can't stop in order is killed.
+                Done::Refused(error) => Done::Stopped(error),
+                closed => closed,
+            });
+        }
+        self.gates.clear();
+        self.engine = None;
+        match self.start() {
+            Ok(opened) if !opened.clean && self.machine == Machine::Sound => {
+                Err(Violation::new("the stop was in order, but the start does not know it"))
+            }
+            Ok(_) => self.check(Stopped::PowerLost).map(|()| Done::Yes),
+            Err(error) => match self.judge(Err(error))? {
+                Done::Refused(error) => Ok(Done::Stopped(error)),
+                done => Ok(done),
+            },
+        }
+    }
+
+    /// A node that has stopped acknowledges nothing, whatever is asked of it.
+    fn check_silent(&mut self) -> Result<(), Violation> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        if self.gates.iter().any(|(_, gate)| has_left(engine, *gate)) {
+            return Err(Violation::new("a reply leaves after the engine has stopped"));
+        }
+        let there: Vec<usize> = (0..SLOTS).filter(|&index| self.is_there(index)).collect();
+        for index in there {
+            if engine.role(slot(index)) != Role::Master {
+                continue;
+            }
+            let probe = transact(engine, &[slot(index)], |tx| {
+                tx.put(key(index, NUMBER), &Value::whole(0, 0, "probe"))
+            });
+            let Ok((_, gate)) = probe else { continue };
+            let written = engine.write();
+            let synced = engine.step(Job::Sync);
+            if has_left(engine, gate) {
+                let what = format!(
+                    "a write is acknowledged after the engine has stopped (write: {}, sync: {})",
+                    written.map_or_else(|error| error.to_string(), |()| "done".to_owned()),
+                    synced.map_or_else(|error| error.to_string(), |_| "done".to_owned()),
+                );
+                return Err(Violation::new(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_left(engine: &Engine, gate: Gate) -> bool {
+    let mut waiting = pin!(engine.reached(gate));
+    matches!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+}
+
+/// Runs `work` on locked slots, again after each miss, and commits.
+///
+/// # Errors
+/// What the engine meets.
+pub fn transact<T>(
+    engine: &Engine,
+    slots: &[Slot],
+    mut work: impl FnMut(&mut Tx<'_>) -> Read<T>,
+) -> Result<(T, Gate)> {
+    let mut fetched = Fetched::default();
+    loop {
+        let wanted = {
+            let mut tx = engine.begin(slots, &fetched);
+            match work(&mut tx) {
+                Ok(answer) => return tx.commit().map(|gate| (answer, gate)),
+                Err(Stop::Miss) => tx.abandon(),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        };
+        engine.fetch(wanted, &mut fetched)?;
+    }
+}
+
+fn apply(tx: &mut Tx<'_>, index: usize, change: &Change) -> Read<()> {
+    match *change {
+        Change::Put { key: number, payload, expires_in_ms } => {
+            let now = tx.now(slot(index));
+            let expiry = expires_in_ms.map(|ms| TimeMs(now.0 + u64::from(ms)));
+            tx.put(key(index, number), &Value { expiry, ..Value::whole(0, 0, payload.bytes()) })
+        }
+        Change::PutElement { key: number, element, payload } => {
+            let key = key(index, number);
+            let generation = match tx.get(key)?.and_then(|value| value.generation) {
+                Some(generation) => generation,
+                None => {
+                    let generation = tx.next_generation(key);
+                    let header = Value { generation: Some(generation), ..Value::whole(1, 0, "") };
+                    tx.put(key, &header)?;
+                    generation
+                }
+            };
+            tx.put_element(key, generation, &[element], payload.bytes());
+            Ok(())
+        }
+        Change::DeleteElement { key: number, element } => {
+            let key = key(index, number);
+            if let Some(generation) = tx.get(key)?.and_then(|value| value.generation) {
+                tx.delete_element(key, generation, &[element]);
+            }
+            Ok(())
+        }
+        Change::Delete { key: number } => tx.delete(key(index, number)).map(drop),
+        Change::Clear => {
+            tx.clear(slot(index));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,52 @@
+use super::*;
+use crate::fs::memory::MemoryFs;
+
+fn go_on(_: &Tally) -> bool {
+    true
+}
+
+#[test]
+fn a_case_is_a_text_that_repeats_it() {
+    for text in [
+        "7/small",
+        "7/always/power@12:3/kill@4",
+        "1/tiny-memory/torn@5:7",
+        "2/small/eio@30",
+        "2/small/part-full@3:1",
+    ] {
+        assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
+    }
+    for text in ["", "x/small", "7/nothing", "7/small/power@12", "7/small/kill@x", "7/small/burn@3"] {
+        assert!(text.parse::<Case>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_background_work_included() {
+    let run = |setup: &Setup| {
+        let fs = MemoryFs::new();
+        fs.record_operations(true);
+        let mut node = Node::new(*setup, 11, fs.clone(), Machine::Sound);
+        node.start().unwrap();
+        node.run(&Workload::of(11, *setup).steps).unwrap();
+        let told: Vec<String> = fs.journal().iter().map(ToString::to_string).collect();
+        (told, node.contents().unwrap())
+    };
+    for setup in Setup::ALL {
+        let (once, twice) = (run(setup), run(setup));
+        assert!(once.0.len() > 30, "{}: {} operations", setup.name, once.0.len());
+        assert_eq!(once, twice, "{}", setup.name);
+    }
+}
+
+#[test]
+fn every_set_of_options_survives_a_few_cuts_and_failures() {
+    for setup in Setup::ALL {
+        let short = Setup { steps: 8, ..*setup };
+        let mut tally = Tally::default();
+        if let Err(found) = Workload::of(3, short).explore(&mut tally, &mut go_on) {
+            panic!("{}\n{}", found.case, found.violation);
+        }
+        assert!(tally.cycles > 100, "{tally:?}");
+    }
+}

@@ -235,6 +235,13 @@ impl CopyImport<'_> {
         };
         meta.state = SlotState::Replica { upstream };
         let mut edits = vec![Edit::Slot(slot, Box::new(meta.clone()))];
+        if cleared {
+            // The copy is dropped for a record that must not be lost after it.
+            if let Err(error) = engine.durable_end() {
+                engine.packs().release(&runs);
+                return Err(error);
+            }
+        }
         // What a clear has removed since the copy was taken does not come back.
         let kept: &[RunMeta] = if cleared { &[] } else { &runs };
         if !kept.is_empty() {

@@ -161,6 +161,29 @@ fn a_clear_while_the_copy_comes_is_not_undone_by_it() {
 }
 
 #[test]
+fn a_clear_that_power_takes_has_taken_nothing_of_the_copy_with_it() {
+    let (_, master, disk, replica) = pair();
+    set(&master, "{x}1", "1").expect("writes");
+    master.flush(&[slot()]).expect("flushes");
+    let base = master.position(slot()).last_seq;
+    let key = haypile_engine::key::Key::new(b"{x}1");
+    common::run(&master, &key, |tx| {
+        tx.clear(key.slot());
+        Ok(())
+    })
+    .expect("clears");
+    copy(&master, &replica, slot());
+    for seed in 0..16 {
+        let (replica, _) = open(&disk.crash(seed)).expect("opens");
+        let position = replica.position(slot());
+        if matches!(position.role, Role::Replica { .. }) {
+            let cleared = position.last_seq > base;
+            assert_eq!(get(&replica, "{x}1").is_none(), cleared, "at {}", position.last_seq);
+        }
+    }
+}
+
+#[test]
 fn a_handover_leaves_one_owner_at_every_step_and_after_every_restart() {
     let (left, master, right, replica) = pair();
     set(&master, "{x}1", "1").expect("writes");

@@ -24,6 +24,9 @@ use crate::common::TestClock;
 use crate::model::{Dice, Effect, Is, Model, Record, State, Value, slot_of_tag};
 
 pub const TAGS: usize = 5;
+pub const SEGMENT_BYTES: u64 = 64 << 10;
+/// Log that is kept for replicas.
+pub const RETAIN_BYTES: u64 = 128 << 10;
 const DIR: &str = "/haypile";
 
 pub struct Node {
@@ -32,7 +35,7 @@ pub struct Node {
     pub engine: Arc<Engine>,
     clock: Arc<TestClock>,
     seed: u64,
-    starts: u64,
+    pub starts: u64,
     pub models: Vec<Model>,
     /// What slots may be instead, after a step of a slot's life that failed.
     maybe: Vec<Vec<Model>>,
@@ -81,8 +84,8 @@ fn options(seed: u64) -> Options {
     Options {
         sync: SyncMode::EverySec,
         memory_bytes: 64 << 10,
-        log_segment_bytes: 64 << 10,
-        log_retain_bytes: 128 << 10,
+        log_segment_bytes: SEGMENT_BYTES,
+        log_retain_bytes: RETAIN_BYTES,
         seed: Some(seed),
         ..Options::default()
     }

@@ -10,11 +10,11 @@ use haypile_engine::copy::{CopySource, Load};
 use haypile_engine::engine::Engine;
 use haypile_engine::history::Relation;
 use haypile_engine::log::{ReadOutcome, record};
-use haypile_engine::types::{NodeId, Seq};
+use haypile_engine::types::{Lsn, NodeId, Seq};
 
 use crate::common::TestClock;
 use crate::model::{Dice, Effect, Is, Model, Record, State, name, slot_of_tag};
-use crate::node::{Node, Plan, TAGS};
+use crate::node::{Node, Plan, RETAIN_BYTES, SEGMENT_BYTES, TAGS};
 
 const TRACE_LINES: usize = 60;
 const ADDRESSES: [&str; 2] = ["left:1", "right:1"];
@@ -27,6 +27,21 @@ pub struct Pair {
     trace: VecDeque<String>,
     /// A copy is coming: nothing else takes copies, and nodes are not stopped.
     copying: bool,
+    /// What each node's master keeps for it of each slot.
+    pins: [[Option<Pin>; TAGS]; 2],
+}
+
+/// Log that a master keeps for a replica.
+#[derive(Clone, Copy)]
+struct Pin {
+    /// The records after this one.
+    seq: Seq,
+    /// The first of them lies here, or after.
+    from: Lsn,
+    /// In which life of the slot.
+    life: u64,
+    /// In which start of the master.
+    start: u64,
 }
 
 impl Pair {
@@ -34,7 +49,8 @@ impl Pair {
         let clock = Arc::new(TestClock::default());
         let nodes = [Node::new(0, seed, &clock), Node::new(1, seed, &clock)];
         let trace = VecDeque::new();
-        let mut pair = Pair { dice: Dice(seed), clock, nodes, lives: 0, trace, copying: false };
+        let pins = [[None; TAGS]; 2];
+        let mut pair = Pair { dice: Dice(seed), clock, nodes, lives: 0, trace, copying: false, pins };
         (0..TAGS).for_each(|tag| pair.add(0, tag));
         pair
     }
@@ -92,17 +108,19 @@ impl Pair {
         }
     }
 
-    /// What may happen while a copy comes.
-    fn small_step(&mut self) {
-        let (me, tag) = (self.dice.index(2), self.dice.index(TAGS));
+    /// What may happen while a copy of a slot comes.
+    fn small_step(&mut self, copied: usize) {
+        let (me, any) = (self.dice.index(2), self.dice.index(TAGS));
+        let tag = if self.dice.one_in(2) { copied } else { any };
         if self.nodes[me].dead {
             return;
         }
-        match self.dice.below(12) {
+        match self.dice.below(14) {
             0..5 => self.write(me),
             5..8 => self.background(me),
             8 => self.fail_soon(me),
             9 if self.dice.one_in(4) => self.remove(me, tag),
+            10..12 => self.flush(me, &[tag]),
             _ => drop(self.stream(me, tag)),
         }
     }
@@ -140,6 +158,7 @@ impl Pair {
     }
 
     fn plan(&mut self, tag: usize) -> Plan {
+        let clears = if self.copying { 1 } else { 3 };
         let dice = &mut self.dice;
         let key = name(tag, dice.below(12));
         let sub = |dice: &mut Dice| format!("sub{}", dice.below(30)).into_bytes();
@@ -162,7 +181,7 @@ impl Pair {
             18..21 => Plan::NoElement { key, sub: sub(dice) },
             21 => Plan::Expire { key, expire_in: dice.one_in(2).then(|| 1 + dice.below(3000)) },
             22 => Plan::Delete { key },
-            _ if dice.one_in(3) => Plan::Clear,
+            _ if dice.one_in(clears) => Plan::Clear,
             _ => Plan::Delete { key },
         }
     }
@@ -182,18 +201,20 @@ impl Pair {
                 }
             }
             2 => drop(node.outcome(engine.step(Job::Flush))),
-            3 => {
-                let slots: Vec<_> = tags.iter().map(|tag| slot_of_tag(*tag)).collect();
-                if node.outcome(engine.flush(&slots)).is_some() {
-                    for tag in tags {
-                        node.models[tag].all_synced();
-                    }
-                }
-            }
+            3 => self.flush(me, &tags),
             4 | 5 => drop(node.outcome(engine.step(Job::Compact))),
             6 => drop(node.outcome(engine.step(Job::Prepare))),
             7 => self.clock.advance(1 + self.dice.below(900)),
             _ => self.expire(me),
+        }
+    }
+
+    fn flush(&mut self, me: usize, tags: &[usize]) {
+        let node = &mut self.nodes[me];
+        let slots: Vec<_> = tags.iter().map(|tag| slot_of_tag(*tag)).collect();
+        let engine = Arc::clone(&node.engine);
+        if node.outcome(engine.flush(&slots)).is_some() {
+            tags.iter().for_each(|&tag| node.models[tag].all_synced());
         }
     }
 
@@ -384,6 +405,10 @@ impl Pair {
         if node.outcome(granted).is_some() {
             node.models[tag].is = Is::Granted;
             node.all_synced();
+            if self.dice.one_in(4) {
+                // Nothing else is done that could make the grant durable.
+                self.restart(me);
+            }
         } else if !node.dead {
             node.models[tag] = before;
         }
@@ -445,6 +470,7 @@ impl Pair {
         }
         let frames = if self.dice.one_in(2) { 1 + self.dice.below(4) } else { u64::MAX };
         let Some(bytes) = records(&master, tag, mine.last_seq, frames) else {
+            self.check_pin(me, tag, mine.last_seq);
             return mine.last_seq == theirs.last_seq;
         };
         let node = &mut self.nodes[me];
@@ -471,6 +497,17 @@ impl Pair {
         true
     }
 
+    /// Log that is kept for a replica is there unless there is too much of it.
+    fn check_pin(&self, me: usize, tag: usize, last: Seq) {
+        let master = &self.nodes[1 - me];
+        let Some(pin) = self.pins[me][tag] else { return };
+        let same = (pin.life, pin.start) == (master.models[tag].life, master.starts);
+        // The first segment begins at most its own size before the pin.
+        let kept = master.engine.log_end().0 - pin.from.0 + SEGMENT_BYTES <= RETAIN_BYTES;
+        let asked = last >= pin.seq && last.0 < master.models[tag].written;
+        assert!(!(same && kept && asked), "node {}: no log of t{tag} after {last}: {:?}", 1 - me, pin.seq);
+    }
+
     /// The model of a replica takes its master's records up to `last`.
     fn take_over(&mut self, me: usize, tag: usize, last: Seq) {
         let master = self.nodes[1 - me].models[tag].clone();
@@ -495,7 +532,11 @@ impl Pair {
         }
         let [mine, master] = [me, 1 - me].map(|node| Arc::clone(&self.nodes[node].engine));
         master.register_replica(mine.node(), ADDRESSES[me]);
-        master.pin(mine.node(), slot, master.position(slot).flushed_seq);
+        let seq = master.position(slot).flushed_seq;
+        master.pin(mine.node(), slot, seq);
+        let from = master.locate(slot, seq.next()).unwrap_or(master.log_end());
+        let (life, start) = (self.nodes[1 - me].models[tag].life, self.nodes[1 - me].starts);
+        self.pins[me][tag] = Some(Pin { seq, from, life, start });
         let Ok(source) = master.copy_source(slot) else { return };
         let complete = source.runs.is_empty();
         self.note(format!("node {me}: copy t{tag} from {} complete {complete}", source.seq));
@@ -528,14 +569,14 @@ impl Pair {
             import.begin_run(meta.len, meta.crc);
             let mut offset = 0;
             while offset < meta.len {
-                let mut chunk = [0; 4096];
+                let mut chunk = [0; 256];
                 let got = run.read_image(offset, &mut chunk).expect("reads");
                 if self.nodes[me].outcome(import.chunk(&chunk[..got])).is_none() {
                     return;
                 }
                 offset += got as u64;
-                if self.dice.one_in(3) {
-                    self.small_step();
+                if self.dice.one_in(2) {
+                    self.small_step(tag);
                 }
             }
             if self.nodes[me].outcome(import.end_run()).is_none() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::engine::{Engine, Fetched, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::history::History;
 use haypile_engine::key::Key;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Read, Stop, Tx};
@@ -134,6 +135,8 @@ pub struct Node<'e> {
     pub fs: MemoryFs,
     /// What runs.
     pub running: Option<Running<'e>>,
+    /// What it had acknowledged to its masters when it was killed.
+    pub acknowledged: Vec<(Slot, Seq, History)>,
     /// Its time of day is ahead by this.
     pub ahead_ms: u64,
     /// How often it was started.
@@ -170,13 +173,14 @@ impl<'e> Node<'e> {
         now: &Arc<AtomicU64>,
         seed: u64,
         sync: SyncMode,
+        log_retain_bytes: u64,
     ) -> Result<(), String> {
         self.starts += 1;
         let options = Options {
             sync,
             memory_bytes: 1 << 20,
             log_segment_bytes: 64 << 10,
-            log_retain_bytes: 192 << 10,
+            log_retain_bytes,
             seed: Some(
                 seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.index as u64 * 1_000_003 + self.starts),
             ),

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::engine::SyncMode;
 use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::history::History;
 use haypile_engine::slot::Role;
-use haypile_engine::types::Slot;
+use haypile_engine::types::{Seq, Slot};
 use haypile_engine::value::Value;
 use haypile_replication::grants;
 use haypile_replication::message::{Message, Purpose as HelloPurpose};
@@ -74,6 +75,8 @@ pub struct World<'e> {
     pub(super) wild: bool,
     /// How often each kind of step comes: a run of its own character finds what an average one does not.
     weights: [usize; KINDS],
+    /// No replica's log is over its budget.
+    keeps_log: bool,
     written: u64,
     pub(super) handovers: usize,
     copies: usize,
@@ -96,6 +99,7 @@ impl<'e> World<'e> {
             .collect();
         let sync = if random.chance(1, 2) { SyncMode::Always } else { SyncMode::EverySec };
         let wild = random.chance(1, 4);
+        let keeps_log = random.chance(1, 2);
         let mut between = |(low, high): (usize, usize)| low + random.below(high - low + 1);
         let weights = WEIGHTS.map(&mut between);
         let nodes = (0..node_count)
@@ -103,6 +107,7 @@ impl<'e> World<'e> {
                 index,
                 fs: MemoryFs::new(),
                 running: None,
+                acknowledged: Vec::new(),
                 ahead_ms: random.below(5000) as u64,
                 starts: 0,
             })
@@ -122,6 +127,7 @@ impl<'e> World<'e> {
             sync,
             wild,
             weights,
+            keeps_log,
             written: 0,
             handovers: 0,
             copies: 0,
@@ -514,7 +520,9 @@ impl<'e> World<'e> {
     pub(super) fn start(&mut self, index: usize) -> Result<(), String> {
         let (seed, sync) = (self.setup.seed, self.sync);
         self.note(|| format!("{index} starts"));
-        self.nodes[index].start(self.arena, &self.now, seed, sync)?;
+        let retain_bytes = if self.keeps_log { 1 << 30 } else { 192 << 10 };
+        self.nodes[index].start(self.arena, &self.now, seed, sync, retain_bytes)?;
+        self.check_acknowledged_by(index)?;
         for slot in self.slots.clone() {
             self.note_slot(index, slot);
         }
@@ -552,6 +560,7 @@ impl<'e> World<'e> {
             }
             _ => {
                 self.note(|| format!("{node} is killed"));
+                self.nodes[node].acknowledged = self.acknowledged_by(node);
                 self.nodes[node].fs = self.nodes[node].fs.restart();
             }
         }
@@ -567,6 +576,41 @@ impl<'e> World<'e> {
             }
         }
         self.conns.retain(|_, conn| conn.client_open || conn.server_open);
+        Ok(())
+    }
+
+    /// What a node has said that it has: each slot with its last record and the history that it is of.
+    fn acknowledged_by(&self, node: usize) -> Vec<(Slot, Seq, History)> {
+        let Some(engine) = self.nodes[node].engine() else { return Vec::new() };
+        let masters = self.nodes.iter().filter_map(|other| other.running.as_ref());
+        let streams = masters.flat_map(|running| running.followed.values());
+        let mut said = Vec::new();
+        for followed in streams.filter(|followed| followed.stream && followed.from == engine.node()) {
+            let shipper = followed.peer.shipper();
+            let shipper = shipper.lock().expect("no panic");
+            for &slot in &self.slots {
+                let position = engine.position(slot);
+                // One that follows another node by now may have given it up.
+                if let Some(seq) = shipper.acked(slot).filter(|&seq| seq <= position.last_seq) {
+                    said.push((slot, seq, position.history));
+                }
+            }
+        }
+        said
+    }
+
+    /// A killed node still has what it said that it has.
+    fn check_acknowledged_by(&mut self, node: usize) -> Result<(), String> {
+        let Some(engine) = self.nodes[node].engine() else { return Ok(()) };
+        for (slot, seq, history) in std::mem::take(&mut self.nodes[node].acknowledged) {
+            let position = engine.position(slot);
+            if position.history == history && position.last_seq < seq {
+                return Err(format!(
+                    "node {node} slot {slot}: acknowledged {seq}, was killed, has {}",
+                    position.last_seq
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -684,6 +728,31 @@ impl<'e> World<'e> {
         let node = self.random.below(self.nodes.len());
         for slot in self.slots.clone() {
             self.check_state(node, slot)?;
+        }
+        self.check_kept(node)
+    }
+
+    /// What a replica has not acknowledged is in its master's log.
+    fn check_kept(&self, node: usize) -> Result<(), String> {
+        let Some(running) = self.nodes[node].running.as_ref().filter(|_| self.keeps_log) else {
+            return Ok(());
+        };
+        let engine = running.engine;
+        for followed in running.followed.values().filter(|followed| followed.stream) {
+            let shipper = followed.peer.shipper();
+            let shipper = shipper.lock().expect("no panic");
+            for &slot in &self.slots {
+                let (position, acked) = (engine.position(slot), shipper.acked(slot));
+                let lacks = |acked: &Seq| *acked >= position.base_seq && *acked < position.last_seq;
+                if let Some(acked) = acked.filter(lacks)
+                    && engine.locate(slot, position.last_seq).is_some()
+                    && engine.locate(slot, acked.next()).is_none()
+                {
+                    return Err(format!(
+                        "node {node} slot {slot}: no log after {acked}, which a replica lacks"
+                    ));
+                }
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::engine::{Engine, SyncMode};
 use crate::error::{Error, Result};
 use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
 use crate::manifest::{Edit, NodeMeta};
+use crate::planted::{self, Bug};
 use crate::slot::Role;
 use crate::types::Slot;
 use crate::worker::{self, Next, Stop};
@@ -87,7 +88,11 @@ impl Engine {
         drop(registry);
         let need = |slot| {
             let cell = self.lock(slot);
-            let need = SlotNeed { flushed: cell.flushed_seq, base: cell.base_lsn };
+            let flushed = match cell.frozen.first() {
+                Some(frozen) if planted::is(Bug::EarlyLogRelease) => frozen.last_seq,
+                _ => cell.flushed_seq,
+            };
+            let need = SlotNeed { flushed, base: cell.base_lsn };
             (cell.role != Role::Absent).then_some((slot, need))
         };
         let needs = Needs {
@@ -126,6 +131,9 @@ impl Engine {
         let node = manifest.state().node;
         if decision.remove_below <= node.log_start || self.log().segments().len() < 2 {
             return Ok(());
+        }
+        if planted::is(Bug::LogRemovedFirst) {
+            self.log().remove_below(decision.remove_below)?;
         }
         // First the word that they are not needed, then they go: recovery misses no segment that it should have.
         self.apply(&mut manifest, &[Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })])?;

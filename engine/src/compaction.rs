@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use crate::compact::{Job, MergeOptions, MergeOutcome, PickOptions, merge, pick};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::planted::{self, Bug};
 use crate::roles::edit_runs;
 use crate::slot::Role;
 use crate::sst::{FileNo, Run, RunMeta};
@@ -74,7 +75,7 @@ impl Engine {
         let options = MergeOptions {
             to_bottom: job.to_bottom,
             now,
-            keep_expired: true,
+            keep_expired: !planted::is(Bug::ExpiredDataBack),
             compress: run.compress,
             block_bytes: run.block_bytes,
         };

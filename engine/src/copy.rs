@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::manifest::{Edit, Manifest, SUPERSEDED_MAX, SlotState};
+use crate::planted::{self, Bug};
 use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
 use crate::sst::{PackWriter, Run, RunMeta};
@@ -243,7 +244,7 @@ impl CopyImport<'_> {
             }
         }
         // What a clear has removed since the copy was taken does not come back.
-        let kept: &[RunMeta] = if cleared { &[] } else { &runs };
+        let kept: &[RunMeta] = if cleared && !planted::is(Bug::ClearLostInCopy) { &[] } else { &runs };
         if !kept.is_empty() {
             edits.push(edit_runs(slot, kept, &[]));
         }
@@ -256,7 +257,7 @@ impl CopyImport<'_> {
             cell.next_expiry = earliest(cell.next_expiry, cell.version.min_expiry());
             cell.role = Role::from_state(&meta.state);
         }
-        if cleared {
+        if cleared && !planted::is(Bug::ClearLostInCopy) {
             engine.packs().release(&runs);
         }
         drop(manifest);

@@ -12,6 +12,7 @@ use crate::expire::Walk;
 use crate::fs::Fs;
 use crate::log::{Log, LogReader, Ticket};
 use crate::manifest::{Edit, Manifest, NodeMeta};
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::recover::Folders;
 use crate::registry::Registry;
@@ -285,8 +286,12 @@ impl Engine {
     /// If it can't be reached any more: the reply must not leave.
     pub async fn reached(&self, gate: Gate) -> Result<()> {
         match self.sync_mode() {
-            SyncMode::Always => self.log.watermark().wait_synced(gate.0).await,
-            SyncMode::EverySec | SyncMode::No => self.log.watermark().wait_written(gate.0).await,
+            SyncMode::Always if !planted::is(Bug::EarlyReply) => {
+                self.log.watermark().wait_synced(gate.0).await
+            }
+            SyncMode::Always | SyncMode::EverySec | SyncMode::No => {
+                self.log.watermark().wait_written(gate.0).await
+            }
         }
     }
 

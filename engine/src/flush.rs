@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::key;
 use crate::manifest::{Edit, SlotMeta};
 use crate::memtable::Stored;
+use crate::planted::{self, Bug};
 use crate::roles::edit_runs;
 use crate::slot::{Frozen, Role, SlotCell};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta};
@@ -75,8 +76,13 @@ impl Engine {
         if parts.is_empty() {
             return Ok(());
         }
+        if planted::is(Bug::EarlyLogRelease) {
+            self.release_log()?;
+        }
         self.log().write()?;
-        self.log().sync()?;
+        if !planted::is(Bug::FlushAheadOfLog) {
+            self.log().sync()?;
+        }
         let runs = self.write_parts(&parts)?;
         self.install_flush(&parts, runs)?;
         self.release_log()
@@ -117,12 +123,18 @@ impl Engine {
             changes.push((part, add, remove));
         }
         self.packs().adopt(&runs);
+        let publish = || {
+            changes.iter().for_each(|(part, add, remove)| self.publish_flush(part, add, remove));
+        };
+        if planted::is(Bug::EarlyPublish) {
+            publish();
+        }
         if let Err(error) = self.apply(&mut manifest, &edits) {
             self.packs().release(&runs);
             return Err(error);
         }
-        for (part, add, remove) in &changes {
-            self.publish_flush(part, add, remove);
+        if !planted::is(Bug::EarlyPublish) {
+            publish();
         }
         // Runs of slots that were dropped or reloaded meanwhile are of no use.
         let installed = |meta: &&RunMeta| changes.iter().any(|(part, ..)| part.slot == meta.props.slot);

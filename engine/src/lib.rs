@@ -22,6 +22,7 @@ pub mod log;
 pub mod manifest;
 pub mod memtable;
 mod overlay;
+pub mod planted;
 pub mod random;
 pub mod read;
 mod recover;

@@ -14,6 +14,7 @@ use crate::fs::Fs;
 use crate::log::record::{Body, Record};
 use crate::log::{Log, LogOptions, RecordAt, Start};
 use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState, State};
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::registry::Registry;
 use crate::replica::{self, Wrong};
@@ -71,14 +72,17 @@ impl Engine {
         let node = if copied { random.name() } else { found.node.node };
         let incarnation = found.node.incarnation + 1;
         let owned = if options.own_copies { nobodys(&found) } else { Vec::new() };
-        let mut edits = vec![Edit::Node(NodeMeta { node, incarnation, clean_end: None, ..found.node })];
+        let clean_end = found.node.clean_end.filter(|_| planted::is(Bug::CleanMarkKept));
+        let mut edits = vec![Edit::Node(NodeMeta { node, incarnation, clean_end, ..found.node })];
         edits.extend(roles::edits(&owned));
         manifest.apply(&edits)?;
         let state = manifest.state().clone();
 
         let packs = Packs::new(Arc::clone(&fs), &folders.data);
         let mut slots = open_slots(&state, &packs)?;
-        packs.remove_orphans()?;
+        if !planted::is(Bug::OrphansKept) {
+            packs.remove_orphans()?;
+        }
         let log_options =
             LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
         let promised = found.node.clean_end.unwrap_or_default();
@@ -182,7 +186,8 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
 fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
     let RecordAt { lsn, record } = at;
     let Replayed { cell, began_epoch } = &mut slots[record.header.slot.index()];
-    if cell.role == Role::Absent || lsn < cell.base_lsn || record.header.seq <= cell.flushed_seq {
+    let former = lsn < cell.base_lsn && !planted::is(Bug::OldEpochReplayed);
+    if cell.role == Role::Absent || former || record.header.seq <= cell.flushed_seq {
         note_role(cell, began_epoch, node, lsn, &record);
         return Ok(false);
     }
@@ -237,6 +242,7 @@ fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool, owned: &BTree
             (Role::Master, Some((to, address))) if *to != node => {
                 cell.role = Role::Granted { to: *to, address: address.clone() };
             }
+            (Role::Master, _) if planted::is(Bug::NoEpochAfterCrash) => {}
             (Role::Master, _) if !clean || owned.contains(&slot) => begin.push(slot),
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}

@@ -17,6 +17,7 @@ use crate::key::{self, EntryKey, Generation, Key};
 use crate::log::record::{self, Body, Op, put_op};
 use crate::memtable::{Entry, ValueRef};
 use crate::overlay::Overlay;
+use crate::planted::{self, Bug};
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
 use crate::sync::MutexGuard;
@@ -379,9 +380,10 @@ impl<'e> Tx<'e> {
                 appender.push(header, &Body::Batch(&locked.writes.ops))?;
             }
             let ticket = appender.finish();
+            let skipped = u64::from(planted::is(Bug::SeqSkipped) && self.locked.len() > 1);
             for locked in self.locked.iter_mut().filter(|locked| !locked.writes.ops.is_empty()) {
                 let cell = &mut *locked.cell;
-                cell.last_seq = Seq(cell.last_seq.0 + 1);
+                cell.last_seq = Seq(cell.last_seq.0 + 1 + skipped);
                 cell.last_ticket = ticket;
                 let writes = std::mem::take(&mut locked.writes);
                 let before = cell.memtable.bytes();

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::clock::TimeMs;
 use crate::error::Result;
 use crate::key::{self, Generation};
+use crate::planted::{self, Bug};
 use crate::sst::{EntryRef, PackWriter, Run, RunMeta, RunOptions, Scan, prefix_of};
 use crate::sync::Arc;
 use crate::value::Header;
@@ -184,7 +185,7 @@ impl Owner {
     ) -> Option<Verdict> {
         let parts = key::split(key)?;
         let dropped_at_bottom = |result: &mut MergeResult| {
-            if options.to_bottom {
+            if options.to_bottom || planted::is(Bug::TombstoneDroppedEarly) {
                 result.tombstones_dropped += 1;
                 Verdict::Drop
             } else {
@@ -205,7 +206,8 @@ impl Owner {
                 return Some(Verdict::Keep);
             }
             result.expired_keys += 1;
-            return Some(if options.to_bottom { Verdict::Drop } else { Verdict::Bury });
+            let nothing_older = options.to_bottom || planted::is(Bug::ExpiredDataBack);
+            return Some(if nothing_older { Verdict::Drop } else { Verdict::Bury });
         };
         if self.passed && self.entry_key == parts.prefix && self.generation != Some(generation) {
             result.dead_elements += 1;

@@ -17,6 +17,7 @@ use super::writer::{Log, Opened};
 use super::{LogOptions, RecordAt, records};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
+use crate::planted::{self, Bug};
 use crate::types::{Lsn, NodeId, Seq, Slot};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -73,6 +74,7 @@ struct Stop {
 }
 
 /// A logical frame whose last part has not come yet.
+#[derive(Clone)]
 struct Chain {
     lsn: Lsn,
     segment: usize,
@@ -134,6 +136,12 @@ impl Log {
             apply,
         };
         let stop = replay.run(scanned_from)?;
+        if planted::is(Bug::HalfGroup)
+            && let Some(Chain { lsn, segment, offset, body }) = replay.chain.clone()
+        {
+            let whole = records(&body).map_while(Result::ok).map(|record| record.bytes.len()).sum();
+            replay.deliver(segment, offset, lsn, &body[..whole])?;
+        }
         let Replay { mut indexes, chain, promise, last_is_clean_stop, mut seen, .. } = replay;
 
         let nothing_lost = stop.at_seal && chain.is_none();
@@ -252,6 +260,7 @@ fn make_durable(active: &Segment, offset: usize, promise: Lsn) -> Result<Option<
     let torn = image.used_end.saturating_sub(offset);
     let proven = promise.0.saturating_sub(image.header.base.0);
     let proven = usize::try_from(proven).unwrap_or(usize::MAX).clamp(SEGMENT_HEADER_BYTES, offset);
+    let proven = if planted::is(Bug::TailNotRewritten) { offset } else { proven };
     if proven == offset && torn == 0 && file_bytes == image.header.bytes {
         return Ok(None);
     }

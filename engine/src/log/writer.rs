@@ -20,6 +20,7 @@ use super::view::{SegmentInfo, View};
 use super::watermark::{Mark, Ticket, Wait, Watermark};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::planted::{self, Bug};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Lsn, Seq, Slot};
 use std::collections::VecDeque;
@@ -270,7 +271,9 @@ impl Log {
         old.file
             .write_at(&trailer, old.header.bytes - TRAILER_BYTES as u64)
             .map_err(|error| Error::io(&old.path, "write", &error))?;
-        self.sync_segment(&old, self.watermark.written())?;
+        if !planted::is(Bug::NoSyncAtRotation) {
+            self.sync_segment(&old, self.watermark.written())?;
+        }
 
         let number = old.header.number + 1;
         let spare = self.spares.take(number);
@@ -326,6 +329,7 @@ impl Log {
         segment
             .file
             .sync()
+            .or_else(|error| if planted::is(Bug::FsyncRetried) { segment.file.sync() } else { Err(error) })
             .map_err(|error| self.watermark.poison_with(&Error::io(&segment.path, "sync", &error)))?;
         self.watermark.publish_synced(covered);
         Ok(())

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
+use crate::planted::{self, Bug};
 
 pub use edit::{BadEdit, encode as encode_edit, take as take_edit};
 pub use state::{
@@ -141,7 +142,9 @@ impl Manifest {
             }
             return Err(self.poison(&Error::io(&self.path, "write", &error)));
         }
-        if let Err(error) = self.file.sync() {
+        if !planted::is(Bug::ManifestNotSynced)
+            && let Err(error) = self.file.sync()
+        {
             return Err(self.poison(&Error::io(&self.path, "sync", &error)));
         }
         self.end += bytes.len() as u64;
@@ -227,6 +230,9 @@ fn write_file(fs: &dyn Fs, dir: &Path, number: u64, state: &State) -> Result<New
 fn install(fs: &dyn Fs, dir: &Path, new: &NewFile) -> Result<()> {
     let current = dir.join("CURRENT");
     fs.rename(&dir.join("CURRENT.tmp"), &current).map_err(io_error(&current, "rename to"))?;
+    if planted::is(Bug::CurrentNotSynced) {
+        return Ok(());
+    }
     fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))?;
     confirm(&*new.file, &new.path, new.end)
 }

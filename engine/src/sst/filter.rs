@@ -10,6 +10,8 @@
 //! filter starts for the bound, and is folded in two as long as it is more than twice too large: with this choice
 //! of line, the line of a key in half the filter is half its line.
 
+use crate::planted::{self, Bug};
+
 /// Probes per key. Part of the format.
 const PROBES: usize = 6;
 const LINE_BYTES: usize = 64;
@@ -63,6 +65,9 @@ impl Filter {
     /// `false` if the key was certainly not inserted.
     #[must_use]
     pub fn may_contain(&self, hash: KeyHash) -> bool {
+        if planted::is(Bug::FilterDenies) && hash.0.is_multiple_of(16) {
+            return false;
+        }
         let line = &self.lines[self.line_of(hash)].0;
         probes(hash).all(|(word, bit)| line[word] & bit != 0)
     }

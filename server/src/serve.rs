@@ -22,6 +22,7 @@ use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -171,9 +172,10 @@ impl Running {
 /// # Errors
 /// A line that names the thing and the remedy.
 pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), String> {
+    let runtime = runtime()?;
+    survive_file_limits(&runtime).map_err(|error| format!("can't be told of limits on files: {error}"))?;
     let running = start_real(settings, config_file)?;
     let signals = running.node.clone();
-    let runtime = runtime()?;
     // Whoever started it may have closed the pipe: no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{}", start_line(&running));
     runtime.block_on(stop_by_signal(&signals)).map_err(|error| format!("can't wait for signals: {error}"))?;
@@ -182,6 +184,14 @@ pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), Strin
         .map_err(|error| format!("the stop was not clean, the next start will recover: {error}"))?;
     tracing::info!("stopped cleanly");
     Ok(())
+}
+
+/// A file that may not grow any more (`ulimit -f`) is an error of a write, as a full disk is; the signal that comes with
+/// it would end the process. Once it has a handler it does not.
+fn survive_file_limits(runtime: &Runtime) -> std::io::Result<()> {
+    let _entered = runtime.enter();
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    signal(kind).map(drop)
 }
 
 /// What is told at the start.
@@ -204,7 +214,6 @@ fn start_line(running: &Running) -> String {
 }
 
 async fn stop_by_signal(node: &Node) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stopping = node.stopping();

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -87,6 +88,12 @@ class Backup(Case):
         self.assertEqual((told["rdb_last_bgsave_status"], told.get("checkpoint_last_error", "")), ("ok", ""))
         return Path(told["checkpoint_last_dir"])
 
+    def sound(self, folder):
+        """`haypile check` has nothing to say about it."""
+        done = subprocess.run([BINARY, "check", str(folder)], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("no problem", done.stdout)
+
     def on(self, folder, name, *flags, **more):
         """A node on a folder that is there."""
         node = self.node(name, *flags, start=False, **more)
@@ -102,7 +109,7 @@ class Backup(Case):
             folder = self.folder / f"copy{number}"
             node.pkcluster("checkpoint", str(folder))
             after = [history.sent for history in histories]
-            self.assertTrue(folder.is_dir())
+            self.sound(folder)
             copy = self.on(folder, f"on{number}", *SMALL)
             client = copy.client()
             counts = [history.count_in(client) for history in histories]
@@ -208,6 +215,7 @@ class Backup(Case):
         told = self.told(node)
         linked, copied = told["checkpoint_last_files_linked"], told["checkpoint_last_files_copied"]
         self.assertTrue(copied > 0 and linked == 0 if other_device else linked > 0 and copied == 0, (linked, copied))
+        self.sound(elsewhere / "copy")
         copy = self.on(elsewhere / "copy", "copy")
         self.assertEqual(sorted(copy.slots()), SLOTS)
         for history in histories:
@@ -238,6 +246,7 @@ class Backup(Case):
         self.assertEqual([path for path in found if "partial" in path.name], [])
         self.assertIn(last, found)
         for number, folder in enumerate(found):
+            self.sound(folder)
             self.on(folder, f"copy{number}").stop()
 
 

@@ -208,7 +208,7 @@ fn roll_at(snapshot_bytes: u64) -> u64 {
 }
 
 fn is_no_space(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// Writes the whole state to a new file, and the file that is to become `CURRENT`; makes both durable. A failure

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use haypile_engine::background::Job;
+use haypile_engine::checkpoint::Progress;
 use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::copy::{CopySource, Load};
 use haypile_engine::engine::{Engine, Options, SyncMode};
@@ -43,6 +44,8 @@ pub enum Event {
     Kill,
     /// A loss of power after everything was synced, by seed, and a start.
     PowerLoss(u64),
+    /// A checkpoint of all slots, from which everything goes on: the store that it was taken of is left behind.
+    Checkpoint,
     /// A walk over a slot's keys, begun earlier or now, goes on by so many keys. It outlives all other events.
     Walk(usize, usize),
     /// A copy of a slot is taken; what it holds is looked at later.
@@ -87,7 +90,8 @@ impl Setting {
             compress: pick(&[0, 1]) == 1,
             sync: [SyncMode::Always, SyncMode::EverySec, SyncMode::No][pick(&[0, 1, 2])],
             seed: Some(run),
-            own_copies: false,
+            // Of no meaning but after a checkpoint.
+            own_copies: true,
         };
         let events = pick(&[1, 3, 6]);
         if run > 0 {
@@ -122,7 +126,7 @@ impl fmt::Display for Setting {
 
 fn event(coin: &mut Coin) -> Event {
     let slot = coin.below(SLOTS);
-    match coin.below(32) {
+    match coin.below(34) {
         0..=3 => Event::Write,
         4..=6 => Event::Work(Job::Sync),
         7..=9 => Event::Work(Job::Flush),
@@ -137,6 +141,7 @@ fn event(coin: &mut Coin) -> Event {
         25 => Event::PowerLoss(coin.next_u64()),
         26..=28 => Event::Walk(slot, 1 + coin.below(4)),
         29 | 30 => Event::Copy(slot),
+        31 | 32 => Event::Checkpoint,
         _ => Event::ReadCopies,
     }
 }
@@ -176,6 +181,9 @@ struct Copied {
 pub struct Machine {
     setting: Setting,
     fs: MemoryFs,
+    dir: PathBuf,
+    /// Checkpoints that were taken.
+    checkpoints: usize,
     clock: Arc<HandClock>,
     /// `None` only while it is restarted.
     engine: Option<Engine>,
@@ -242,6 +250,8 @@ impl Machine {
         let mut machine = Machine {
             setting: setting.clone(),
             fs: MemoryFs::new(),
+            dir: PathBuf::from("/haypile"),
+            checkpoints: 0,
             clock: Arc::new(HandClock(AtomicU64::new(BEGINNING))),
             engine: None,
             walks: (0..SLOTS).map(|_| None).collect(),
@@ -258,7 +268,7 @@ impl Machine {
         self.fs = fs;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let options = self.setting.options.clone();
-        let opened = Engine::open(Arc::new(self.fs.clone()), Path::new("/haypile"), clock, options);
+        let opened = Engine::open(Arc::new(self.fs.clone()), &self.dir, clock, options);
         self.engine = Some(opened.map_err(told)?.0);
         Ok(())
     }
@@ -352,6 +362,7 @@ impl Machine {
                 self.engine().step(Job::Sync).map_err(told)?;
                 self.start(self.fs.crash(*seed))
             }
+            Event::Checkpoint => self.go_on_from_a_checkpoint(),
             Event::Walk(slot, limit) => self.walk(*slot, *limit, model),
             Event::Copy(slot) => self.take_copy(*slot, model),
             Event::ReadCopies => self.read_copies(),
@@ -402,6 +413,22 @@ impl Machine {
             ));
         }
         Ok(())
+    }
+
+    fn go_on_from_a_checkpoint(&mut self) -> Result<(), Failure> {
+        let present = Slot::all().filter(|&slot| self.engine().role(slot) != Role::Absent);
+        let present: BTreeSet<Slot> = present.collect();
+        if present.is_empty() {
+            return Ok(());
+        }
+        self.checkpoints += 1;
+        let dir = PathBuf::from(format!("/checkpoint-{}", self.checkpoints));
+        let made = self.engine().checkpoint(&dir, &present, &Progress::default()).map_err(told)?;
+        if made.slots.len() != present.len() {
+            return Err(format!("a checkpoint of {present:?} holds {:?}", made.slots));
+        }
+        self.dir = dir;
+        self.start(self.fs.restart())
     }
 
     fn take_copy(&mut self, slot: usize, model: &Model) -> Result<(), Failure> {

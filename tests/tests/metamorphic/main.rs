@@ -1,5 +1,5 @@
 //! One list of operations, many engines: with other memory, segments, blocks and durability, with flushes,
-//! compactions, restarts, kills and copies in other places, each answers the same as a model made of maps.
+//! compactions, restarts, kills, copies and checkpoints in other places, each answers the same as a model made of maps.
 //!
 //! `HAYPILE_SEED=N cargo test -p haypile-tests --test metamorphic` repeats a list; `HAYPILE_LONG=1` tries many. A
 //! failure is shown as the shortest list that was found to fail.

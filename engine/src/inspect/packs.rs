@@ -52,11 +52,6 @@ fn check_pack(check: &mut Check<'_>, path: &Path, file: FileNo, mut runs: Vec<&R
             if found.file != file {
                 wrong.push(format!("says that it is file {}", found.file.0));
             }
-            if let Some(node) = check.node
-                && node != found.node
-            {
-                wrong.push(format!("was written by node {}, this is node {node}", found.node));
-            }
             for run in &runs {
                 let entry =
                     DirectoryEntry { slot: run.props.slot, offset: run.offset, len: run.len, crc: run.crc };

@@ -247,8 +247,25 @@ pub enum Op<'a> {
     Clear,
 }
 
+impl Op<'_> {
+    /// At least as many bytes as [`put_op`] appends.
+    fn encoded_len_max(&self) -> usize {
+        /// The operation's tag, and four varints.
+        const FIXED: usize = 1 + 4 * 10;
+        FIXED
+            + match *self {
+                Op::Put { key, value, .. } => key.len() + value.len(),
+                Op::Delete { key } => key.len(),
+                Op::PutElement { key, sub, value, .. } => key.len() + sub.len() + value.len(),
+                Op::DeleteElement { key, sub, .. } => key.len() + sub.len(),
+                Op::Clear => 0,
+            }
+    }
+}
+
 /// Appends an operation to a batch's body.
 pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
+    out.reserve(op.encoded_len_max());
     match *op {
         Op::Put { key, value, existed } => {
             out.push(if existed { 2 } else { 1 });

@@ -14,7 +14,7 @@ use crate::sst::{first_not_below, prefix_of};
 const LEAF_ENTRIES: usize = 64;
 
 /// A key as it is searched for.
-struct Probe<'a> {
+pub(super) struct Probe<'a> {
     key: &'a [u8],
     words: Words,
     /// How much of the key is the same for all elements of its collection; `None` at a user's own key.
@@ -26,7 +26,7 @@ struct Probe<'a> {
 struct Words(u64, u64);
 
 impl Probe<'_> {
-    fn new(key: &[u8]) -> Probe<'_> {
+    pub(super) fn new(key: &[u8]) -> Probe<'_> {
         let element = key::split(key).and_then(|parts| parts.element);
         let owner_len = element.map(|(_, sub)| key.len() - sub.len());
         let words = Words(prefix_of(key), element.map_or(0, |(_, sub)| prefix_of(sub)));
@@ -151,7 +151,7 @@ impl Leaves {
     }
 
     /// The place of a key: of the entry that has it, or where it would be inserted; and whether it is there.
-    fn search(&self, probe: &Probe<'_>, arena: &Arena) -> (Place, bool) {
+    pub(super) fn search(&self, probe: &Probe<'_>, arena: &Arena) -> (Place, bool) {
         let leaves = &self.leaves;
         let key = |leaf: usize| arena.key(leaves[leaf].at[0]);
         let above = Sorted { firsts: &self.firsts, seconds: &self.seconds, key }.search(probe, true);
@@ -164,17 +164,8 @@ impl Leaves {
         (Place { leaf: number, index }, found)
     }
 
-    /// Where the entry of `key` lies.
-    pub(super) fn find(&self, key: &[u8], arena: &Arena) -> Option<(Place, At)> {
-        let (place, found) = self.search(&Probe::new(key), arena);
-        found.then(|| (place, self.at(place)))
-    }
-
-    /// Adds a key that is not there.
-    pub(super) fn insert(&mut self, key: &[u8], at: At, arena: &Arena) {
-        let probe = Probe::new(key);
-        let (place, found) = self.search(&probe, arena);
-        debug_assert!(!found, "the key is there already");
+    /// Adds a key at the place where [`Leaves::search`] did not find it.
+    pub(super) fn insert(&mut self, place: Place, probe: &Probe<'_>, at: At) {
         let (mut number, mut index) = (place.leaf, place.index);
         if self.leaves.is_empty() {
             self.add_leaf(0, Leaf::new());

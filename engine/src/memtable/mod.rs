@@ -11,7 +11,7 @@ use std::ops::{Bound, Deref};
 use bytes::Bytes;
 
 use arena::Arena;
-use leaves::{Leaves, Place};
+use leaves::{Leaves, Place, Probe};
 
 use crate::sst::EntryRef;
 
@@ -137,13 +137,16 @@ impl Memtable {
     /// What stands at `key` here; `None` says nothing about older places unless [`Memtable::clears_older`].
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        let (_, at) = self.leaves.find(key, &self.arena)?;
-        Some(self.arena.get(at).1)
+        let (place, found) = self.leaves.search(&Probe::new(key), &self.arena);
+        found.then(|| self.arena.get(self.leaves.at(place)).1)
     }
 
     /// Sets what stands at `key`.
     pub fn insert(&mut self, key: &[u8], stored: Stored<'_>) {
-        if let Some((place, old)) = self.leaves.find(key, &self.arena) {
+        let probe = Probe::new(key);
+        let (place, found) = self.leaves.search(&probe, &self.arena);
+        if found {
+            let old = self.leaves.at(place);
             let at = self.arena.replace(old, stored);
             if at != old {
                 self.leaves.moved(place, at);
@@ -152,7 +155,7 @@ impl Memtable {
             return;
         }
         let at = self.arena.add(key, stored);
-        self.leaves.insert(key, at, &self.arena);
+        self.leaves.insert(place, &probe, at);
     }
 
     /// A few hot keys that grow and grow must not fill the memory with their pasts.

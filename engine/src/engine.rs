@@ -280,6 +280,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether what a reply with this gate depends on is written: then there is no need to [`Engine::write`].
+    ///
+    /// # Errors
+    /// If nothing is acknowledged any more.
+    pub fn is_written(&self, gate: Gate) -> Result<bool> {
+        self.log.watermark().is_written(gate.0)
+    }
+
     /// Waits until a reply with this gate may leave: written, and in [`SyncMode::Always`] synced.
     ///
     /// # Errors

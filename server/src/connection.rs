@@ -1,7 +1,7 @@
 //! One connection: bytes in, commands run in order, replies out.
 //!
-//! A batch is what one read brought: its commands run one after another, then the log is written once, the gate is
-//! waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
+//! A batch is what one read brought: its commands run one after another, then the log is written once (for all
+//! connections of the worker that have a batch at hand), the gate is waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
 //! bound. Replies are gathered up to a limit only; a client that does not read its replies is not read from.
 
 use std::sync::Arc;
@@ -206,7 +206,7 @@ impl Connection {
             return None;
         }
         let gate = std::mem::take(&mut self.gate);
-        if let Err(error) = self.node.engine.write() {
+        if let Err(error) = self.write(gate).await {
             return Some(End::Aborted(error));
         }
         if let Err(error) = self.node.engine.reached(gate).await {
@@ -221,6 +221,17 @@ impl Connection {
         self.node.stats.output_bytes.fetch_add(self.reply.len() as u64, Ordering::Relaxed);
         self.reply.clear();
         sent.is_err().then_some(End::Closed)
+    }
+
+    /// Writes the log as far as the gate, unless somebody else does.
+    async fn write(&self, gate: Gate) -> Result<(), Error> {
+        let engine = &self.node.engine;
+        if engine.is_written(gate)? {
+            return Ok(());
+        }
+        // This worker's other connections run the batches that they have at hand first: one write for all of them.
+        tokio::task::yield_now().await;
+        if engine.is_written(gate)? { Ok(()) } else { engine.write() }
     }
 
     /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.

@@ -42,13 +42,13 @@ use plan::Plan;
 use report::{Counts, Failure, Progress};
 use script::{KILLS, Mark, PROMISES, Script, word};
 use session::{Session, Stop, Work};
-use shrink::{Case, REPEATS};
+use shrink::Case;
 use violation::Violation;
 
 /// How many violations are told in full.
 const TOLD_MAX: usize = 3;
 /// How long a failure is made smaller, at least and at most.
-const SHRINK_MIN: Duration = Duration::from_secs(10);
+const SHRINK_MIN: Duration = Duration::from_secs(3);
 const SHRINK_MAX: Duration = Duration::from_secs(60);
 
 /// What can be chosen.
@@ -277,7 +277,7 @@ async fn convict(
     println!("the same history again (what runs when is up to the machine):\n  {}\n", command_line(options));
     let facts = std::mem::take(&mut session.facts);
     session.close().await;
-    let budget = options.time.clamp(SHRINK_MIN, SHRINK_MAX);
+    let budget = (options.time / 2).clamp(SHRINK_MIN, SHRINK_MAX);
     println!("making it smaller, for {} s at most", budget.as_secs());
     let case =
         Case { command: &options.server, promise: options.promise, breach: violations[0].breach, budget };
@@ -291,7 +291,7 @@ async fn convict(
     let told = shrunk.violation.as_ref().unwrap_or(&violations[0]);
     let repeated = shrunk.violation.is_some();
     let note = if repeated {
-        format!("it showed the violation again in {} of {REPEATS} further runs", shrunk.repeats)
+        format!("it showed the violation again in {} of {} further runs", shrunk.repeats, shrunk.again)
     } else {
         "the violation did not repeat: this is what was recorded, as far as it touches the key".to_owned()
     };

@@ -2,8 +2,8 @@
 
 `canary.py PORT DIR FAULT`: a command is in the file before it is answered, one JSON line each; a start reads the file.
 `honest` does just that. The faults: `drops` does not write down every 50th command, `forgets` those of the last moments,
-`halves` writes down a half of some commands of several parts, `revives` forgets deletions, `invents` writes down another value,
-`swaps` writes down two pushes in the wrong order, `unexpires` forgets deadlines, `lies` counts wrongly, `dies` ends by itself,
+`halves` writes down a half of some commands of several parts, `revives` forgets deletions, `invents` writes down
+another value, `unexpires` forgets deadlines, `lies` counts wrongly, `dies` ends by itself,
 `hangs` does not end when asked to, `lame` does not start again.
 """
 
@@ -26,6 +26,8 @@ class Store:
     def __init__(self):
         self.data, self.deadlines, self.lock = {}, {}, threading.RLock()
         self.commands = 0
+        # Nothing expires between the lines of the log: that a key did is written there as its deletion.
+        self.loading, self.expired = True, []
         path = os.path.join(DIR, "log")
         if os.path.exists(path):
             if FAULT == "lame":
@@ -35,13 +37,15 @@ class Store:
                     if line.endswith("\n"):
                         for words in json.loads(line):
                             self.run(words)
+        self.loading = False
         self.log = open(path, "a")
         self.kept = []
 
     def alive(self, key):
-        if self.deadlines.get(key, float("inf")) <= time.time():
+        if not self.loading and self.deadlines.get(key, float("inf")) <= time.time():
             self.data.pop(key, None)
             self.deadlines.pop(key, None)
+            self.expired.append(["DEL", key])
 
     def run(self, words):
         """Does one command; the answer."""
@@ -126,6 +130,9 @@ class Store:
                     answers.append(self.run(words))
                 except Error as error:
                     answers.append(error)
+            if self.expired:
+                self.write(self.expired if FAULT != "revives" else [])
+                self.expired = []
             written = [words for words in batch if words[0].upper() in self.WRITES and "{probe}" not in words[1]]
             if written:
                 self.commands += 1
@@ -156,10 +163,6 @@ class Store:
 
     def write(self, batch):
         line = json.dumps(batch) + "\n" if batch else ""
-        if FAULT == "swaps" and batch[0][0] == "RPUSH" and self.commands % 3 == 0:
-            # Held back until another push comes.
-            self.kept.append(line)
-            return
         if FAULT == "forgets":
             # What a buffer in the process would do.
             self.kept.append(line)
@@ -169,9 +172,6 @@ class Store:
             self.log.write("".join(self.kept))
             self.kept = []
         self.log.write(line)
-        if self.kept and FAULT == "swaps" and batch[0][0] == "RPUSH":
-            self.log.write("".join(self.kept))
-            self.kept = []
         self.log.flush()
 
 

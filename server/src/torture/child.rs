@@ -25,6 +25,8 @@ pub const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);
 /// How long its group may take to be gone after SIGKILL.
 const KILL_MAX: Duration = Duration::from_secs(10);
+/// How long somebody who does not want to wait waits for that.
+const DROP_MAX: Duration = Duration::from_secs(1);
 /// How often whatever is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Ports below those that the system hands out: else another's connection may have it while the server is down.
@@ -138,6 +140,9 @@ impl Process {
             }
             match timeout(START_MAX, ping(self.address)).await {
                 Ok(Ok(Reply::Simple(_) | Reply::Bulk(_))) => return Ok(self.began.elapsed()),
+                Ok(Ok(Reply::Error(text))) if text.starts_with("NOAUTH") || text.starts_with("NOPERM") => {
+                    return Err(format!("the server lets nobody in without a password: {text}"));
+                }
                 // Redis answers so while it loads.
                 Ok(Ok(reply)) => last = reply.text(),
                 Ok(Err(error)) => last = error.to_string(),
@@ -205,7 +210,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        let _ = self.child.try_wait();
+        // So that nothing writes to its folder any more when that is removed.
+        let began = Watch::start();
+        while !self.ended && self.status().is_none() && began.elapsed() < DROP_MAX {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::remote::Reply;
 
-use super::value::{Data, Deadline, Kind, Life, Span, Value};
+use super::value::{Data, Deadline, Kind, Life, Span, Value, short};
 
 /// One end of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -289,6 +289,30 @@ impl Effect {
                 .map(|end| Effect::Append(text[..end].to_owned()))
                 .collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// What it does, for people.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let all = |items: &[String]| items.iter().map(|item| short(item)).collect::<Vec<_>>().join(", ");
+        match self {
+            Effect::Set(text, _) => format!("set {}", short(text)),
+            Effect::Append(text) => format!("append {}", short(text)),
+            Effect::Push(_, items) => format!("push {}", all(items)),
+            Effect::AddMembers(members) => format!("add {}", all(members)),
+            Effect::DropFields(names) | Effect::DropMembers(names) | Effect::DropScored(names) => {
+                format!("remove {}", all(names))
+            }
+            Effect::SetFields(fields) => {
+                let fields = fields.iter().map(|(field, value)| format!("{field}={}", short(value)));
+                format!("set {}", fields.collect::<Vec<_>>().join(", "))
+            }
+            Effect::Score(scores) => {
+                let scores = scores.iter().map(|(score, member)| format!("{member}={score}"));
+                format!("set {}", scores.collect::<Vec<_>>().join(", "))
+            }
+            other => format!("{other:?}").to_lowercase(),
         }
     }
 

@@ -308,7 +308,7 @@ impl History<'_> {
                 let mut halved = value.clone();
                 let done = part.iter().all(|effect| effect.apply(&mut halved, at, None).is_ok());
                 if done && halved.fits(found) {
-                    let text = if part.is_empty() { "nothing".to_owned() } else { format!("{part:?}") };
+                    let text = part.iter().map(Effect::shown).collect::<Vec<_>>().join("; ");
                     return Some((index, text));
                 }
             }

@@ -72,6 +72,25 @@ impl Operation {
         Ok(operations)
     }
 
+    /// The same with other words behind the keys; as it is, if those make no sense.
+    #[must_use]
+    pub fn mapped(&self, word: impl Fn(&str) -> &str) -> Operation {
+        let words: Vec<Vec<String>> = self
+            .commands()
+            .map(|request| {
+                let place = |(index, text): (usize, &String)| {
+                    if index < 2 { text.clone() } else { word(text).to_owned() }
+                };
+                request.words.iter().enumerate().map(place).collect()
+            })
+            .collect();
+        let mapped = match (self.is_transaction(), words) {
+            (true, words) => Operation::transaction(words),
+            (false, mut words) => words.pop().map_or(Err(String::new()), Operation::single),
+        };
+        mapped.unwrap_or_else(|_| self.clone())
+    }
+
     /// What is sent; each is answered once.
     #[must_use]
     pub fn requests(&self) -> &[Request] {

@@ -27,6 +27,8 @@ use super::violation::{Breach, Violation};
 const READ_AT_ONCE: usize = 64;
 /// How long a server that closed a connection may take to be seen dead.
 const DEATH_MAX: Duration = Duration::from_millis(1500);
+/// Timers are that coarse.
+const TIMER_MIN: Duration = Duration::from_millis(10);
 /// Generations of shared keys that are kept, and read back each time.
 const SHARED_KEPT: u64 = 2;
 
@@ -77,9 +79,10 @@ pub struct Facts {
 
 /// A server and its clients.
 pub struct Session {
+    process: Process,
+    /// Removed after the process is gone.
     folder: TempDir,
     launch: Launch,
-    process: Process,
     lanes: Vec<Lane>,
     promise: Promise,
     /// What the server can do.
@@ -121,7 +124,7 @@ impl Session {
         let common = Common::new(launch.address);
         let lanes = (0..clients).map(|number| Lane::new(number, &common)).collect();
         let (tally, facts) = (Tally::default(), Vec::new());
-        Ok(Session { folder, launch, process, lanes, promise, verbs, common, tally, facts })
+        Ok(Session { process, folder, launch, lanes, promise, verbs, common, tally, facts })
     }
 
     /// Lets the server's folder stay when the session ends; where it is.
@@ -436,8 +439,11 @@ fn of_client(cycle: &Cycle, client: usize, waits: Waits) -> Vec<Line> {
     cycle.lines.iter().filter(|line| line.client == client && line.waits == waits).cloned().collect()
 }
 
-/// Waits for a time that is too short for a timer, letting clients work meanwhile.
+/// Waits, also for a time that is too short for a timer, letting clients work meanwhile.
 async fn spin(time: Duration) {
+    if time > TIMER_MIN {
+        return sleep(time).await;
+    }
     let began = Watch::start();
     while began.elapsed() < time {
         tokio::task::yield_now().await;

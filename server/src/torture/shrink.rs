@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::screen::Watch;
 
-use super::judge::Promise;
+use super::judge::{EVERYSEC, Promise};
 use super::operation::Operation;
 use super::plan::{Plan, is_shared, tag};
 use super::script::{Cycle, Line, Script, Waits};
@@ -23,7 +23,7 @@ const OPERATIONS_MAX: usize = 300_000;
 /// How often a history is run that does not show the violation at once, before it counts as one that doesn't.
 const TRIES: usize = 2;
 /// How often the result is run again, to tell how surely it repeats.
-pub const REPEATS: usize = 3;
+const REPEATS: usize = 3;
 
 /// What is to be repeated.
 pub struct Case<'a> {
@@ -37,14 +37,27 @@ pub struct Case<'a> {
     pub budget: Duration,
 }
 
+impl Case<'_> {
+    /// What `everysec` may lose must be long enough ago at each kill.
+    fn timed(&self, mut script: Script) -> Script {
+        if self.promise == Promise::Everysec && self.breach == Breach::Lost {
+            let marks = script.cycles.iter_mut().map(|cycle| &mut cycle.mark);
+            marks.for_each(|mark| mark.after = mark.after.max(EVERYSEC + Duration::from_millis(100)));
+        }
+        script
+    }
+}
+
 /// What came of it.
 pub struct Shrunk {
     /// The history.
     pub script: Script,
     /// The violation that it showed last; `None` if none did.
     pub violation: Option<Violation>,
-    /// In how many of [`REPEATS`] further runs it showed one.
+    /// In how many further runs it showed one.
     pub repeats: usize,
+    /// How many those were.
+    pub again: usize,
     /// How many histories were run.
     pub runs: usize,
 }
@@ -128,6 +141,7 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
             3 if small => whole(plan, case.promise, facts),
             _ => continue,
         };
+        let script = case.timed(script);
         if script.operations() <= OPERATIONS_MAX && shrinker.repeats(&script).await {
             best = Some(script);
             break;
@@ -140,7 +154,7 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
         } else {
             script
         };
-        return Shrunk { script, violation: None, repeats: 0, runs: shrinker.runs };
+        return Shrunk { script, violation: None, repeats: 0, again: 0, runs: shrinker.runs };
     };
     shrinker.fewer_kills(&mut best).await;
     shrinker.fewer_clients(&mut best).await;
@@ -148,12 +162,14 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
     shrinker.fewer_lines(&mut best).await;
     shrinker.single_operations(&mut best).await;
     shrinker.fewer_lines(&mut best).await;
+    shrinker.short_values(&mut best).await;
     shrinker.fewer_kills(&mut best).await;
-    let mut repeats = 0;
-    for _ in 0..REPEATS {
+    let (mut repeats, mut again) = (0, 0);
+    while again < REPEATS && (again == 0 || shrinker.began.elapsed() < 2 * case.budget) {
         repeats += usize::from(shrinker.run(&best).await);
+        again += 1;
     }
-    Shrunk { script: best, violation: shrinker.seen, repeats, runs: shrinker.runs }
+    Shrunk { script: best, violation: shrinker.seen, repeats, again, runs: shrinker.runs }
 }
 
 struct Shrinker<'a> {
@@ -300,6 +316,19 @@ impl Shrinker<'_> {
         }
         if single != *best {
             self.take(best, single).await;
+        }
+    }
+
+    /// Values without what makes them long.
+    async fn short_values(&mut self, best: &mut Script) {
+        let mut short = best.clone();
+        for operation in
+            short.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines).flat_map(|line| &mut line.operations)
+        {
+            *operation = operation.mapped(|word| word.trim_end_matches('x').trim_end_matches('-'));
+        }
+        if short != *best {
+            self.take(best, short).await;
         }
     }
 }

@@ -49,9 +49,9 @@ class Torture(Case):
         self.assertIn("CLEAN", output)
         return output, result
 
-    def convicted(self, server, kinds, *flags):
+    def convicted(self, server, kinds, *flags, seconds=5):
         """It must be found guilty of one of these kinds; the script that it leaves."""
-        status, output, result = self.torture(server, *flags, seconds=max(SECONDS, 5))
+        status, output, result = self.torture(server, *flags, seconds=max(SECONDS, seconds))
         self.assertEqual(status, 1, output)
         self.assertEqual(result["verdict"], "violation", output)
         self.assertIn(result["violations"][0]["kind"], kinds, output)
@@ -109,7 +109,7 @@ class Torture(Case):
         self.assertEqual(status, 0, output)
 
     def test_dropped_writes_are_found_and_the_script_is_small(self):
-        script, output, result = self.convicted(canary("drops"), ["lost", "disordered", "wrong-answer"])
+        script, output, result = self.convicted(canary("drops"), ["lost", "disordered", "wrong-answer"], seconds=24)
         self.assertTrue(result["repeats"], output)
         self.assertLess(len(script.read_text().splitlines()), 150)
 

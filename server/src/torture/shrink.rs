@@ -20,6 +20,8 @@ use super::violation::{Breach, Violation};
 
 /// More operations than these are not tried again all together.
 const OPERATIONS_MAX: usize = 300_000;
+/// Into how many pieces a history is cut at first.
+const COARSE: usize = 4;
 /// How often a history is run that does not show the violation at once, before it counts as one that doesn't.
 const TRIES: usize = 2;
 /// How often the result is run again, to tell how surely it repeats.
@@ -156,12 +158,14 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
         };
         return Shrunk { script, violation: None, repeats: 0, again: 0, runs: shrinker.runs };
     };
+    // Large steps first: each run of a long history takes its time.
+    shrinker.fewer_lines(&mut best, COARSE).await;
     shrinker.fewer_kills(&mut best).await;
     shrinker.fewer_clients(&mut best).await;
     shrinker.fewer_keys(&mut best).await;
-    shrinker.fewer_lines(&mut best).await;
+    shrinker.fewer_lines(&mut best, usize::MAX).await;
     shrinker.single_operations(&mut best).await;
-    shrinker.fewer_lines(&mut best).await;
+    shrinker.fewer_lines(&mut best, usize::MAX).await;
     shrinker.short_values(&mut best).await;
     shrinker.fewer_kills(&mut best).await;
     let (mut repeats, mut again) = (0, 0);
@@ -221,7 +225,7 @@ impl Shrinker<'_> {
     /// Leaves out whole cycles, kills of starts, and kills between cycles.
     async fn fewer_kills(&mut self, best: &mut Script) {
         let mut index = 0;
-        while index < best.cycles.len() && best.cycles.len() > 1 {
+        while index < best.cycles.len() && best.cycles.len() > 1 && !self.is_over() {
             let mut without = best.clone();
             without.cycles.remove(index);
             if self.take(best, without).await {
@@ -252,6 +256,9 @@ impl Shrinker<'_> {
 
     async fn fewer_clients(&mut self, best: &mut Script) {
         for client in (0..best.clients()).rev() {
+            if self.is_over() {
+                return;
+            }
             let without = best.filtered(|line| line.client != client);
             if without.operations() < best.operations() {
                 self.take(best, without).await;
@@ -263,6 +270,9 @@ impl Shrinker<'_> {
         let operations = best.lines().flat_map(|line| &line.operations);
         let keys: BTreeSet<String> = operations.flat_map(Operation::keys).map(str::to_owned).collect();
         for key in keys {
+            if self.is_over() {
+                return;
+            }
             let mut without = best.clone();
             for line in without.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines) {
                 line.operations.retain(|operation| !operation.keys().contains(&key.as_str()));
@@ -274,10 +284,10 @@ impl Shrinker<'_> {
         }
     }
 
-    /// Leaves out pieces: halves, quarters, and so on to single lines.
-    async fn fewer_lines(&mut self, best: &mut Script) {
+    /// Leaves out pieces: halves, quarters, and so on until there are so many, or to single lines.
+    async fn fewer_lines(&mut self, best: &mut Script, pieces_max: usize) {
         let mut piece = best.lines().count().div_ceil(2);
-        while piece > 0 && !self.is_over() {
+        while piece > 0 && best.lines().count() / piece <= pieces_max && !self.is_over() {
             let mut from = 0;
             let mut any = false;
             while from < best.lines().count() && !self.is_over() {
@@ -288,6 +298,8 @@ impl Shrinker<'_> {
                 });
                 if self.take(best, without).await {
                     any = true;
+                    // Half of what is left, if that was half.
+                    piece = piece.min(best.lines().count().div_ceil(2)).max(1);
                 } else {
                     from += piece;
                 }

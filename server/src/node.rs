@@ -18,7 +18,7 @@ use crate::clients::{Clients, monotonic_ms};
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
 use crate::execute;
-use crate::saves::Saves;
+use crate::saves::{self, Saves};
 
 /// What the node is to its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +134,7 @@ impl Node {
     ) -> Node {
         let profile = if settings.standalone { Profile::Standalone } else { Profile::Codis };
         let started_ms = monotonic_ms(engine.clock());
-        let saves = Saves::new(engine.clock().wall());
+        let saves = Saves::new(engine.clock().wall(), saves::records(&engine));
         let run_id = engine.node().to_string();
         Node {
             engine,

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use haypile_engine::checkpoint::{self, Checkpoint, Done, Progress};
 use haypile_engine::clock::TimeMs;
+use haypile_engine::engine::Engine;
 use haypile_engine::error::Error;
 use haypile_engine::types::Slot;
 use tokio::sync::oneshot;
@@ -39,8 +40,10 @@ pub struct Saves {
 #[derive(Debug)]
 struct State {
     running: Option<Running>,
-    /// When the last one that succeeded ended; before the first, when the process began.
+    /// When the last one of all slots ended; before the first, when the process began.
     saved: TimeMs,
+    /// Records of all slots at that time.
+    saved_records: u64,
     last: Option<Last>,
     taken: u64,
     failed: u64,
@@ -72,8 +75,10 @@ pub struct Last {
 pub struct Status {
     /// How far the running one is, and for how long it has been running, in milliseconds.
     pub running: Option<(Done, u64)>,
-    /// When the last one that succeeded ended; before the first, when the process began.
+    /// When the last one of all slots ended; before the first, when the process began.
     pub saved: TimeMs,
+    /// Records of all slots at that time.
+    pub saved_records: u64,
     /// How the last one ended.
     pub last: Option<Last>,
     /// How many succeeded since the start.
@@ -83,12 +88,13 @@ pub struct Status {
 }
 
 impl Saves {
-    /// None was made yet in this process, which began `now`.
+    /// None was made yet in this process, which began `now` with so many records in all slots.
     #[must_use]
-    pub fn new(now: TimeMs) -> Saves {
+    pub fn new(now: TimeMs, records: u64) -> Saves {
         let state = State {
             running: None,
             saved: now,
+            saved_records: records,
             last: None,
             taken: 0,
             failed: 0,
@@ -110,6 +116,7 @@ impl Saves {
         Status {
             running: running.map(|run| (run.progress.done(), now_ms.saturating_sub(run.since_ms))),
             saved: state.saved,
+            saved_records: state.saved_records,
             last: state.last.clone(),
             taken: state.taken,
             failed: state.failed,
@@ -145,7 +152,7 @@ impl Saves {
             }
             let answer = outcome.as_ref().map(drop).map_err(Clone::clone);
             let took_ms = worker.monotonic_ms().saturating_sub(began_ms);
-            worker.saves.end(Last { dir, outcome, took_ms }, worker.wall());
+            worker.saves.end(Last { dir, outcome, took_ms }, &plan, worker.wall());
             // Nobody waits for a BGSAVE.
             let _ = told.send(answer);
         });
@@ -156,14 +163,18 @@ impl Saves {
         Ok(wait)
     }
 
-    fn end(&self, last: Last, now: TimeMs) {
+    fn end(&self, last: Last, plan: &Plan, now: TimeMs) {
         let mut state = self.state();
         state.running = None;
-        if last.outcome.is_ok() {
-            state.saved = now;
-            state.taken += 1;
-        } else {
-            state.failed += 1;
+        match &last.outcome {
+            Ok(made) => {
+                state.taken += 1;
+                if *plan == Plan::Backup {
+                    state.saved = now;
+                    state.saved_records = made.slots.iter().map(|(_, seq)| seq.0).sum();
+                }
+            }
+            Err(_) => state.failed += 1,
         }
         state.last = Some(last);
     }
@@ -207,6 +218,12 @@ fn save(node: &Node, plan: &Plan, progress: &Progress) -> (PathBuf, Result<Check
             (dir, made)
         }
     }
+}
+
+/// Records of all slots of a node.
+#[must_use]
+pub fn records(engine: &Engine) -> u64 {
+    Slot::all().map(|slot| engine.pulse(slot).last_seq.0).sum()
 }
 
 /// Where BGSAVE puts its checkpoints.

@@ -248,6 +248,8 @@ class Backup(Case):
         for number, folder in enumerate(found):
             self.sound(folder)
             self.on(folder, f"copy{number}").stop()
+        node.stop()
+        self.sound(node.dir)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 use crate::cx::{Fail, is};
 use crate::node::Node;
-use crate::saves::{Plan, Saves};
+use crate::saves::{Plan, Saves, records};
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Keys, Pending, Run};
 
@@ -61,6 +61,8 @@ pub fn lines(node: &Node, lines: &mut Lines) {
     let status = node.saves.status(node.monotonic_ms());
     let last = status.last.as_ref();
     let seconds = |ms: Option<u64>| ms.map_or_else(|| "-1".to_owned(), |ms| (ms / 1000).to_string());
+    let changes = records(&node.engine).saturating_sub(status.saved_records);
+    lines.put("rdb_changes_since_last_save", changes);
     lines.put("rdb_bgsave_in_progress", u8::from(status.running.is_some()));
     lines.put("rdb_last_save_time", status.saved.0 / 1000);
     let failed = last.is_some_and(|last| last.outcome.is_err());
@@ -120,6 +122,9 @@ mod tests {
         bench.check(
             "set k v -> +OK\nsave -> +OK\nsave foo -> -ERR wrong number of arguments for 'save' command",
         );
+        assert_eq!(info(&mut bench, "rdb_changes_since_last_save"), "0");
+        bench.run("set k w");
+        assert_eq!(info(&mut bench, "rdb_changes_since_last_save"), "1");
         let first = copies(&bench);
         assert_eq!(first.len(), 1);
         bench.check("save -> +OK\nsave -> +OK");

@@ -14,6 +14,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use haypile_engine::background::Job;
+use haypile_engine::checkpoint::Progress;
 use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Gate, Options, SyncMode};
@@ -413,10 +414,22 @@ fn handover_take() -> Node {
     replica
 }
 
+fn checkpoint() -> Node {
+    let node = Node::with(&[3, 5]);
+    node.put(&[3], "a", 100);
+    node.flush(&[3]);
+    node.put(&[3, 5], "b", 100);
+    let node = node.show();
+    let slots = [3, 5].map(slot).into();
+    node.engine.checkpoint(Path::new("/copies/one"), &slots, &Progress::default()).expect("is made");
+    node.recorded.mark("durable");
+    node
+}
+
 /// The name of a golden file, what it begins with, and what happens.
 type Scene = (&'static str, &'static str, fn() -> Node);
 
-const SCENES: [Scene; 18] = [
+const SCENES: [Scene; 19] = [
     ("first-open", "A folder is made into a store.", first_open),
     ("slot-add", "Two slots are added.", slot_add),
     ("slot-remove", "A slot goes, and its file with it.", slot_remove),
@@ -426,6 +439,7 @@ const SCENES: [Scene; 18] = [
     ("reader-lets-go", "Somebody still read the files that a compaction replaced.", reader_lets_go),
     ("segment-roll", "The log goes on in its next segment.", segment_roll),
     ("log-release", "Log segments go that neither slots nor replicas need.", log_release),
+    ("checkpoint", "A checkpoint of two slots, one of which has records in memory.", checkpoint),
     ("manifest-roll", "The manifest has outgrown its state: it goes on in a new file.", manifest_roll),
     ("clean-close", "The node stops in order.", clean_close),
     ("open-after-clean-close", "The next start.", open_after_clean_close),
@@ -517,6 +531,16 @@ fn steps_in_another_order_break_a_rule() {
     move_before(segment_roll, "write log/0000000000000001.log", "sync log/0000000000000000.log");
     move_before(manifest_roll, "rename manifest", "sync manifest/000002");
     move_before(manifest_roll, "remove manifest", "rename manifest");
+    move_before(
+        checkpoint,
+        "rename /copies/one.haypile-partial ->",
+        "sync-dir /copies/one.haypile-partial/data",
+    );
+    move_before(
+        checkpoint,
+        "rename /copies/one.haypile-partial ->",
+        "sync /copies/one.haypile-partial/manifest/000001",
+    );
     move_before(commit_always, "-- synced", "sync log");
     move_before(handover_grant, "-- synced", "sync log");
     move_before(promotion, "write manifest", "sync log");

@@ -25,7 +25,7 @@ struct Disk {
 
 fn folder(path: &str) -> String {
     let inside = path.rsplit_once('/').map_or(STORE, |(folder, _)| folder);
-    if path == STORE { "/".to_owned() } else { inside.to_owned() }
+    if path == STORE || inside.is_empty() { "/".to_owned() } else { inside.to_owned() }
 }
 
 fn is_manifest(path: &str) -> bool {
@@ -86,6 +86,9 @@ impl Disk {
         if self.dirty.contains(from) {
             return Err(format!("{from} is not synced"));
         }
+        // A checkpoint has its name when all that is in it is durable.
+        let inside = format!("{from}/");
+        self.all_durable(|other| other.starts_with(&inside))?;
         if to == "manifest/CURRENT" {
             self.all_durable(is_manifest)?;
             self.current.clone_from(&self.newest_manifest);
@@ -142,7 +145,14 @@ impl Disk {
             Action::Remove => return self.removed(path),
             // Also if it is there: whoever made it may have been killed before its name was synced.
             Action::CreateDir => _ = self.unnamed.insert(path.clone(), folder(path)),
-            Action::Link(_) | Action::RemoveDir => {}
+            Action::Link(to) => {
+                // It is of use only if the bytes are.
+                if self.dirty.contains(path) {
+                    return Err(format!("{path} is not synced"));
+                }
+                self.unnamed.insert(name(to), folder(&name(to)));
+            }
+            Action::RemoveDir => {}
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ struct Disk {
     newest_manifest: Option<String>,
     /// The manifest file that `CURRENT` names.
     current: Option<String>,
+    /// The names in the manifest's folder were synced since the start: what a process that was killed left is durable.
+    manifest_known: bool,
     /// The engine is opened: it clears away what a crash left.
     opening: bool,
 }
@@ -131,6 +133,9 @@ impl Disk {
                 self.unnamed.insert(path.clone(), folder(path));
                 self.leaving.remove(path);
                 if is_manifest(path) {
+                    if self.opening && !self.manifest_known && path != "manifest/000001" {
+                        return Err("the name of CURRENT may not be durable yet".to_owned());
+                    }
                     self.newest_manifest = Some(path.clone());
                 }
             }
@@ -138,6 +143,7 @@ impl Disk {
             Action::SetSize(_) => _ = self.dirty.insert(path.clone()),
             Action::Sync => _ = self.dirty.remove(path),
             Action::SyncDir => {
+                self.manifest_known |= path == "manifest";
                 self.unnamed.retain(|_, dir| dir != path);
                 self.leaving.retain(|_, dir| dir != path);
             }
@@ -159,7 +165,7 @@ impl Disk {
 
     fn marked(&mut self, text: &str) -> Result<(), String> {
         match text {
-            "opening" => self.opening = true,
+            "opening" => (self.opening, self.manifest_known) = (true, false),
             "opened" => {
                 self.opening = false;
                 return self.all_durable(|_| true);

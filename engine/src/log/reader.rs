@@ -5,6 +5,7 @@
 
 use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, LOGICAL_BYTES_MAX, Parsed};
 use super::lock;
+use super::scan::{Around, Image};
 use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment};
 use super::view::View;
 use crate::error::{Error, Result};
@@ -101,15 +102,33 @@ impl LogReader {
                 (self.held(self.at).or_else(|| view.segment_at(self.at)), view.end)
             };
             let Some(segment) = segment else { return ReadOutcome::Gone };
-            match self.read_logical(segment, end) {
+            let mut body = Vec::new();
+            match self.read_logical(segment, end, &mut body) {
                 Ok(Step::Frame { lsn, records }) => {
                     return ReadOutcome::Frame { lsn, next: self.at, records };
                 }
                 Ok(Step::Nothing) => {}
                 Ok(Step::Gone) => return ReadOutcome::Gone,
-                Err(error) => return ReadOutcome::Corrupt(error),
+                Err(error) => return ReadOutcome::Corrupt(self.naming(error, body)),
             }
         }
+    }
+
+    /// An error of what lies in the segment that was read last, with the records that are lost with it; `begun`
+    /// is of the logical frame that it ends.
+    fn naming(&self, error: Error, begun: Vec<u8>) -> Error {
+        let Error::Corrupt { path, offset, what } = error else { return error };
+        let segment = self.segment.as_ref().filter(|segment| segment.path == path);
+        let told = segment.and_then(|segment| {
+            let image = Image::load(segment).ok()?;
+            let stretch = usize::try_from(offset).ok()?;
+            let active = || Arc::new(lock(&self.view).index.snapshot());
+            let index = segment.index.get().map_or_else(active, Arc::clone);
+            let before = image.last_seqs_before(stretch);
+            let around = Around { before, index: (*index).clone(), begun, ..Around::default() };
+            Some(format!("{what}; {}", image.lost(stretch, &around)))
+        });
+        Error::Corrupt { path, offset, what: told.unwrap_or(what) }
     }
 
     fn held(&self, lsn: Lsn) -> Option<Arc<Segment>> {
@@ -118,15 +137,14 @@ impl LogReader {
     }
 
     /// Reads a frame at the reader's position, and all its parts if it begins a logical frame.
-    fn read_logical(&mut self, mut segment: Arc<Segment>, end: Lsn) -> Result<Step> {
+    fn read_logical(&mut self, mut segment: Arc<Segment>, end: Lsn, body: &mut Vec<u8>) -> Result<Step> {
         let mut start = None;
-        let mut body = Vec::new();
         loop {
             let header = segment.header;
             let offset = header.offset_of(self.at).max(SEGMENT_HEADER_BYTES as u64);
             let lsn = header.base.advance(offset);
-            let frame = self.ahead.frame(&segment, offset, end)?;
             self.segment = Some(Arc::clone(&segment));
+            let frame = self.ahead.frame(&segment, offset, end)?;
             let Some((frame, bytes)) = frame else {
                 return Err(Error::corrupt(&segment.path, offset, "the log goes on, but not here"));
             };
@@ -164,7 +182,7 @@ impl LogReader {
             if body.is_empty() {
                 return Ok(Step::Nothing);
             }
-            return Ok(Step::Frame { lsn, records: Bytes::from(body) });
+            return Ok(Step::Frame { lsn, records: Bytes::from(std::mem::take(body)) });
         }
     }
 }

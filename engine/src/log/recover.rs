@@ -11,7 +11,7 @@
 
 use super::frame::{self, Frame, LOGICAL_BYTES_MAX, Parsed};
 use super::index::GrowingIndex;
-use super::scan::{Hits, Image, hits};
+use super::scan::{Around, Image, Lost};
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use super::writer::{Log, Opened};
 use super::{LogOptions, RecordAt, records};
@@ -432,8 +432,8 @@ impl Replay<'_, '_> {
             self.promising_frame(image, stop.offset).map(|lsn| format!("the frame at {lsn}"))
         };
         let Some(promised_by) = promised_by else { return Ok(()) };
-        let hit = self.hits(image, stop)?;
-        let what = format!("{}, but {promised_by} promises that it was durable; {}", stop.why, Hits(&hit));
+        let lost = self.lost(image, stop)?;
+        let what = format!("{}, but {promised_by} promises that it was durable; {lost}", stop.why);
         Err(Error::corrupt(&self.segments[stop.segment].path, stop.offset as u64, what))
     }
 
@@ -445,15 +445,14 @@ impl Replay<'_, '_> {
         image.frames_after(offset).find(promises).map(|frame| frame.header.lsn)
     }
 
-    fn hits(&self, image: &Image, stop: Stop) -> Result<Vec<super::scan::Hit>> {
-        let mut after = BTreeMap::new();
-        image.first_seqs_after(stop.offset, &mut after);
-        let damaged = &self.segments[stop.segment];
+    fn lost(&self, image: &Image, stop: Stop) -> Result<Lost> {
+        let mut later = BTreeMap::new();
         for segment in &self.segments[stop.segment + 1..] {
-            Image::load(segment)?.first_seqs_after(0, &mut after);
+            Image::load(segment)?.first_seqs_after(0, &mut later);
         }
-        let indexed = damaged.read_index()?.unwrap_or_default();
-        let indexed = indexed.iter().map(|(slot, span)| (slot, (span.first, span.last))).collect();
-        Ok(hits(&self.last_seqs, &after, &indexed))
+        let index = self.segments[stop.segment].read_index()?.unwrap_or_default();
+        let begun = self.chain.as_ref().map(|chain| chain.body.clone()).unwrap_or_default();
+        let around = Around { before: self.last_seqs.clone(), later, index, begun };
+        Ok(image.lost(stop.offset, &around))
     }
 }

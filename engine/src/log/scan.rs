@@ -1,8 +1,11 @@
 //! A segment's bytes in memory, and what can be told from them when they are damaged.
 
 use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed};
+use super::index::SlotIndex;
+use super::record::{Header, claimed};
 use super::records;
-use super::segment::{Segment, SegmentHeader, TRAILER_BYTES};
+use super::salvage::salvage;
+use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader, TRAILER_BYTES};
 use crate::error::Result;
 use crate::types::{Lsn, Seq, Slot};
 use std::collections::BTreeMap;
@@ -75,6 +78,23 @@ impl Image {
         usize::try_from(offset).ok()
     }
 
+    /// The last record of each slot in the whole frames before `offset`.
+    pub(super) fn last_seqs_before(&self, offset: usize) -> BTreeMap<Slot, Seq> {
+        let mut last = BTreeMap::new();
+        let mut at = SEGMENT_HEADER_BYTES;
+        while at < offset
+            && let Parsed::Frame(frame) = self.frame(at)
+        {
+            at = frame.end;
+            if !frame.header.has(frame::SEAL | frame::CONTINUED) {
+                for record in records(&self.bytes[frame.body]).map_while(Result::ok) {
+                    last.insert(record.header.slot, record.header.seq);
+                }
+            }
+        }
+        last
+    }
+
     /// Notes the first record of each slot in the whole frames after `offset`.
     pub(super) fn first_seqs_after(&self, offset: usize, first: &mut BTreeMap<Slot, Seq>) {
         for frame in
@@ -87,17 +107,75 @@ impl Image {
     }
 }
 
+/// What is known of the records around and in a damaged stretch.
+#[derive(Default)]
+pub(super) struct Around {
+    /// The last record of each slot before it.
+    pub(super) before: BTreeMap<Slot, Seq>,
+    /// The first record of each slot in the segments after it.
+    pub(super) later: BTreeMap<Slot, Seq>,
+    /// The segment's own index.
+    pub(super) index: SlotIndex,
+    /// The beginning of the logical frame that goes on in the stretch.
+    pub(super) begun: Vec<u8>,
+}
+
+impl Image {
+    /// The records that the stretch at `offset`, in which no frame holds, may have held.
+    pub(super) fn lost(&self, offset: usize, around: &Around) -> Lost {
+        let mut after = BTreeMap::new();
+        self.first_seqs_after(offset, &mut after);
+        around.later.iter().for_each(|(slot, seq)| _ = after.entry(*slot).or_insert(*seq));
+        let mut spans: BTreeMap<Slot, (Seq, Seq)> = BTreeMap::new();
+        let mut more = self.spans_left(offset, around, &mut spans);
+        for (slot, indexed) in around.index.iter() {
+            // A logical frame that began in the segment before is in that one's index.
+            let span = spans.entry(slot).or_insert((indexed.first, indexed.last));
+            *span = (span.0.min(indexed.first), span.1.max(indexed.last));
+            more = !around.begun.is_empty();
+        }
+        Lost { hits: hits(&around.before, &after, &spans), more }
+    }
+
+    /// Notes the records whose headers are left in a damaged stretch; says whether there may have been more.
+    fn spans_left(&self, offset: usize, around: &Around, spans: &mut BTreeMap<Slot, (Seq, Seq)>) -> bool {
+        let end = self.next_frame(offset).map_or(self.used_end.max(offset), |(at, _)| at);
+        let saved = salvage(self, offset, end.min(self.frames_end()));
+        let held = saved.records.into_iter().filter_map(|range| Some((claimed(&self.bytes[range])?.0, true)));
+        let lost = saved.lost.into_iter().map(|header| (header, false));
+        let mut headers: Vec<_> = held.chain(lost).collect();
+        // What has begun lies in frames that hold; only its last record goes on in the stretch.
+        let mut begun = &around.begun[..];
+        while let Some((header, bytes)) = claimed(begun) {
+            headers.push((header, true));
+            begun = begun.get(bytes..).unwrap_or_default();
+        }
+        headers.sort_by_key(|(header, _)| (header.slot, header.seq));
+        let mut more = saved.unknown || !around.begun.is_empty();
+        for (Header { slot, seq, .. }, holds) in headers {
+            let last = spans.get(&slot).map(|span| span.1).or(around.before.get(&slot).copied());
+            // A header that was hit itself may say anything: it counts if it goes on where the slot was.
+            if holds || last.is_some_and(|last| last.next() == seq) {
+                spans.entry(slot).or_insert((seq, seq)).1 = seq;
+            } else {
+                more = true;
+            }
+        }
+        more
+    }
+}
+
 /// Records that damage may have hit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Hit {
-    pub(super) slot: Slot,
-    pub(super) first: Seq,
-    pub(super) last: Seq,
+struct Hit {
+    slot: Slot,
+    first: Seq,
+    last: Seq,
 }
 
 /// The records that lie in a hole, told from what lies around it: the last record of each slot before it, the
 /// first after it, and the span that the segment's own index gives.
-pub(super) fn hits(
+fn hits(
     before: &BTreeMap<Slot, Seq>,
     after: &BTreeMap<Slot, Seq>,
     indexed: &BTreeMap<Slot, (Seq, Seq)>,
@@ -119,22 +197,27 @@ pub(super) fn hits(
 /// How many slots an error names.
 const NAMED_HITS_MAX: usize = 16;
 
-/// A list of hits as a person reads it.
-pub(super) struct Hits<'a>(pub(super) &'a [Hit]);
+/// What damage may have hit, as a person reads it.
+pub(super) struct Lost {
+    hits: Vec<Hit>,
+    /// There may have been more, of any slot.
+    more: bool,
+}
 
-impl fmt::Display for Hits<'_> {
+impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        if self.hits.is_empty() {
             return f.write_str("which records it held can't be told");
         }
         f.write_str("it held")?;
-        for (index, hit) in self.0.iter().take(NAMED_HITS_MAX).enumerate() {
+        for (index, hit) in self.hits.iter().take(NAMED_HITS_MAX).enumerate() {
             let comma = if index > 0 { "," } else { "" };
             write!(f, "{comma} slot {} seq {}..{}", hit.slot, hit.first, hit.last)?;
         }
-        match self.0.len().saturating_sub(NAMED_HITS_MAX) {
-            0 => Ok(()),
-            more => write!(f, " and of {more} more slots"),
+        let unnamed = self.hits.len().saturating_sub(NAMED_HITS_MAX);
+        if unnamed > 0 {
+            write!(f, " and of {unnamed} more slots")?;
         }
+        f.write_str(if self.more { ", perhaps more" } else { "" })
     }
 }

@@ -258,7 +258,7 @@ pub(super) fn read_properties(
     file.read(&mut raw, offset + footer_at, "run footer")?;
     let footer = RunFooter::decode(&raw, len, path, offset + footer_at)?;
     let at = offset + footer.properties_at;
-    let corrupt = |what: &str| Error::corrupt(path, at, format!("slot {}: {what}", footer.slot));
+    let corrupt = |what: &str| Error::corrupt(path, at, what);
     let bytes =
         usize::try_from(footer_at - footer.properties_at).map_err(|_| corrupt("properties too large"))?;
     let mut sealed = vec![0; bytes];

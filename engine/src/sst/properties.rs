@@ -11,6 +11,7 @@
 
 use super::FileNo;
 use crate::clock::TimeMs;
+use crate::error::Error;
 use crate::types::{Seq, Slot};
 use crate::varint;
 
@@ -109,6 +110,17 @@ impl Properties {
 }
 
 impl RunMeta {
+    /// An error of what lies there, with the records that are lost with it.
+    pub(super) fn naming(&self, error: Error) -> Error {
+        let Properties { slot, min_seq, max_seq, .. } = &self.props;
+        match error {
+            Error::Corrupt { path, offset, what } => {
+                Error::Corrupt { path, offset, what: format!("slot {slot} seq {min_seq}..{max_seq}: {what}") }
+            }
+            other => other,
+        }
+    }
+
     /// Appends the bytes that stand for it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for number in [self.file.0, self.offset, self.len, u64::from(self.crc)] {

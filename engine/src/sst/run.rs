@@ -58,10 +58,11 @@ impl std::fmt::Debug for Run {
 impl Run {
     /// Opens the run at a place of a file, whose properties it must have.
     pub(super) fn open(file: Arc<PackFile>, meta: &RunMeta) -> Result<Arc<Run>> {
-        let (run, props) = Run::read(file, meta.offset, meta.len, meta.crc)?;
+        let read = Run::read(file, meta.offset, meta.len, meta.crc);
+        let (run, props) = read.map_err(|error| meta.naming(error))?;
         if props != meta.props {
-            let what = format!("slot {}: not the run that the manifest means", meta.props.slot);
-            return Err(Error::corrupt(&run.file.path, meta.offset, what));
+            let error = Error::corrupt(&run.file.path, meta.offset, "not the run that the manifest means");
+            return Err(meta.naming(error));
         }
         Ok(Arc::new(run))
     }
@@ -70,8 +71,7 @@ impl Run {
     pub(super) fn read(file: Arc<PackFile>, offset: u64, len: u64, crc: u32) -> Result<(Run, Properties)> {
         let path = &file.path;
         let (footer, props) = footer::read_properties(&file, offset, len)?;
-        let corrupt =
-            |at: u64, what: &str| Error::corrupt(path, offset + at, format!("slot {}: {what}", props.slot));
+        let corrupt = |at: u64, what: &str| Error::corrupt(path, offset + at, what);
         let part = |at: u64, end: u64, what: &str| -> Result<Vec<u8>> {
             let bytes = usize::try_from(end - at).map_err(|_| corrupt(at, "too large for this machine"))?;
             let mut sealed = vec![0; bytes];
@@ -161,7 +161,7 @@ impl Run {
     pub fn read_block(&self, id: BlockId) -> Result<Arc<Block>> {
         let extent = self.extent_of(id);
         let mut stored = vec![0; self.len_of(&extent)?];
-        self.file.read(&mut stored, id.offset, "block")?;
+        self.read_at(&mut stored, extent.start, "block")?;
         self.decode(&stored, extent.start).map(Arc::new)
     }
 
@@ -197,8 +197,13 @@ impl Run {
 
     /// An error about something at this offset in the run.
     pub(crate) fn corrupt(&self, offset_in_run: u64, what: &str) -> Error {
-        let slot = self.meta.props.slot;
-        Error::corrupt(&self.file.path, self.meta.offset + offset_in_run, format!("slot {slot}: {what}"))
+        self.meta.naming(Error::corrupt(&self.file.path, self.meta.offset + offset_in_run, what))
+    }
+
+    /// Reads bytes at this offset in the run.
+    fn read_at(&self, buf: &mut [u8], offset_in_run: u64, what: &str) -> Result<()> {
+        let read = self.file.read(buf, self.meta.offset + offset_in_run, what);
+        read.map_err(|error| self.meta.naming(error))
     }
 
     /// Reads neighbouring blocks with one read: from block `first`, as many as fit in `bytes_max`, at least one.
@@ -208,7 +213,7 @@ impl Run {
             (first + 1..self.block_count()).take_while(|&n| self.index.extent(n).end - start <= bytes_max);
         let last = fits.last().unwrap_or(first);
         let mut stored = vec![0; self.len_of(&(start..self.index.extent(last).end))?];
-        self.file.read(&mut stored, self.meta.offset + start, "blocks")?;
+        self.read_at(&mut stored, start, "blocks")?;
         let mut rest = &stored[..];
         let blocks = (first..=last).map(|number| {
             let extent = self.index.extent(number);
@@ -227,7 +232,7 @@ impl Run {
     pub fn read_image(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let left = usize::try_from(self.meta.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let want = left.min(buf.len());
-        self.file.read(&mut buf[..want], self.meta.offset + offset, "run")?;
+        self.read_at(&mut buf[..want], offset, "run")?;
         Ok(want)
     }
 

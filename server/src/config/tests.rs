@@ -61,3 +61,15 @@ fn a_rewritten_file_keeps_its_comments_and_reads_back_to_the_same() {
     read.read_file("f", &text).expect("fine");
     assert_eq!((read.masterauth, read.timeout_s, read.port), (settings.masterauth, 9, 7000));
 }
+
+#[test]
+fn every_character_of_a_password_survives_a_rewrite() {
+    // Found by fuzzing: U+0085 was written as the byte `\x85`, and the node did not start with that file.
+    for password in ["a\u{85}b", "\u{85}", "\u{1}\u{7f}\u{9f}", " é\u{2028}\r", "\\x85"] {
+        let mut settings = Settings::default();
+        settings.set("requirepass", password).expect("a key");
+        let mut read = Settings::default();
+        read.read_file("f", &rewrite("", &settings)).expect("what was written is read");
+        assert_eq!(read.requirepass, password);
+    }
+}

@@ -48,6 +48,23 @@ pub fn name_of(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
 }
 
+/// Puts an input into a target's corpus.
+///
+/// # Errors
+/// As the file system says.
+pub fn keep(target: &Target, input: &[u8]) -> io::Result<()> {
+    write(&folder().join(target.name).join(name_of(input)), input)
+}
+
+/// All files of a folder, with their names.
+///
+/// # Errors
+/// As the file system says.
+pub fn inputs_in(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let entries = RealFs.list(folder)?;
+    entries.into_iter().map(|entry| Ok((entry.name.clone(), read(&folder.join(&entry.name))?))).collect()
+}
+
 /// Whether an input of this name is kept in the repository.
 #[must_use]
 pub fn is_kept(name: &str) -> bool {
@@ -59,11 +76,7 @@ pub fn is_kept(name: &str) -> bool {
 /// # Errors
 /// As the file system says.
 pub fn load(target: &Target) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let folder = folder().join(target.name);
-    let mut inputs = Vec::new();
-    for entry in RealFs.list(&folder)? {
-        inputs.push((entry.name.clone(), read(&folder.join(&entry.name))?));
-    }
+    let mut inputs = inputs_in(&folder().join(target.name))?;
     for (number, sample) in (target.samples)().into_iter().enumerate() {
         inputs.push((format!("sample {number}"), sample));
     }

@@ -16,9 +16,8 @@ const ROUND: usize = 256;
 /// Fuzzes the decoders: each target over its corpus, then over seeded mutations of it.
 #[derive(Parser)]
 struct Options {
-    /// Only this target
-    #[arg(long)]
-    target: Option<String>,
+    /// Only these targets
+    targets: Vec<String>,
     /// How long each target is tried
     #[arg(long, default_value_t = 2)]
     seconds: u64,
@@ -26,28 +25,32 @@ struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// Runs one input from a file
-    #[arg(long, requires = "target")]
+    #[arg(long, requires = "targets")]
     input: Option<PathBuf>,
     /// Writes what our encoders give into the corpora
     #[arg(long)]
     write_corpus: bool,
+    /// Copies a folder's inputs into the target's corpus, such as what `cargo fuzz cmin` has left
+    #[arg(long, requires = "targets")]
+    keep: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let chosen: Vec<&Target> = match &options.target {
-        None => TARGETS.iter().collect(),
-        Some(name) => match find(name) {
-            Some(target) => vec![target],
-            None => {
-                let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-                eprintln!("there is no target {name}; there are {}", names.join(", "));
-                return ExitCode::from(2);
-            }
-        },
-    };
+    let unknown = options.targets.iter().find(|name| find(name).is_none());
+    if let Some(name) = unknown {
+        let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+        eprintln!("there is no target {name}; there are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let is_chosen =
+        |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|n| n == target.name);
+    let chosen: Vec<&Target> = TARGETS.iter().filter(is_chosen).collect();
     if options.write_corpus {
         return write_corpus(&chosen);
+    }
+    if let Some(folder) = &options.keep {
+        return keep(chosen[0], folder);
     }
     if let Some(path) = &options.input {
         return run_file(chosen[0], path);
@@ -108,8 +111,8 @@ fn kept(target: &Target, seed: u64, input: &[u8], why: &str) -> String {
     };
     let name = target.name;
     format!(
-        "{why}\n       the input is in {place}; see it again with\n       cargo run -p haypile-fuzz -- --target {name} --input {place}\n       \
-         or repeat: cargo run --release -p haypile-fuzz -- --target {name} --seed {seed}\n       and keep it: cp {place} fuzz/corpus/{name}/"
+        "{why}\n       the input is in {place}; see it again with\n       cargo run -p haypile-fuzz -- {name} --input {place}\n       \
+         or repeat: cargo run --release -p haypile-fuzz -- {name} --seed {seed}\n       and keep it: cp {place} fuzz/corpus/{name}/"
     )
 }
 
@@ -130,12 +133,27 @@ fn run_file(target: &Target, path: &Path) -> ExitCode {
 fn write_corpus(targets: &[&Target]) -> ExitCode {
     for target in targets {
         for sample in (target.samples)() {
-            let path = corpus::folder().join(target.name).join(corpus::name_of(&sample));
-            if let Err(error) = corpus::write(&path, &sample) {
-                eprintln!("{}: {error}", path.display());
+            if let Err(error) = corpus::keep(target, &sample) {
+                eprintln!("{}: {error}", target.name);
                 return ExitCode::FAILURE;
             }
         }
     }
     ExitCode::SUCCESS
+}
+
+fn keep(target: &Target, folder: &Path) -> ExitCode {
+    let kept = corpus::inputs_in(folder).and_then(|inputs| {
+        inputs.iter().try_for_each(|(_, input)| corpus::keep(target, input)).map(|()| inputs.len())
+    });
+    match kept {
+        Ok(count) => {
+            println!("{}: {count} inputs kept", target.name);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}: {error}", folder.display());
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Random changes of inputs, by seed.
 
-use haypile_engine::random::Random;
+use haypile_engine::random::Coin;
 
 /// Random numbers, the same for a seed everywhere.
 #[derive(Debug)]
-pub struct Dice(Random);
+pub struct Dice(Coin);
 
 /// Bytes and numbers at which decoders tend to break.
 const EDGES: [u8; 10] = [0, 1, 0x7f, 0x80, 0xff, b'\r', b'\n', b'$', b'*', b'-'];
@@ -15,12 +15,12 @@ impl Dice {
     /// All numbers follow from the seed.
     #[must_use]
     pub fn new(seed: u64) -> Dice {
-        Dice(Random::new(Some(seed)))
+        Dice(Coin::new(seed))
     }
 
     /// The next number.
     pub fn roll(&mut self) -> u64 {
-        self.0.number()
+        self.0.next_u64()
     }
 
     /// A number below `bound`; 0 if that is 0.

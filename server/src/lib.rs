@@ -28,7 +28,6 @@ pub mod serve;
 pub mod session;
 pub mod slot_group;
 pub mod table;
-#[cfg(test)]
 pub mod testing;
 pub mod tools;
 pub mod topology;

@@ -1,4 +1,4 @@
-//! For unit tests of commands: a node without sockets, and replies as text that can be compared.
+//! For tests of commands, here and in `fuzz`: a node without sockets, and replies as text that can be compared.
 
 use std::net::SocketAddr;
 use std::path::Path;

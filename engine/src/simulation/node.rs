@@ -383,7 +383,10 @@ impl Node {
     }
 
     /// A node that has stopped acknowledges nothing, whatever is asked of it.
-    fn check_silent(&mut self) -> Result<(), Violation> {
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn check_silent(&mut self) -> Result<(), Violation> {
         let Some(engine) = &self.engine else { return Ok(()) };
         if self.gates.iter().any(|(_, gate)| has_left(engine, *gate)) {
             return Err(Violation::new("a reply leaves after the engine has stopped"));

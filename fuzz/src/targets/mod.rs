@@ -1,5 +1,7 @@
 //! The targets, by layer. Each asserts what its decoder promises beside not panicking.
 
+mod commands;
+mod engine;
 mod entries;
 mod log;
 mod manifest;
@@ -31,7 +33,8 @@ pub(crate) const ALL: &[Target] = &[
     // LZ4 expands by 255, and an entry of 4 bytes takes another 32 while a block is decoded.
     Target::new("block", sst::block, sst::blocks).repaired(sst::repair_block).memory(1 << 16, 16 * 256),
     Target::new("index", sst::index, sst::indexes),
-    Target::new("filter", sst::filter, sst::filters),
+    // It makes filters for up to 255 times as many keys as the input has, to fold them.
+    Target::new("filter", sst::filter, sst::filters).memory(1 << 17, 256),
     Target::new("run_meta", sst::run_meta, sst::run_metas),
     Target::new("pack_directory", sst::directory, sst::directories).memory(1 << 20, 64),
     Target::new("pack", sst::pack, sst::packs).repaired(sst::repair_pack).memory(4 << 20, 16 * 256),
@@ -42,6 +45,8 @@ pub(crate) const ALL: &[Target] = &[
         .repaired(wire::repair_messages)
         .memory(20 << 20, 64),
     Target::new("request", wire::request, wire::requests).memory(1 << 18, 256),
+    Target::new("engine", engine::engine, engine::samples).memory(256 << 20, 1 << 16),
+    Target::new("commands", commands::commands, commands::samples).memory(64 << 20, 1 << 16),
     Target::new("words", wire::words, wire::lines),
     Target::new("config", text::config, text::configs).memory(1 << 18, 256),
     Target::new("slot_group", text::slot_group, text::slot_groups).memory(1 << 18, 64),

@@ -11,6 +11,7 @@ pub(super) fn configs() -> Vec<Vec<u8>> {
         b"standalone yes\nmaxmemory 1gb\nbind 127.0.0.1\nannounce 10.0.0.1:9221\n",
         b"timeout 7\nrequirepass \"\\x01 # \\\" \\\\\"\nlog-level debug\n",
         b"port 99999\n",
+        "masterauth \"a\u{85}b\"\n".as_bytes(),
     ])
 }
 

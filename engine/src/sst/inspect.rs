@@ -1,8 +1,8 @@
 //! Reads pack files for a person or a tool: read-only, and on through damage. Memory is bounded by one block, and by
 //! the filter and index of one run.
 
+use crate::sync::Arc;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::FileNo;
 use super::block::{self, Block};

@@ -16,11 +16,19 @@ use loom::thread;
 use crate::disk::Disk;
 use crate::explore;
 
-/// A log on a disk of its own, and the last seq of each of its slots under the slot's lock.
+/// A log on a disk of its own, and its slots, each under its lock.
 pub struct Store {
     pub disk: Disk,
     pub log: Log,
-    slots: [Mutex<Seq>; 2],
+    slots: [Mutex<Cell>; 2],
+}
+
+/// What a slot's lock protects: its last record.
+#[derive(Default)]
+struct Cell {
+    last_seq: Seq,
+    last_ticket: Ticket,
+    last_body: Vec<u8>,
 }
 
 /// What a thread committed: the records' bodies and when their reply may leave.
@@ -38,7 +46,7 @@ impl Store {
         let (log, _) =
             Log::recover(Arc::new(disk.clone()), Path::new("/log"), start, options, &mut |_| Ok(()))
                 .expect("an empty log opens");
-        let slots = [Mutex::new(Seq::ZERO), Mutex::new(Seq::ZERO)];
+        let slots = [Mutex::default(), Mutex::default()];
         let store = Arc::new(Store { disk, log, slots });
         store
     }
@@ -50,13 +58,15 @@ impl Store {
         let mut appender = self.log.begin()?;
         let mut bodies = Vec::new();
         for (&slot, cell) in slots.iter().zip(&cells) {
-            let header = Header { slot: slot_of(slot), term: 1, seq: cell.next() };
+            let header = Header { slot: slot_of(slot), term: 1, seq: cell.last_seq.next() };
             let body = format!("<{by} {slot} {}>", header.seq.0).into_bytes();
             appender.push(header, &Body::Batch(&body))?;
             bodies.push(body);
         }
         let ticket = appender.finish();
-        cells.iter_mut().for_each(|cell| **cell = cell.next());
+        for (cell, body) in cells.iter_mut().zip(&bodies) {
+            **cell = Cell { last_seq: cell.last_seq.next(), last_ticket: ticket, last_body: body.clone() };
+        }
         Ok(Commit { bodies, ticket })
     }
 
@@ -149,6 +159,13 @@ fn a_reply_that_waits_for_the_write_leaves_after_it_and_leaves() {
                 assert!(store.holds(&commit, false), "a reply before its write");
             })
         };
+        // A read waits for the write that it saw, and makes none of its own.
+        let (seen, ticket) = {
+            let cell = store.slots[1].lock().expect("sound");
+            (cell.last_body.clone(), cell.last_ticket)
+        };
+        block_on(store.log.watermark().wait_written(ticket)).expect("sound");
+        assert!(seen.is_empty() || store.disk.holds(&seen, false), "a read's reply before the write");
         let commit = store.commit("a", &[0]).expect("room");
         store.log.write().expect("written");
         block_on(store.log.watermark().wait_written(commit.ticket)).expect("sound");

@@ -6,6 +6,7 @@
 mod disk;
 mod log;
 mod signal;
+mod store;
 mod tail;
 mod versions;
 

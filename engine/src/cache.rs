@@ -1,11 +1,12 @@
 //! The block cache: decompressed, checked blocks, within a budget of bytes. Any thread may use it.
 
+use std::sync::Arc;
+
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::planted::{self, Bug};
 use crate::sst::{Block, BlockId, Blocks, FileNo};
-use crate::sync::Arc;
 
 /// What the crate is told to prepare for; only a guess.
 const BLOCK_BYTES_GUESS: u64 = 8 << 10;

@@ -19,7 +19,7 @@ use crate::registry::Registry;
 use crate::signal::Signal;
 use crate::slot::SlotCell;
 use crate::sst::{BLOCK_BYTES_MAX, FileNo, PackWriter, Packs, RunOptions};
-use crate::sync::{self, Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tx::Tx;
 use crate::types::{Lsn, NodeId, Seq, Slot};
 
@@ -246,7 +246,7 @@ impl Engine {
         for (run, id) in wanted.0 {
             match run.try_read_block(id)? {
                 Some(block) => {
-                    self.cache.insert(id, sync::Arc::clone(&block));
+                    self.cache.insert(id, Arc::clone(&block));
                     fetched.0.insert(id, block);
                 }
                 None => left.0.push((run, id)),
@@ -262,7 +262,7 @@ impl Engine {
     pub fn fetch(&self, wanted: Wanted, fetched: &mut Fetched) -> Result<()> {
         for (run, id) in wanted.0 {
             let block = run.read_block(id)?;
-            self.cache.insert(id, sync::Arc::clone(&block));
+            self.cache.insert(id, Arc::clone(&block));
             fetched.0.insert(id, block);
         }
         Ok(())

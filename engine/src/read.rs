@@ -53,7 +53,7 @@ impl Wanted {
 
 /// Blocks that were fetched for a command: pinned while it runs again, so that it gets further each time.
 #[derive(Default)]
-pub struct Fetched(pub(crate) HashMap<BlockId, Arc<Block>>);
+pub struct Fetched(pub(crate) HashMap<BlockId, std::sync::Arc<Block>>);
 
 /// Where a transaction finds blocks, and where it notes those that it did not find.
 pub(crate) struct BlockSource<'a> {
@@ -63,7 +63,7 @@ pub(crate) struct BlockSource<'a> {
 }
 
 impl Blocks for &BlockSource<'_> {
-    fn block(&mut self, id: BlockId) -> Option<Arc<Block>> {
+    fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
         self.fetched.0.get(&id).cloned().or_else(|| self.cache.get(id))
     }
 }

@@ -3,6 +3,9 @@
 //! A module uses these names, and not std's, for whatever its threads meet at; `engine/tests/models/` then runs that
 //! very code through the interleavings of a few threads. With the feature nothing of it works outside a model.
 //! Without it this file is a list of names.
+//!
+//! Not for what is counted under a lock that is not of this file: a model that goes on to another thread there would
+//! never come back. So the blocks in the cache have std's [`std::sync::Arc`].
 
 #[cfg(feature = "loom")]
 mod counted;

@@ -56,7 +56,7 @@ pub struct BlockId {
 /// Where blocks come from without waiting: a cache, or what was fetched for this command.
 pub trait Blocks {
     /// The block, or `None` if it has to be read from disk first.
-    fn block(&mut self, id: BlockId) -> Option<crate::sync::Arc<Block>>;
+    fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>>;
 }
 
 /// A block in memory: checked, decompressed, every entry readable.

@@ -25,7 +25,7 @@ pub enum Step {
 pub struct RunCursor {
     run: Arc<Run>,
     /// The block that it stands in.
-    here: Option<(usize, Arc<Block>)>,
+    here: Option<(usize, std::sync::Arc<Block>)>,
     /// The entry in that block; `None` if it stands nowhere.
     entry: Option<usize>,
 }
@@ -38,17 +38,17 @@ impl RunCursor {
     }
 
     /// Takes block `number` from what it holds or from `blocks`.
-    fn load(&self, number: usize, blocks: &mut dyn Blocks) -> Result<Arc<Block>, Step> {
+    fn load(&self, number: usize, blocks: &mut dyn Blocks) -> Result<std::sync::Arc<Block>, Step> {
         if let Some((held, block)) = &self.here
             && *held == number
         {
-            return Ok(Arc::clone(block));
+            return Ok(std::sync::Arc::clone(block));
         }
         let id = self.run.block_id(number);
         blocks.block(id).ok_or(Step::NeedsBlock(id))
     }
 
-    fn stand(&mut self, number: usize, block: Arc<Block>, entry: usize) -> Step {
+    fn stand(&mut self, number: usize, block: std::sync::Arc<Block>, entry: usize) -> Step {
         self.here = Some((number, block));
         self.entry = Some(entry);
         Step::At

@@ -158,11 +158,11 @@ impl Run {
     ///
     /// # Panics
     /// If the block is not one of this run's.
-    pub fn read_block(&self, id: BlockId) -> Result<Arc<Block>> {
+    pub fn read_block(&self, id: BlockId) -> Result<std::sync::Arc<Block>> {
         let extent = self.extent_of(id);
         let mut stored = vec![0; self.len_of(&extent)?];
         self.read_at(&mut stored, extent.start, "block")?;
-        self.decode(&stored, extent.start).map(Arc::new)
+        self.decode(&stored, extent.start).map(std::sync::Arc::new)
     }
 
     /// As [`Run::read_block`], but `None` where the disk would have to be waited for.
@@ -172,13 +172,13 @@ impl Run {
     ///
     /// # Panics
     /// As [`Run::read_block`].
-    pub fn try_read_block(&self, id: BlockId) -> Result<Option<Arc<Block>>> {
+    pub fn try_read_block(&self, id: BlockId) -> Result<Option<std::sync::Arc<Block>>> {
         let extent = self.extent_of(id);
         let mut stored = vec![0; self.len_of(&extent)?];
         if !self.file.try_read(&mut stored, id.offset)? {
             return Ok(None);
         }
-        self.decode(&stored, extent.start).map(|block| Some(Arc::new(block)))
+        self.decode(&stored, extent.start).map(|block| Some(std::sync::Arc::new(block)))
     }
 
     fn extent_of(&self, id: BlockId) -> std::ops::Range<u64> {

@@ -111,7 +111,7 @@ fn explore_deep(preemptions: usize, model: fn()) {
 
 #[test]
 fn a_transaction_over_two_slots_is_seen_whole_and_is_in_the_log_where_it_was_applied() {
-    explore_deep(3, || {
+    explore_deep(2, || {
         let disk = Disk::new();
         let engine = open(&disk, NAMES);
         let other = {

@@ -31,6 +31,8 @@ const DROP_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Ports below those that the system hands out: else another's connection may have it while the server is down.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// How often a server is started that does not find its port free.
+const START_TRIES: usize = 5;
 /// Ports that are tried.
 const PORTS_TRIED: usize = 200;
 /// Where the command has the port and the folder.
@@ -49,21 +51,48 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// On a free port of the loopback device.
+    /// For a fresh folder.
     ///
     /// # Errors
-    /// If the command has no place for port or folder, or no port is free, as a line.
-    pub async fn new(command: &str, folder: &Path) -> Result<Launch, String> {
+    /// If the command has no place for port or folder, as a line.
+    pub fn new(command: &str, folder: &Path) -> Result<Launch, String> {
         for place in [PORT, DIR] {
             if !command.contains(place) {
                 return Err(format!("--server has no {place}: the tester chooses port and folder"));
             }
         }
-        for _ in 0..PORTS_TRIED {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(PORTS)));
-            if TcpListener::bind(address).await.is_ok() {
-                return Ok(Launch { command: command.to_owned(), address, folder: folder.to_owned() });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(PORTS)));
+        Ok(Launch { command: command.to_owned(), address, folder: folder.to_owned() })
+    }
+
+    /// Starts it and waits until it answers; how long that took.
+    ///
+    /// # Errors
+    /// Why it does not, as a line, with what its process said.
+    pub async fn ready(&mut self) -> Result<(Process, Duration), (String, Vec<String>)> {
+        let mut tries = START_TRIES;
+        loop {
+            let mut process = self.start().await.map_err(|why| (why, Vec::new()))?;
+            match process.ready().await {
+                Ok(took) => return Ok((process, took)),
+                // While it was down, another process took its port: that is not its fault.
+                Err(_) if tries > 1 && process.status().is_some() && !self.is_free().await => tries -= 1,
+                Err(why) => return Err((why, process.last_words())),
             }
+        }
+    }
+
+    async fn is_free(&self) -> bool {
+        TcpListener::bind(self.address).await.is_ok()
+    }
+
+    /// Takes another port if somebody has this one.
+    async fn find_port(&mut self) -> Result<(), String> {
+        for _ in 0..PORTS_TRIED {
+            if self.is_free().await {
+                return Ok(());
+            }
+            self.address.set_port(rand::rng().random_range(PORTS));
         }
         Err("no free port found".to_owned())
     }
@@ -72,7 +101,8 @@ impl Launch {
     ///
     /// # Errors
     /// If no process can be made, as a line.
-    pub fn start(&self) -> Result<Process, String> {
+    pub async fn start(&mut self) -> Result<Process, String> {
+        self.find_port().await?;
         let folder = self.folder.to_str().ok_or("the temporary folder's name is no text")?;
         let command = self.command.replace(PORT, &self.address.port().to_string()).replace(DIR, folder);
         let mut child = Command::new("/bin/sh")

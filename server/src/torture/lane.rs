@@ -25,8 +25,8 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(30);
 pub struct Common {
     /// Time; all moments are since its beginning.
     pub clock: SystemClock,
-    /// Where the server is.
-    pub address: SocketAddr,
+    /// Where the server is; its port may change when it is started again.
+    address: Mutex<SocketAddr>,
     /// The keys that all write to.
     pub shared: Mutex<SharedKeys>,
     /// Clients are to end after the batch that they are at.
@@ -45,7 +45,7 @@ impl Common {
     pub fn new(address: SocketAddr) -> Arc<Common> {
         Arc::new(Common {
             clock: SystemClock::new(),
-            address,
+            address: Mutex::new(address),
             shared: Mutex::default(),
             stop: AtomicBool::new(false),
             answered: AtomicU64::new(0),
@@ -58,6 +58,23 @@ impl Common {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.clock.monotonic()
+    }
+
+    /// Where the server is.
+    ///
+    /// # Panics
+    /// Never: no code panics while it holds the lock.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        *self.address.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// The server is there now.
+    ///
+    /// # Panics
+    /// Never: no code panics while it holds the lock.
+    pub fn moved(&self, address: SocketAddr) {
+        *self.address.lock().expect("no code panics while it holds this lock") = address;
     }
 
     /// The shared keys, for a moment.
@@ -170,7 +187,7 @@ impl Lane {
     pub async fn dispatch(&mut self, batch: Vec<Operation>) -> Result<(), End> {
         let broken = |error: std::io::Error| End::Broken(error.to_string());
         if self.client.is_none() {
-            self.client = Some(Client::connect(self.common.address).await.map_err(broken)?);
+            self.client = Some(Client::connect(self.common.address()).await.map_err(broken)?);
         }
         let client = self.client.as_mut().ok_or_else(|| End::Broken("no connection".to_owned()))?;
         let now = self.common.now();

@@ -103,23 +103,19 @@ impl Session {
     pub async fn open(command: &str, clients: usize, promise: Promise) -> Result<Session, Stop> {
         let folder = tempfile::Builder::new().prefix("haypile-torture-").tempdir();
         let folder = folder.map_err(|error| Stop::CouldNotRun(format!("no temporary folder: {error}")))?;
-        let launch = Launch::new(command, folder.path()).await.map_err(Stop::CouldNotRun)?;
-        let mut process = launch.start().map_err(Stop::CouldNotRun)?;
-        let with_words = |why: String, process: &Process| {
-            let words: Vec<String> = process.last_words();
-            Stop::CouldNotRun(format!("{why}\n{}", words.join("\n")))
+        let mut launch = Launch::new(command, folder.path()).map_err(Stop::CouldNotRun)?;
+        let with_words = |why: String, words: Vec<String>| {
+            Stop::CouldNotRun(format!("{why}\n{}", words.join("\n")).trim_end().to_owned())
         };
-        if let Err(why) = process.ready().await {
-            return Err(with_words(why, &process));
-        }
+        let (process, _) = launch.ready().await.map_err(|(why, words)| with_words(why, words))?;
         let verbs = async {
             let mut client = Client::connect(launch.address).await.map_err(|error| error.to_string())?;
             Verbs::probe(&mut client).await
         };
         let verbs = match timeout(ANSWER_MAX, verbs).await {
             Ok(Ok(verbs)) => verbs,
-            Ok(Err(why)) => return Err(with_words(why, &process)),
-            Err(_) => return Err(with_words("the server does not answer".to_owned(), &process)),
+            Ok(Err(why)) => return Err(with_words(why, process.last_words())),
+            Err(_) => return Err(with_words("the server does not answer".to_owned(), process.last_words())),
         };
         let common = Common::new(launch.address);
         let lanes = (0..clients).map(|number| Lane::new(number, &common)).collect();
@@ -290,21 +286,19 @@ impl Session {
     /// Starts the server again, after starts that are killed.
     async fn restart(&mut self, starts: &[Duration]) -> Result<(), Stop> {
         for &after in starts {
-            self.process = self.launch.start().map_err(Stop::CouldNotRun)?;
+            self.process = self.launch.start().await.map_err(Stop::CouldNotRun)?;
             sleep(after).await;
             self.process.kill().await.map_err(Stop::CouldNotRun)?;
             self.tally.kills_of_starts += 1;
         }
-        self.process = self.launch.start().map_err(Stop::CouldNotRun)?;
-        match self.process.ready().await {
-            Ok(took) => {
+        match self.launch.ready().await {
+            Ok((process, took)) => {
+                self.process = process;
+                self.common.moved(self.launch.address);
                 self.tally.recoveries.push(took);
                 Ok(())
             }
-            Err(why) => {
-                let violation = Violation::of_server(Breach::NotBack, why, self.process.last_words());
-                Err(Stop::Violated(vec![violation]))
-            }
+            Err((why, words)) => Err(Stop::Violated(vec![Violation::of_server(Breach::NotBack, why, words)])),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! edit, part of the format: u8 number, varint length, body of that length
-//!  1 node            20 bytes node, varint incarnation, option(varint) clean end, varint log start,
-//!                    varint next file
+//!  1 node            20 bytes node, varint incarnation (0: a checkpoint; its first start draws a new node),
+//!                    option(varint) clean end, varint log start, varint next file
 //!  2 slot            varint slot, state, varint highest term, history, epochs superseded, varints base seq,
 //!                    base lsn, role lsn, flushed seq, flushed keys, time; option(20 bytes node, text) granted;
 //!                    varint n, n settled grants: epoch ended, option(epoch) begun

@@ -308,3 +308,23 @@ pub(super) fn commands(bytes: &[u8]) {
     bench.node.engine.flush_all().expect("a disk in memory takes it");
     assert_eq!(contents(&mut bench), before, "what was read from memory is read from files otherwise");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_is_not_well_formed_is_noticed() {
+        for reply in
+            ["+OK\r\n", "$-1\r\n", "$2\r\n\r\n\r\n", "*2\r\n:1\r\n*0\r\n", "%1\r\n+a\r\n_\r\n", ",1.5\r\n"]
+        {
+            assert_eq!(value_end(reply.as_bytes(), 8), Some(reply.len()), "{reply:?}");
+        }
+        for reply in
+            ["", "+OK\n", "$2\r\nabc\r\n", "$2\r\na\r\n", "*2\r\n:1\r\n", ":x\r\n", "%1\r\n+a\r\n", "?\r\n"]
+        {
+            assert_eq!(value_end(reply.as_bytes(), 8), None, "{reply:?}");
+        }
+        assert_eq!(value_end(&b"*1\r\n".repeat(9), 8), None, "too deep");
+    }
+}

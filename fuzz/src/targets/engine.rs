@@ -25,13 +25,12 @@ const CUTS_MAX: usize = 3;
 /// Random choices of all options: nearly any bytes mean something.
 pub(super) fn samples() -> Vec<Vec<u8>> {
     let setups = (0..Setup::ALL.len()).map(|setup| u8::try_from(setup).expect("a handful"));
-    let sample = |setup| {
-        let mut coin = Coin::new(u64::from(setup));
-        let mut bytes = vec![setup];
-        (0..14).for_each(|_| bytes.extend_from_slice(&coin.next_u64().to_le_bytes()));
-        bytes
-    };
-    setups.map(sample).collect()
+    setups.map(|setup| [&[setup], &random(u64::from(setup))[..]].concat()).collect()
+}
+
+fn random(seed: u64) -> Vec<u8> {
+    let mut coin = Coin::new(seed);
+    (0..14).flat_map(|_| coin.next_u64().to_le_bytes()).collect()
 }
 
 pub(super) fn engine(mut bytes: &[u8]) {
@@ -193,4 +192,19 @@ impl Run<'_> {
 
 fn started(error: Option<Error>) -> Result<(), Violation> {
     error.map_or(Ok(()), |error| Err(Violation::new(format!("an empty folder does not open: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_lies_is_convicted() {
+        // The canary: if a lost write passed here, no other run would prove anything.
+        let convicted = (0..100).any(|seed| {
+            let choices = random(seed);
+            Run { choices: &choices, setup: Setup::CANARY, story: Vec::new() }.all().is_err()
+        });
+        assert!(convicted);
+    }
 }

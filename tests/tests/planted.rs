@@ -204,13 +204,13 @@ fn on_all_cores<W: Send, A: Send>(mut works: Vec<W>, work: impl Fn(W) -> A + Syn
     answers.into_inner().expect("no panic")
 }
 
-/// Looks for a bug from one seed on, for as long as there is patience.
-fn look(bug: Bug, looks: Loop, first: u64) -> Option<(Found, Duration)> {
+/// Looks for a bug from one seed on, for as long as there is patience. What is found says this, too.
+fn look(bug: Bug, looks: Loop, first: u64, says: &str) -> Option<(Found, Duration)> {
     let begun = now();
     let until = begun + patience();
     (first..).take_while(|_| now() < until).find_map(|seed| {
-        let found = finds(Some(bug), &seed.to_string(), || (looks.look)(seed, until))?;
-        Some((found, begun.elapsed()))
+        let found = finds(Some(bug), &seed.to_string(), || (looks.look)(seed, until));
+        found.filter(|found| found.says.contains(says)).map(|found| (found, begun.elapsed()))
     })
 }
 
@@ -237,7 +237,7 @@ fn check(row: &Row) -> Result<(), String> {
         None => {
             // A change of the engine has moved it: what counts is that it is still found.
             eprintln!("{bug:?} is not found by {name} {seed} any more; looking on from there");
-            let found = look(*bug, *looks, number_of(seed));
+            let found = look(*bug, *looks, number_of(seed), says);
             if let Some((found, took)) = &found {
                 rewrite(row, found, *took);
             }
@@ -282,9 +282,10 @@ fn look_anew() {
             Some(only) => only.split(',').any(|name| name == looks.name),
             None => row.is_none_or(|row| row.looks.name == looks.name),
         };
+        let says = row.filter(|_| only.is_none()).map_or("", |row| &row.says);
         let mut unfound = true;
         for looks in LOOPS.iter().filter(chosen) {
-            let Some((found, took)) = look(bug, *looks, first) else { continue };
+            let Some((found, took)) = look(bug, *looks, first, says) else { continue };
             let (name, says) = (looks.name, short(&found.says));
             eprintln!("| `{bug:?}` | {name} | `{}` | {says} | {:.1} s |", found.seed, took.as_secs_f64());
             if let Some(row) = row.filter(|row| row.looks.name == name) {

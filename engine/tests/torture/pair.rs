@@ -120,8 +120,21 @@ impl Pair {
             5..8 => self.background(me),
             8 => self.fail_soon(me),
             9 if self.dice.one_in(4) => self.remove(me, tag),
-            10..12 => self.flush(me, &[tag]),
+            10..12 => self.race(copied),
             _ => drop(self.stream(me, tag)),
+        }
+    }
+
+    /// What a copy of a slot meets at worst: a command of its master, streamed and flushed while the runs still come.
+    fn race(&mut self, tag: usize) {
+        let Some(me) = (0..2).find(|me| self.nodes[*me].models[tag].is == Is::Loading) else { return };
+        if self.nodes[1 - me].models[tag].is == Is::Master {
+            let plan = if self.dice.one_in(3) { Plan::Clear } else { self.plan(tag) };
+            self.note(format!("node {}: {plan:?} while t{tag} is copied", 1 - me));
+            self.nodes[1 - me].write(&[(tag, vec![plan])], true);
+        }
+        if self.stream(me, tag) && self.dice.one_in(2) {
+            self.flush(me, &[tag]);
         }
     }
 

@@ -178,7 +178,7 @@ pub(crate) struct Parts {
     pub manifest: Manifest,
     pub packs: Packs,
     pub next_file: FileNo,
-    pub cells: Vec<SlotCell>,
+    pub cells: Vec<Mutex<SlotCell>>,
     pub registry: Registry,
 }
 
@@ -206,7 +206,7 @@ impl Engine {
             folders: parts.folders,
             clock: parts.clock,
             random: parts.random,
-            slots: parts.cells.into_iter().map(Mutex::new).collect(),
+            slots: parts.cells.into(),
             log: parts.log,
             manifest: Mutex::new(parts.manifest),
             packs: parts.packs,

@@ -21,6 +21,7 @@ use crate::replica::{self, Wrong};
 use crate::roles;
 use crate::slot::{NOBODY, Role, SlotCell};
 use crate::sst::Packs;
+use crate::sync::Mutex;
 use crate::types::{Lsn, NodeId, SLOT_COUNT, Slot};
 use crate::version::Version;
 
@@ -37,11 +38,19 @@ impl Folders {
     }
 }
 
-/// A slot while the log is replayed onto it.
+/// The slots while the log is replayed onto them.
 struct Replayed {
-    cell: SlotCell,
+    /// Behind the locks that they will have: moving so many costs more than replaying a short log.
+    cells: Vec<Mutex<SlotCell>>,
     /// This node began an epoch of the slot after its role was last persisted: it is the master.
-    began_epoch: bool,
+    began_epoch: Vec<bool>,
+}
+
+impl Replayed {
+    fn slot(&mut self, slot: Slot) -> (&mut SlotCell, &mut bool) {
+        let cell = self.cells[slot.index()].get_mut().expect("nobody has locked it yet");
+        (cell, &mut self.began_epoch[slot.index()])
+    }
 }
 
 impl Engine {
@@ -97,7 +106,6 @@ impl Engine {
         let clean = recovered.clean && found.node.clean_end.is_some();
         let owned: BTreeSet<Slot> = owned.iter().map(|(slot, _)| *slot).collect();
         let finish = finish_roles(&mut slots, node, clean, &owned);
-        let cells = slots.into_iter().map(|replayed| replayed.cell).collect();
         let engine = Engine::from_parts(Parts {
             fs,
             folders,
@@ -108,7 +116,7 @@ impl Engine {
             log,
             manifest,
             packs,
-            cells,
+            cells: slots.cells,
             registry: Registry::restored(&state.replicas, now),
             random,
             next_file: state.node.next_file,
@@ -167,25 +175,25 @@ fn nobodys(state: &State) -> Vec<(Slot, SlotMeta)> {
     slots.map(|(&slot, entry)| (slot, SlotMeta { state: SlotState::Master, ..entry.meta.clone() })).collect()
 }
 
-fn open_slots(state: &State, packs: &Packs) -> Result<Vec<Replayed>> {
-    let mut slots: Vec<Replayed> =
-        (0..SLOT_COUNT).map(|_| Replayed { cell: SlotCell::default(), began_epoch: false }).collect();
+fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
+    let cells = (0..SLOT_COUNT).map(|_| Mutex::new(SlotCell::default())).collect();
+    let mut slots = Replayed { cells, began_epoch: vec![false; usize::from(SLOT_COUNT)] };
     for (slot, entry) in &state.slots {
         packs.adopt(&entry.runs);
         let runs = entry.runs.iter().map(|run| packs.open_run(run)).collect::<Result<Vec<_>>>()?;
         let mut cell = SlotCell::from_meta(&entry.meta);
         cell.version = crate::sync::Arc::new(Version::new(runs));
         cell.next_expiry = cell.version.min_expiry();
-        slots[slot.index()].cell = cell;
+        *slots.slot(*slot).0 = cell;
     }
     Ok(slots)
 }
 
 /// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life. Says
 /// whether it did.
-fn replay(slots: &mut [Replayed], node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
+fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
     let RecordAt { lsn, record } = at;
-    let Replayed { cell, began_epoch } = &mut slots[record.header.slot.index()];
+    let (cell, began_epoch) = slots.slot(record.header.slot);
     let former = lsn < cell.base_lsn && !planted::is(Bug::OldEpochReplayed);
     if cell.role == Role::Absent || former || record.header.seq <= cell.flushed_seq {
         note_role(cell, began_epoch, node, lsn, &record);
@@ -235,9 +243,10 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
 ///
 /// A grant to this node is not taken here: its record may have come before it was synced where it was made. The old
 /// owner is asked.
-fn finish_roles(slots: &mut [Replayed], node: NodeId, clean: bool, owned: &BTreeSet<Slot>) -> Vec<Slot> {
+fn finish_roles(slots: &mut Replayed, node: NodeId, clean: bool, owned: &BTreeSet<Slot>) -> Vec<Slot> {
     let mut begin = Vec::new();
-    for (slot, Replayed { cell, began_epoch }) in Slot::all().zip(slots) {
+    for slot in Slot::all() {
+        let (cell, began_epoch) = slots.slot(slot);
         match (&cell.role, &cell.granted) {
             (Role::Master, Some((to, address))) if *to != node => {
                 cell.role = Role::Granted { to: *to, address: address.clone() };

@@ -15,7 +15,7 @@ use crate::fs::Fs;
 use crate::fs::memory::MemoryFs;
 use crate::read::Direction;
 use crate::slot::Role;
-use crate::sst::pack_path;
+use crate::sst::{OPEN_FILES_MAX, pack_path};
 use crate::tx::{Stop, Tx};
 use crate::value::Value;
 
@@ -123,6 +123,30 @@ pub fn check_counts(engine: &Engine, found: &[(State, TimeMs)]) -> Result<(), Vi
     if counted < seen as u64 || counted > most as u64 {
         let what = format!("the engine counts {counted} keys, {seen} are seen, {most} were ever written");
         return Err(Violation::new(what));
+    }
+    Ok(())
+}
+
+/// Holds memory, log and open files to their budgets, when the flush job has nothing more to do.
+///
+/// # Errors
+/// What is over its budget.
+pub fn check_budgets(engine: &Engine) -> Result<(), Violation> {
+    let options = engine.options();
+    let segments = engine.log().segments();
+    let kept = match (segments.first(), segments.last()) {
+        (Some(first), Some(last)) => last.end.0 - first.base.0,
+        _ => 0,
+    };
+    for (what, used, most) in [
+        ("memtables", engine.memtable_bytes() as u64, options.memtable_bytes() as u64),
+        ("log that nobody holds", kept, options.log_unflushed_bytes() + options.log_segment_bytes),
+        ("block cache", engine.cache().bytes(), options.memory_bytes as u64 / 4),
+        ("open files", engine.packs().open_files() as u64, OPEN_FILES_MAX as u64),
+    ] {
+        if used > most {
+            return Err(Violation::new(format!("over its budget: {what}, {used} of {most}")));
+        }
     }
     Ok(())
 }

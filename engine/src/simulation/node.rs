@@ -196,7 +196,13 @@ impl Node {
             Step::Flush(slots) => {
                 self.engine().flush(&slots.iter().map(|&index| slot(index)).collect::<Vec<_>>())
             }
-            Step::Background(job) => self.background(*job),
+            Step::Background(job) => {
+                let done = self.engine().step(*job);
+                if let (Job::Flush, Ok(false), Machine::Sound) = (job, &done, self.machine) {
+                    inspect::check_budgets(self.engine())?;
+                }
+                done.map(drop)
+            }
             Step::Add(slots) => self.add(slots),
             Step::Remove(index) => self.remove(*index),
             Step::Wait(ms) => {
@@ -262,10 +268,6 @@ impl Node {
         let told = &mut *self.model();
         told.model.survives_power_loss(told.model.events());
         Ok(())
-    }
-
-    fn background(&self, job: Job) -> Result<()> {
-        self.engine().step(job).map(drop)
     }
 
     fn is_there(&self, index: usize) -> bool {

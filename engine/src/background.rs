@@ -129,14 +129,17 @@ impl Engine {
         }
         let mut manifest = self.manifest();
         let node = manifest.state().node;
-        if decision.remove_below <= node.log_start || self.log().segments().len() < 2 {
+        if self.log().segments().len() < 2 {
             return Ok(());
         }
         if planted::is(Bug::LogRemovedFirst) {
             self.log().remove_below(decision.remove_below)?;
         }
-        // First the word that they are not needed, then they go: recovery misses no segment that it should have.
-        self.apply(&mut manifest, &[Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })])?;
+        // First the word that they are not needed, then they go: recovery misses no segment that it should have. Where the
+        // word was given before, a stop or an error may have left some of them.
+        if decision.remove_below > node.log_start {
+            self.apply(&mut manifest, &[Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })])?;
+        }
         drop(manifest);
         self.log().remove_below(decision.remove_below).map(drop)
     }

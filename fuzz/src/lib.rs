@@ -75,8 +75,8 @@ impl Target {
     }
 }
 
-/// The program of a target for `cargo fuzz`. Built without it, as `cargo build --workspace` does, it is one line that
-/// says how to build it, and needs nothing of libFuzzer.
+/// The program of a target for `cargo fuzz`. Built without it, as `cargo build --workspace` does, a program says how to
+/// build it, and needs neither libFuzzer nor this crate: to link each with everything would take long.
 #[cfg(fuzzing)]
 #[macro_export]
 macro_rules! fuzz_program {
@@ -95,16 +95,5 @@ macro_rules! fuzz_program {
             }
             len
         });
-    };
-}
-
-/// See above.
-#[cfg(not(fuzzing))]
-#[macro_export]
-macro_rules! fuzz_program {
-    ($name:literal) => {
-        fn main() {
-            eprintln!(concat!("build it with libFuzzer: cargo +nightly fuzz run ", $name));
-        }
     };
 }

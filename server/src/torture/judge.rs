@@ -16,8 +16,10 @@ use super::violation::{Breach, Violation, moment, shortened};
 pub const EVERYSEC: Duration = Duration::from_secs(2);
 /// How many former states of a key are remembered, to tell what came back. Where all may be lost, all are.
 const PAST_MAX: usize = 1000;
-/// How far back a hole or a half command is looked for, in operations on the key.
-const DIAGNOSED_MAX: usize = 300;
+/// How far back a hole is looked for, in operations on the key.
+const HOLES_MAX: usize = 300;
+/// How far back a half command is looked for.
+const HALVES_MAX: usize = 60;
 
 /// What a server promises of a write that it acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -250,13 +252,6 @@ impl History<'_> {
             let lost = (count..all).filter(|&index| self.rule.requires(self.record(index).fate)).count();
             return verdict(Breach::Lost, vec![lost_text(lost, record)]);
         }
-        if let Some((index, text)) = self.half(found) {
-            let more = vec![
-                format!("only this of it: {text}"),
-                format!("the command: {}", shortened(&self.record(index).operation)),
-            ];
-            return verdict(Breach::Halved, more);
-        }
         if let Some(index) = self.hole(found) {
             let record = self.record(index);
             let text = format!(
@@ -265,6 +260,13 @@ impl History<'_> {
                 record.fate.text()
             );
             return verdict(Breach::Disordered, vec![text]);
+        }
+        if let Some((index, text)) = self.half(found) {
+            let more = vec![
+                format!("only this of it: {text}"),
+                format!("the command: {}", shortened(&self.record(index).operation)),
+            ];
+            return verdict(Breach::Halved, more);
         }
         if let Some(breach) = self.wrong_time(found) {
             return verdict(breach, Vec::new());
@@ -297,9 +299,10 @@ impl History<'_> {
         place
     }
 
+    /// The entry of which only a part is there, with all others up to some later one.
     fn half(&self, found: &Found) -> Option<(usize, String)> {
         let all = self.log.entries.len();
-        let from = all.saturating_sub(DIAGNOSED_MAX);
+        let from = all.saturating_sub(HALVES_MAX);
         let mut value = self.state(from);
         for index in from..all {
             let record = self.record(index);
@@ -307,7 +310,13 @@ impl History<'_> {
             for part in parts(record, self.key, &self.log.entries[index]) {
                 let mut halved = value.clone();
                 let done = part.iter().all(|effect| effect.apply(&mut halved, at, None).is_ok());
-                if done && halved.fits(found) {
+                let fits = (index..all).any(|later| {
+                    if later > index {
+                        self.step(&mut halved, later);
+                    }
+                    halved.fits(found)
+                });
+                if done && fits {
                     let text = part.iter().map(Effect::shown).collect::<Vec<_>>().join("; ");
                     return Some((index, text));
                 }
@@ -320,7 +329,7 @@ impl History<'_> {
     /// The entry without which all others give what was found.
     fn hole(&self, found: &Found) -> Option<usize> {
         let all = self.log.entries.len();
-        let from = all.saturating_sub(DIAGNOSED_MAX);
+        let from = all.saturating_sub(HOLES_MAX);
         let mut before = self.state(from);
         for missing in from..all {
             let mut value = before.clone();

@@ -158,6 +158,8 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
         };
         return Shrunk { script, violation: None, repeats: 0, again: 0, runs: shrinker.runs };
     };
+    // For whoever reads it. It rarely is the length of a value that breaks a promise.
+    shrinker.short_values(&mut best).await;
     // Large steps first: each run of a long history takes its time.
     shrinker.fewer_lines(&mut best, COARSE).await;
     shrinker.fewer_kills(&mut best).await;
@@ -166,7 +168,6 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
     shrinker.fewer_lines(&mut best, usize::MAX).await;
     shrinker.single_operations(&mut best).await;
     shrinker.fewer_lines(&mut best, usize::MAX).await;
-    shrinker.short_values(&mut best).await;
     shrinker.fewer_kills(&mut best).await;
     let (mut repeats, mut again) = (0, 0);
     while again < REPEATS && (again == 0 || shrinker.began.elapsed() < 2 * case.budget) {

@@ -170,6 +170,11 @@ fn half_a_command_is_noticed_in_one_key_and_between_keys() {
     assert_eq!(Told::all(&told).killed(Promise::Always, ms(0), &[("h", hash(&all[..1]))]), [Breach::Halved]);
     assert_eq!(Told::all(&told).killed(Promise::Always, ms(0), &[("h", hash(&all[2..]))]), [Breach::Halved]);
 
+    // Seen only when others came after it.
+    let mut history = Told::all(&[("HSET h a c0.1a b c0.1b", ":2"), ("HSET h c c0.2a", ":1")]);
+    let found = hash(&[("a", "c0.1a"), ("c", "c0.2a")]);
+    assert_eq!(history.killed(Promise::Always, ms(0), &[("h", found)]), [Breach::Halved]);
+
     for command in ["MSET a c0.1a b c0.1b", "MULTI ; SET a c0.1a ; SET b c0.1b ; EXEC"] {
         let found = |a: Data, b: Data| {
             let mut history = Told::all(&[(command, "&")]);

@@ -19,15 +19,15 @@ use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
 
 /// One slot's part of a flush.
-struct Part {
-    slot: Slot,
-    life: u64,
+pub(crate) struct Part {
+    pub(crate) slot: Slot,
+    pub(crate) life: u64,
     /// Newest first; never empty.
-    frozen: Vec<Arc<Frozen>>,
+    pub(crate) frozen: Vec<Arc<Frozen>>,
     /// The first record that is not in files yet.
-    first_seq: Seq,
+    pub(crate) first_seq: Seq,
     /// There is nothing older that a tombstone could hide.
-    oldest: bool,
+    pub(crate) oldest: bool,
 }
 
 /// A part with the runs that it adds to its slot's version and those that it takes away.
@@ -208,7 +208,7 @@ fn freeze(slot: Slot, cell: &mut SlotCell) -> Option<Part> {
 }
 
 /// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
-fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
+pub(crate) fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
     let mut merged: Vec<(&[u8], Stored<'_>)> = Vec::new();
     for frozen in &part.frozen {
         merged.extend(frozen.table.iter());

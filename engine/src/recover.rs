@@ -39,7 +39,7 @@ impl Folders {
 }
 
 /// The slots while the log is replayed onto them.
-struct Replayed {
+pub(crate) struct Replayed {
     /// Behind the locks that they will have: moving so many costs more than replaying a short log.
     cells: Vec<Mutex<SlotCell>>,
     /// This node began an epoch of the slot after its role was last persisted: it is the master.
@@ -47,7 +47,14 @@ struct Replayed {
 }
 
 impl Replayed {
-    fn slot(&mut self, slot: Slot) -> (&mut SlotCell, &mut bool) {
+    /// No slot is here.
+    pub(crate) fn empty() -> Replayed {
+        let cells = (0..SLOT_COUNT).map(|_| Mutex::new(SlotCell::default())).collect();
+        Replayed { cells, began_epoch: vec![false; usize::from(SLOT_COUNT)] }
+    }
+
+    /// A slot, and whether this node began an epoch of it after its role was last persisted.
+    pub(crate) fn slot(&mut self, slot: Slot) -> (&mut SlotCell, &mut bool) {
         let cell = self.cells[slot.index()].get_mut().expect("nobody has locked it yet");
         (cell, &mut self.began_epoch[slot.index()])
     }
@@ -94,7 +101,7 @@ impl Engine {
         }
         let log_options =
             LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
-        let promised = found.node.clean_end.unwrap_or_default();
+        let promised = found.log_promise();
         let start = Start { node, incarnation, from: state.node.log_start, promised };
         let mut records = 0;
         let (log, recovered) = Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |at| {
@@ -135,7 +142,7 @@ impl Engine {
     }
 }
 
-fn lock_folder(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
+pub(crate) fn lock_folder(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
     let path = dir.join("LOCK");
     fs.lock(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Error::Unusable {
@@ -176,8 +183,7 @@ fn nobodys(state: &State) -> Vec<(Slot, SlotMeta)> {
 }
 
 fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
-    let cells = (0..SLOT_COUNT).map(|_| Mutex::new(SlotCell::default())).collect();
-    let mut slots = Replayed { cells, began_epoch: vec![false; usize::from(SLOT_COUNT)] };
+    let mut slots = Replayed::empty();
     for (slot, entry) in &state.slots {
         packs.adopt(&entry.runs);
         let runs = entry.runs.iter().map(|run| packs.open_run(run)).collect::<Result<Vec<_>>>()?;
@@ -191,7 +197,7 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
 
 /// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life. Says
 /// whether it did.
-fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
+pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
     let RecordAt { lsn, record } = at;
     let (cell, began_epoch) = slots.slot(record.header.slot);
     let former = lsn < cell.base_lsn && !planted::is(Bug::OldEpochReplayed);

@@ -1,19 +1,22 @@
 //! The command line: which subcommand, and for `serve` a flag for every key of the configuration.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use haypile_engine::repair::Doubtful;
+use haypile_engine::types::Slot;
 
 use crate::commands::config::file_without_config;
 use crate::config::{PARAMS, Settings};
 use crate::demo::{self, Folder};
 use crate::files::read_text;
 use crate::serve;
-use crate::tools::{self, Failure};
+use crate::slot_group;
+use crate::tools::{self, Failure, Form, Subject};
 use crate::torture;
 
 /// What a wrong command line ends with.
@@ -33,6 +36,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("demo", matches)) => demo(matches),
         Some(("check", matches)) => check(matches),
         Some(("torture", matches)) => torture::cli::run(matches),
+        Some(("repair", matches)) => repair(matches),
+        Some(("inspect", matches)) => inspect(matches),
         _ => ExitCode::from(USAGE),
     }
 }
@@ -47,6 +52,8 @@ fn command() -> Command {
         .subcommand(demo_command())
         .subcommand(check_command())
         .subcommand(torture::cli::command())
+        .subcommand(repair_command())
+        .subcommand(inspect_command())
 }
 
 fn serve_command() -> Command {
@@ -104,6 +111,113 @@ const EXIT_STATUS: &str = "Exit status: 0 all is well, 1 damage was found, 2 it 
 
 fn check(matches: &ArgMatches) -> ExitCode {
     tool(|out| tools::check(&*serve::real_fs(), path(matches), out))
+}
+
+fn inspect_command() -> Command {
+    let json = || {
+        let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
+        json.help(
+            "one JSON value instead of tables: an array for each table, with the columns' names as keys",
+        )
+    };
+    let path = |what: &'static str| {
+        Arg::new("dir").value_name("DIR|FILE").required(true).value_parser(value_parser!(PathBuf)).help(what)
+    };
+    let slot = || {
+        let slot =
+            Arg::new("slot").long("slot").value_name("N").value_parser(value_parser!(u16).range(0..1024));
+        slot.help("only this slot")
+    };
+    let limit = Arg::new("limit")
+        .long("limit")
+        .value_name("N")
+        .value_parser(value_parser!(u64))
+        .help("at most so many rows");
+    let entries = Arg::new("entries").long("entries").action(ArgAction::SetTrue).help("show the entries too");
+    let number =
+        Arg::new("slot").value_name("N").required(true).value_parser(value_parser!(u16).range(0..1024));
+    let kind = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(json());
+    Command::new("inspect")
+        .about("Show what lies in the files of a store; read-only, also beside a running node")
+        .after_help("Where something does not hold, a row says so, and the rest is shown. Exit status: 0, or 2 if it could not run.")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            kind("log", "Segments, frames, records").arg(path("a data folder, or a segment's file")).args([slot(), limit]),
+        )
+        .subcommand(
+            kind("manifest", "The manifest's edits, and what they add up to")
+                .arg(path("a data folder, or a manifest's file")),
+        )
+        .subcommand(kind("pack", "Pack files and their runs").arg(path("a data folder, or a pack's file")))
+        .subcommand(
+            kind("sst", "Runs, their blocks and entries").arg(path("a data folder, or a pack's file")).args([slot(), entries]),
+        )
+        .subcommand(kind("slot", "Everything of one slot").arg(path("a data folder")).arg(number.help("the slot")))
+        .subcommand(kind("tree", "The runs of every slot").arg(path("a data folder")))
+}
+
+fn inspect(matches: &ArgMatches) -> ExitCode {
+    let Some((kind, matches)) = matches.subcommand() else { return ExitCode::from(USAGE) };
+    let slot = |name| matches.get_one::<u16>(name).copied().and_then(Slot::new);
+    let subject = match kind {
+        "log" => {
+            let limit = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
+            Subject::Log { slot: slot("slot"), limit: usize::try_from(limit).unwrap_or(usize::MAX) }
+        }
+        "manifest" => Subject::Manifest,
+        "pack" => Subject::Pack,
+        "sst" => Subject::Sst { slot: slot("slot"), entries: matches.get_flag("entries") },
+        "slot" => Subject::Slot(slot("slot").expect("clap requires it, below 1024")),
+        _ => Subject::Tree,
+    };
+    let form = if matches.get_flag("json") { Form::Json } else { Form::Text };
+    tool(|out| tools::inspect(&*serve::real_fs(), path(matches), &subject, form, out))
+}
+
+fn repair_command() -> Command {
+    let slots = Arg::new("slots")
+        .long("slots")
+        .value_name("GROUP")
+        .required(true)
+        .value_parser(|text: &str| slot_group::parse_choice(text))
+        .help(
+            "the slots to give up, such as 5 or 0-3,8; none: mend what can be mended without giving up any",
+        );
+    let doubtful = Arg::new("keep-doubtful")
+        .long("keep-doubtful")
+        .action(ArgAction::SetTrue)
+        .help("keep slots of which nothing tells whether they are whole; their newest writes may be missing");
+    let yes = Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do not ask");
+    Command::new("repair")
+        .about("Give up damaged slots, so that a node starts again with all others; they can be copied anew")
+        .after_help(format!(
+            "The other slots keep all that they have. What goes is moved to DIR/trash. `haypile check` tells which slots \
+             are damaged.\n\n{EXIT_STATUS}"
+        ))
+        .args([folder(), slots, doubtful, yes])
+}
+
+fn repair(matches: &ArgMatches) -> ExitCode {
+    let slots = matches.get_one::<Vec<Slot>>("slots").cloned().unwrap_or_default();
+    let doubtful = if matches.get_flag("keep-doubtful") { Doubtful::Keep } else { Doubtful::Refuse };
+    let wanted = tools::Wanted { slots: &slots, doubtful };
+    let mut ask = |question: &str| {
+        if matches.get_flag("yes") { tools::Answer::Yes } else { ask_at_terminal(question) }
+    };
+    tool(|out| tools::repair(&serve::real_fs(), path(matches), &wanted, out, &mut ask))
+}
+
+fn ask_at_terminal(question: &str) -> tools::Answer {
+    if !std::io::stdin().is_terminal() {
+        return tools::Answer::Nobody;
+    }
+    eprint!("{question}");
+    let mut line = String::new();
+    match std::io::stdin().read_line(&mut line) {
+        Ok(_) if line.trim().eq_ignore_ascii_case("yes") => tools::Answer::Yes,
+        _ => tools::Answer::No,
+    }
 }
 
 /// Runs a tool with standard output.

@@ -1,8 +1,8 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`; `connection`; `serve`; `remote`, `screen`, `last_lines`;
-//! `demo`, `tools`, `torture`; `cli`.
+//! `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
+//! `demo`, `torture`; `cli`.
 
 pub mod cli;
 pub mod clients;

@@ -30,6 +30,7 @@ use crate::config::Settings;
 use crate::connection;
 use crate::node::{Node, Stopping};
 use crate::slot_group;
+use crate::tools;
 use crate::topology;
 
 /// Sockets on their way to a worker.
@@ -98,7 +99,7 @@ pub fn start(
         ..Options::default()
     };
     let (engine, opened) = Engine::open(fs.clone(), Path::new(&settings.dir), clock, options)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| format!("{error}{}", tools::advice(&*fs, Path::new(&settings.dir), &error)))?;
     let engine = Arc::new(engine);
     let background = Background::start(&engine).map_err(|error| format!("can't start threads: {error}"))?;
     tell_of_nobodys(&engine);

@@ -135,11 +135,11 @@ class Folder(Case):
     def newer_manifest(self, content):
         """Version 2 in the first frame of a manifest."""
         length = int.from_bytes(content[4:8], "little")
-        frame = bytearray(content[: 24 + length])
+        frame = bytearray(content[: 32 + length])
         self.assertEqual(frame[18:24], b"HPMANI")
         frame[16:18] = (2).to_bytes(2, "little")
         frame[0:4] = zlib.crc32(frame[4:]).to_bytes(4, "little")
-        return bytes(frame) + content[24 + length :]
+        return bytes(frame) + content[32 + length :]
 
     def test_flipped_bits_anywhere_are_told_and_never_served(self):
         node = self.filled()

@@ -2,6 +2,7 @@
 //!
 //! The tests themselves are in `tests/tests/` (Rust) and `tests/interop/` (Python, against real processes).
 
+pub mod fixture;
 pub mod model;
 pub mod sim;
 pub mod sources;

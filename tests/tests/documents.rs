@@ -175,6 +175,7 @@ fn the_readme_shows_flags_that_exist() {
         "server",
         "promise",
         "replay",
+        "slot",
         "appendonly",
     ];
     for word in readme.split(|c: char| c.is_whitespace() || "`[](),|=".contains(c)) {

@@ -4,8 +4,12 @@ use std::path::Path;
 
 use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
-use haypile_server::tools;
-use haypile_tests::store::{DIR, files, fill, open, overwrite, read};
+use haypile_engine::fs::real::RealFs;
+use haypile_engine::types::Slot;
+use haypile_server::tools::{self, Form, Subject};
+use haypile_tests::fixture::{self, VERSION};
+use haypile_tests::sources;
+use haypile_tests::store::{DIR, create, files, fill, open, overwrite, read};
 
 /// What `haypile check` says, and its exit status.
 fn check(fs: &MemoryFs) -> (u8, String) {
@@ -120,4 +124,89 @@ fn a_store_in_use_is_not_checked() {
     let error = tools::check(&fs, Path::new("/nothing"), &mut Vec::new()).expect_err("nothing").to_string();
     assert!(error.contains("/nothing: not a data folder"), "{error}");
     assert!(!fs.exists(Path::new("/nothing")).expect("looks"));
+}
+
+/// What a tool says about the store of `tests/testdata/formats/`, against the file that remembers it.
+fn golden(name: &str, said: &str) {
+    let path = format!("tests/testdata/tools/{name}");
+    if std::env::var("HAYPILE_REWRITE").is_ok() {
+        let whole = sources::root().join(&path);
+        if RealFs.exists(&whole).expect("looks") {
+            RealFs.remove(&whole).expect("removes");
+        }
+        create(&RealFs, whole.to_str().expect("text"), said.as_bytes());
+    }
+    assert_eq!(said, sources::text(&path), "{path}; HAYPILE_REWRITE=1 writes it anew");
+}
+
+fn inspected(fs: &MemoryFs, path: &str, subject: &Subject, form: Form) -> String {
+    let mut out = Vec::new();
+    let status = tools::inspect(fs, Path::new(path), subject, form, &mut out);
+    assert_eq!(status.unwrap_or_else(|why| panic!("{why}")), tools::FINE);
+    String::from_utf8(out).expect("text")
+}
+
+fn subjects() -> Vec<(&'static str, &'static str, Subject)> {
+    let slot = Slot::new(2).expect("below 1024");
+    vec![
+        ("log", DIR, Subject::Log { slot: None, limit: 60 }),
+        ("log-slot", DIR, Subject::Log { slot: Some(slot), limit: usize::MAX }),
+        ("segment", "/store/log/0000000000000001.log", Subject::Log { slot: None, limit: usize::MAX }),
+        ("manifest", DIR, Subject::Manifest),
+        ("pack", DIR, Subject::Pack),
+        ("sst", DIR, Subject::Sst { slot: Some(slot), entries: true }),
+        ("slot", DIR, Subject::Slot(slot)),
+        ("tree", DIR, Subject::Tree),
+    ]
+}
+
+#[test]
+fn inspect_shows_everything_that_lies_in_a_store() {
+    let fs = fixture::load(VERSION);
+    for (name, path, subject) in subjects() {
+        golden(&format!("{name}.txt"), &inspected(&fs, path, &subject, Form::Text));
+        golden(&format!("{name}.json"), &inspected(&fs, path, &subject, Form::Json));
+    }
+    let (_, said) = check(&fs);
+    golden("check.txt", &said);
+}
+
+/// Nothing that lies in the files keeps the rest from being shown.
+#[test]
+fn inspect_goes_on_through_damage_and_says_where_it_is() {
+    let whole = fixture::load(VERSION);
+    let mut found = 0;
+    for path in files(&whole, DIR).into_iter().filter(|path| !path.ends_with("CURRENT")) {
+        let bytes = read(&whole, &path);
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        for at in (0..used).step_by(1 + used / 20) {
+            let fs = whole.restart();
+            overwrite(&fs, &path, at, &[bytes[at] ^ 0x10]);
+            for (_, of, subject) in subjects().into_iter().filter(|(_, of, _)| *of == DIR) {
+                let said = inspected(&fs, of, &subject, Form::Text);
+                found += u32::from(said.contains("damage") || said.contains("torn end"));
+            }
+        }
+    }
+    assert!(found > 50, "{found}");
+    let fs = whole.restart();
+    let log = "/store/log/0000000000000000.log";
+    overwrite(&fs, log, 700, b"damage");
+    let subject = Subject::Log { slot: None, limit: 20 };
+    golden("log-damaged.txt", &inspected(&fs, DIR, &subject, Form::Text));
+    let (status, said) = check(&fs);
+    assert_eq!(status, tools::DAMAGED);
+    golden("check-damaged.txt", &said);
+}
+
+#[test]
+fn inspect_works_beside_a_running_node_and_says_so() {
+    let fs = MemoryFs::new();
+    let engine = open(&fs).expect("opens");
+    fill(&engine).expect("writes");
+    let said = inspected(&fs, DIR, &Subject::Tree, Form::Json);
+    assert!(said.contains("\"in_use\": true"), "{said}");
+    drop(engine);
+    let said = inspected(&fs, DIR, &Subject::Tree, Form::Json);
+    assert!(said.contains("\"in_use\": false"), "{said}");
 }

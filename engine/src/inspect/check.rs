@@ -5,14 +5,15 @@
 use std::path::Path;
 
 use super::findings::{Damage, Finding, Report, Weight};
-use super::{hold, log, packs};
+use super::{hold, log, marker, packs};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::log::inspect::folder as log_folder;
 use crate::manifest::inspect::{Item, folder, walk};
-use crate::manifest::{SlotState, State};
+use crate::manifest::{Edit, SlotState, State};
 use crate::recover::Folders;
 use crate::sst::RunMeta;
-use crate::types::NodeId;
+use crate::types::{Lsn, NodeId};
 
 /// How much is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Check<'f> {
     pub(super) depth: Depth,
     /// Whose store it is, if that is known.
     pub(super) node: Option<NodeId>,
+    /// Where a repair that was cut short wants the log to begin anew.
+    pub(super) repair_began_log_at: Option<Lsn>,
     pub(super) report: Report,
     tell: &'f mut dyn FnMut(&Finding),
 }
@@ -79,15 +82,17 @@ pub(crate) fn check_held(
             return Err(Error::Unusable { path: dir.to_owned(), why });
         }
     }
-    let mut check = Check { fs, depth, node: None, report: Report::default(), tell };
-    let state = check_manifest(&mut check, &folders.manifest)?;
+    let repair_began_log_at = marker::read(fs, dir)?;
+    let mut check = Check { fs, depth, node: None, repair_began_log_at, report: Report::default(), tell };
+    let state = check_manifest(&mut check, &folders)?;
     check.node = state.as_ref().map(|state| state.node.node);
     packs::check_packs(&mut check, &folders.data, state.as_ref())?;
     log::check_log(&mut check, &folders.log, state.as_ref())?;
     Ok((check.report, state))
 }
 
-fn check_manifest(check: &mut Check<'_>, dir: &Path) -> Result<Option<State>> {
+fn check_manifest(check: &mut Check<'_>, folders: &Folders) -> Result<Option<State>> {
+    let dir = &folders.manifest;
     let found = folder(check.fs, dir)?;
     if let Some(error) = &found.bad_current {
         check.see(&Finding::of_error(error));
@@ -108,8 +113,11 @@ fn check_manifest(check: &mut Check<'_>, dir: &Path) -> Result<Option<State>> {
         return Ok(None);
     };
     let mut hit = Vec::new();
-    let state = walk(check.fs, &path, &mut |item| match item {
-        Item::Damage { offset, bytes, what, hit: slots, unknown } => {
+    // What the manifest says of the node itself was in a frame that does not hold.
+    let mut node_in_doubt = false;
+    let mut state = walk(check.fs, &path, &mut |item| match item {
+        Item::Damage { offset, bytes, what, hit: slots, node, unknown } => {
+            node_in_doubt |= node || unknown;
             let finding = Finding::problem(&path, offset, format!("{bytes} bytes: {what}"));
             check.see(&finding);
             check.damage().manifest = true;
@@ -131,8 +139,12 @@ fn check_manifest(check: &mut Check<'_>, dir: &Path) -> Result<Option<State>> {
             );
             check.see(&Finding::note(&path, what));
         }
-        Item::Edit(_) | Item::Frame { .. } => {}
+        Item::Edit(Edit::Node(_)) => node_in_doubt = false,
+        Item::Edit(_) | Item::SavedEdit(_) | Item::Frame { .. } => {}
     })?;
+    if node_in_doubt && let Some(state) = &mut state {
+        distrust_node(check.fs, folders, state)?;
+    }
     for (slots, unknown, finding) in hit {
         let present = state.iter().flat_map(|state| &state.slots);
         let present =
@@ -148,4 +160,17 @@ fn check_manifest(check: &mut Check<'_>, dir: &Path) -> Result<Option<State>> {
         }
     }
     Ok(state)
+}
+
+/// What the manifest says of the node may be wrong: the whole log is read, and tells whose it is.
+fn distrust_node(fs: &dyn Fs, folders: &Folders, state: &mut State) -> Result<()> {
+    let log = log_folder(fs, &folders.log, None)?;
+    if let Some(first) = log.segments.first() {
+        state.node.node = first.header.node;
+        state.node.log_start = first.header.base;
+    }
+    state.node.clean_end = None;
+    // The log's frames tell how often it started.
+    state.node.incarnation = 1;
+    Ok(())
 }

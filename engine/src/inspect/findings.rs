@@ -149,4 +149,6 @@ pub struct Report {
     pub figures: Figures,
     /// What is damaged.
     pub damage: Damage,
+    /// The last start of the node that wrote to the log.
+    pub incarnation: u32,
 }

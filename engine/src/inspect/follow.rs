@@ -79,7 +79,7 @@ impl Followers {
         let missing = follower.missing_before(header.slot, header.seq);
         let back = follower.seen.is_some() && header.seq < expected;
         if back {
-            let what = format!("slot {}: seq {} where {expected} should follow", header.slot, header.seq);
+            let what = format!("seq {} where {expected} should follow", header.seq);
             return Told::Wrong(what);
         }
         follower.seen = Some(header.seq);
@@ -87,7 +87,7 @@ impl Followers {
         let wrong = follower.apply(at);
         match (missing, wrong) {
             (Some(missing), _) => Told::After(missing),
-            (None, Some(what)) => Told::Wrong(format!("slot {} seq {}: {what}", header.slot, header.seq)),
+            (None, Some(what)) => Told::Wrong(format!("seq {}: {what}", header.seq)),
             (None, None) => Told::Next,
         }
     }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::log::index::{GrowingIndex, SlotIndex};
 use crate::log::inspect::{Hole, Item, SegmentFile, Walker, folder};
 use crate::log::record::Header;
-use crate::log::segment::path_of;
+use crate::log::segment::{number_of, path_of};
 use crate::manifest::State;
 use crate::types::{Lsn, Seq, Slot};
 
@@ -50,17 +50,24 @@ pub(super) fn check_log(check: &mut Check<'_>, dir: &Path, state: Option<&State>
         check.see(&Finding::note(&dir.join(name), "not a file of a log: nobody reads it"));
     }
     let from = node.map_or(Lsn::ZERO, |node| node.log_start);
-    let promised = node.and_then(|node| node.clean_end).unwrap_or_default();
+    let promised = state.map_or(Lsn::ZERO, State::log_promise);
     let (old, segments): (Vec<_>, Vec<_>) =
         found.segments.iter().partition(|segment| segment.header.end() <= from);
+    let cut_short = check.repair_began_log_at == Some(from);
     for segment in &old {
-        check
-            .see(&Finding::note(&segment.path, "is not needed any more: the next start or flush removes it"));
+        if cut_short {
+            let what = "a repair was cut short before this was removed: run it again";
+            check.see(&Finding::problem(&segment.path, None, what));
+            check.damage().log(segment.header.number);
+        } else {
+            let what = "is not needed any more: the next start or flush removes it";
+            check.see(&Finding::note(&segment.path, what));
+        }
     }
     let mut log = LogCheck {
         followers: Followers::new(state),
         check,
-        all_in_files_before: promised,
+        all_in_files_before: node.and_then(|node| node.clean_end).unwrap_or_default(),
         path: dir.to_owned(),
         number: 0,
         base: Lsn::ZERO,
@@ -89,13 +96,31 @@ pub(super) fn check_log(check: &mut Check<'_>, dir: &Path, state: Option<&State>
         log.doubts.append(&mut log.here);
         expected = Some((segment.header.number + 1, segment.header.end()));
     }
-    if segments.is_empty() && (from > Lsn::ZERO || promised > Lsn::ZERO) {
-        let finding =
-            Finding::problem(dir, None, format!("no segment is there, the log is needed from {from}"));
-        log.check.see(&finding);
-        log.check.damage().log(0);
-        log.doubts.push(Doubt { lsn: from, finding });
+    let last = segments.last().or(old.last()).map(|last| last.header);
+    let end = segments.last().map_or(from, |last| last.header.end());
+    for (path, _) in &found.unreadable {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(number) = number_of(name)
+            && last.is_none_or(|last| last.number < number)
+        {
+            let finding = Finding::problem(path, None, "what it held is not known");
+            log.check.damage().log(number);
+            log.doubts.push(Doubt { lsn: end, finding });
+        }
     }
+    if segments.is_empty() && (from > Lsn::ZERO || promised > Lsn::ZERO) {
+        let what = match cut_short {
+            true => format!("a repair was cut short before the log began anew at {from}: run it again"),
+            false => format!("no segment is there, the log is needed from {from}"),
+        };
+        let finding = Finding::problem(dir, None, what);
+        log.check.see(&finding);
+        log.check.damage().log(last.map_or(0, |last| last.number));
+        if !cut_short {
+            log.doubts.push(Doubt { lsn: from, finding });
+        }
+    }
+    log.check.report.incarnation = walker.incarnation();
     if let Some(node) = node
         && walker.incarnation() > node.incarnation
     {
@@ -190,7 +215,7 @@ impl LogCheck<'_, '_> {
                 self.problem(&finding, self.number);
                 self.here.push(Doubt { lsn: self.base.advance(offset), finding });
             }
-            Item::Seal { offset, index, bad } => self.seal(offset, index, bad),
+            Item::Seal { offset, index, bad, goes_on } => self.seal(offset, index, bad, goes_on),
             Item::Hole(hole) => self.hole(&hole),
             Item::End { offset, lsn, torn_bytes } => {
                 self.end = Some(lsn);
@@ -255,7 +280,7 @@ impl LogCheck<'_, '_> {
         }
     }
 
-    fn seal(&mut self, offset: u64, index: Option<SlotIndex>, bad: Option<String>) {
+    fn seal(&mut self, offset: u64, index: Option<SlotIndex>, bad: Option<String>, goes_on: Option<Lsn>) {
         if let Some(what) = bad {
             let what = format!("{what}; no record is lost by it");
             self.problem(&Finding::problem(&self.path, offset, what), self.number);
@@ -267,17 +292,17 @@ impl LogCheck<'_, '_> {
             .filter(|(slot, span)| seen.get(*slot).is_none_or(|seen| seen.last < span.last))
             .map(|(slot, span)| (slot, span.last, self.base.advance(u64::from(span.last_offset))))
             .collect();
-        // A logical frame that goes on in the next segment is given with its last part only.
-        let unfinished = behind.iter().any(|(.., lsn)| *lsn >= self.base) && !self.has_hole;
         if self.has_hole {
-            for (slot, last, lsn) in behind {
+            // Records that come with the next segment are not missing; what lacks before them shows then.
+            let here = |lsn: Lsn| goes_on.is_none_or(|goes_on| lsn < goes_on);
+            for (slot, last, lsn) in behind.into_iter().filter(|(.., lsn)| here(*lsn)) {
                 if let Some(missing) = self.followers.lose(slot, last, lsn) {
                     self.missing(missing, lsn);
                 }
             }
             // It tells exactly what was here.
             self.here.clear();
-        } else if !unfinished && index != seen {
+        } else if goes_on.is_none() && index != seen {
             let what = "the slot index is not that of the records; no record is lost by it";
             self.problem(&Finding::problem(&self.path, offset, what), self.number);
         }
@@ -286,9 +311,10 @@ impl LogCheck<'_, '_> {
     fn finish(mut self, dir: &Path, promised: Lsn) {
         if let Some(end) = self.end {
             if end < promised {
-                let what =
-                    format!("ends at {end}, but the manifest says that it ended cleanly at {promised}");
-                self.problem(&Finding::problem(&self.path, None, what), self.number);
+                let what = format!("ends at {end}, but the manifest promises everything before {promised}");
+                let finding = Finding::problem(&self.path, None, what);
+                self.problem(&finding, self.number);
+                self.doubts.push(Doubt { lsn: end, finding });
             }
             let beyond: Vec<_> =
                 self.followers.present().filter(|slot| self.followers.base_lsn(*slot) > end).collect();

@@ -8,6 +8,7 @@ pub mod check;
 mod findings;
 mod follow;
 mod log;
+pub(crate) mod marker;
 mod packs;
 
 use std::io::ErrorKind;

@@ -85,6 +85,8 @@ pub enum Item<'a> {
         index: Option<SlotIndex>,
         /// What does not hold of seal, index or trailer. No record is lost by it.
         bad: Option<String>,
+        /// The logical frame that goes on in the next segment: its records, which the index has, are given there.
+        goes_on: Option<Lsn>,
     },
     /// Damage. The records that could be saved out of it follow.
     Hole(Hole),
@@ -232,7 +234,7 @@ impl Walker {
                     let (header, body_bytes) = (frame.header, frame.body.len());
                     see(Item::Frame { offset: offset as u64, header, body_bytes });
                     if header.has(frame::SEAL) {
-                        see(seal_item(&image, offset, &frame));
+                        see(seal_item(&image, offset, &frame, self.chain.as_ref().map(|chain| chain.lsn)));
                         if next.is_none() {
                             self.end(&image, offset, see);
                         }
@@ -247,7 +249,7 @@ impl Walker {
             };
             if next.is_some() && image.seal_offset() == Some(offset) {
                 let bad = Some(format!("the seal: {what}"));
-                see(Item::Seal { offset: offset as u64, index: None, bad });
+                see(Item::Seal { offset: offset as u64, index: None, bad, goes_on: None });
                 return Ok(());
             }
             let Some(promised_by) = self.promise(&image, offset, next) else {
@@ -384,7 +386,7 @@ fn bad_record(offset: usize, what: &str) -> Item<'static> {
     Item::BadRecord { offset: offset as u64, what: what.to_owned() }
 }
 
-fn seal_item(image: &Image, offset: usize, frame: &Frame) -> Item<'static> {
+fn seal_item(image: &Image, offset: usize, frame: &Frame, goes_on: Option<Lsn>) -> Item<'static> {
     let index = SlotIndex::decode(&image.bytes[frame.body.clone()]);
     let bad = match (&index, image.seal_offset()) {
         (None, _) => Some("the seal holds no slot index".to_owned()),
@@ -392,7 +394,7 @@ fn seal_item(image: &Image, offset: usize, frame: &Frame) -> Item<'static> {
         (_, Some(at)) => Some(format!("the trailer says that the seal is at byte {at}")),
         (_, None) => Some("the trailer's checksum is wrong".to_owned()),
     };
-    Item::Seal { offset: offset as u64, index, bad }
+    Item::Seal { offset: offset as u64, index, bad, goes_on }
 }
 
 fn give_saved(bytes: &[u8], ranges: &[std::ops::Range<usize>], lsn: Lsn, see: &mut dyn FnMut(Item<'_>)) {

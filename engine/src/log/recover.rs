@@ -220,7 +220,7 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
         (Some(first), Some(last)) => (first.header.base, last.header.end()),
         _ => (Lsn::ZERO, Lsn::ZERO),
     };
-    if first > start.from || end < start.promised {
+    if first > start.from || end < start.promised.max(start.from) {
         let what = format!(
             "its segments hold {first} to {end}, but the manifest needs it from {} and promises all before {}",
             start.from, start.promised

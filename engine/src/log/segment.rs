@@ -10,7 +10,7 @@
 //! 32   8   number        of the segment: 0, 1, 2 ...; also the file's name, 16 hex digits and ".log"
 //! 40   8   base_lsn      position of the file's first byte
 //! 48   8   bytes         the file's size; the next segment's base is base_lsn + bytes
-//! 56   8   zero
+//! 56   8   features      `features.rs`
 //! 64       frames        (frame.rs), then zeros; the last frame of a sealed segment is its seal
 //! -16  4   crc           trailer: CRC-32 of the salt, then of what follows it
 //! -12  4   magic         "HPSL"
@@ -23,6 +23,7 @@
 use super::frame::{self, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed, Salt};
 use super::index::{ENTRY_BYTES, SlotIndex};
 use crate::error::{Error, Result};
+use crate::features::{self, Features};
 use crate::fs::{File, Fs, OpenMode};
 use crate::types::{Lsn, NodeId, SLOT_COUNT};
 use std::path::{Path, PathBuf};
@@ -68,6 +69,8 @@ pub enum BadHeader {
     Damaged(&'static str),
     /// A later version of the format.
     Newer(u16),
+    /// A feature that this program does not know.
+    Feature(u32),
 }
 
 impl SegmentHeader {
@@ -81,6 +84,7 @@ impl SegmentHeader {
         out[32..40].copy_from_slice(&self.number.to_le_bytes());
         out[40..48].copy_from_slice(&self.base.0.to_le_bytes());
         out[48..56].copy_from_slice(&self.bytes.to_le_bytes());
+        out[56..].copy_from_slice(&Features::WRITTEN.encode());
         let crc = crc32fast::hash(&out[4..]);
         out[..4].copy_from_slice(&crc.to_le_bytes());
         out
@@ -101,6 +105,9 @@ impl SegmentHeader {
         }
         if version > VERSION {
             return Err(BadHeader::Newer(version));
+        }
+        if let Some(bit) = Features::decode(&raw[56..]).unknown() {
+            return Err(BadHeader::Feature(bit));
         }
         let number_at = |at: usize| raw[at..].first_chunk().map_or(0, |raw| u64::from_le_bytes(*raw));
         let mut node = NodeId([0; 20]);
@@ -265,6 +272,7 @@ impl Segment {
         match SegmentHeader::decode(&head[..count]) {
             Ok(header) => Ok(Segment::new(header, path.to_owned(), file)),
             Err(BadHeader::Damaged(what)) => Err(Error::corrupt(path, 0, what)),
+            Err(BadHeader::Feature(bit)) => Err(features::refusal(path, bit)),
             Err(BadHeader::Newer(version)) => Err(Error::Unusable {
                 path: path.to_owned(),
                 why: format!("is of format version {version}, this program knows {VERSION}: use a newer one"),

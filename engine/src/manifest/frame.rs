@@ -7,7 +7,8 @@
 //!  8   8   position   of this frame in the file
 //! 16   2   format     version, 1
 //! 18   6   magic      "HPMANI"
-//! 24   n   body       edits (`edit.rs`); of the first frame: those that make up the whole state
+//! 24   8   features   `features.rs`
+//! 32   n   body       edits (`edit.rs`); of the first frame: those that make up the whole state
 //!
 //! `manifest/CURRENT`, part of the format: one line of text: the file's name, a space, CRC-32 of the name as 8
 //! hexadecimal digits
@@ -16,8 +17,10 @@
 //! else the torn end of a write that nobody was told of. After each sync an empty frame is written, without a sync of
 //! its own, and the next frame takes its place: it tells damage to the last frame from a torn end.
 
+use crate::features::Features;
+
 /// Bytes of a frame's header. Part of the format.
-pub(super) const HEADER_BYTES: usize = 24;
+pub(super) const HEADER_BYTES: usize = 32;
 /// The format's version.
 pub(super) const FORMAT_VERSION: u16 = 1;
 const MAGIC: [u8; 6] = *b"HPMANI";
@@ -29,6 +32,8 @@ pub(super) enum Found<'a> {
     Frame { body: &'a [u8], len: usize },
     /// A whole frame of a version that this program does not know.
     Newer(u16),
+    /// A whole frame that needs a feature that this program does not know.
+    Feature(u32),
     /// No whole frame.
     Nothing,
 }
@@ -45,6 +50,7 @@ pub(super) fn encode(out: &mut Vec<u8>, position: u64, body: &[u8]) {
     out.extend_from_slice(&position.to_le_bytes());
     out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&Features::WRITTEN.encode());
     out.extend_from_slice(body);
     let crc = crc32fast::hash(&out[start + 4..]);
     out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
@@ -61,8 +67,9 @@ fn parse(file: &[u8], position: usize) -> Option<Found<'_>> {
     let (crc, rest) = head.split_first_chunk::<4>()?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (own, rest) = rest.split_first_chunk::<8>()?;
-    let (version, magic) = rest.split_first_chunk::<2>()?;
-    if u64::from_le_bytes(*own) != position as u64 || magic != MAGIC {
+    let (version, rest) = rest.split_first_chunk::<2>()?;
+    let (magic, features) = rest.split_first_chunk::<6>()?;
+    if u64::from_le_bytes(*own) != position as u64 || *magic != MAGIC {
         return None;
     }
     let len = HEADER_BYTES.checked_add(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
@@ -71,6 +78,7 @@ fn parse(file: &[u8], position: usize) -> Option<Found<'_>> {
         return None;
     }
     match u16::from_le_bytes(*version) {
+        FORMAT_VERSION if let Some(bit) = Features::decode(features).unknown() => Some(Found::Feature(bit)),
         FORMAT_VERSION => Some(Found::Frame { body: &whole[HEADER_BYTES..], len }),
         newer => Some(Found::Newer(newer)),
     }

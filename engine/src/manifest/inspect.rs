@@ -8,6 +8,7 @@ use super::frame::{self, Found, HEADER_BYTES};
 use super::state::{Edit, State};
 use super::{current_line, file_path, io_error, newer, read_all};
 use crate::error::{Error, Result};
+use crate::features;
 use crate::fs::Fs;
 use crate::types::{NodeId, Slot};
 use crate::varint;
@@ -39,6 +40,8 @@ pub enum Item<'a> {
     },
     /// An edit of the last frame.
     Edit(&'a Edit),
+    /// An edit of a frame that does not hold.
+    SavedEdit(&'a Edit),
     /// An edit that can't be read or can't follow; it was passed over.
     BadEdit {
         /// Where its frame is.
@@ -59,6 +62,8 @@ pub enum Item<'a> {
         what: &'static str,
         /// The slots of its edits, as far as they can be read: what is known of them is not certain.
         hit: Vec<Slot>,
+        /// One of them says what the node is.
+        node: bool,
         /// There may have been edits of others.
         unknown: bool,
     },
@@ -167,6 +172,7 @@ fn walk_states(fs: &dyn Fs, path: &Path, see: See<'_>) -> Result<Option<State>> 
                 take_edits(&mut state, body, at, path, see)?;
                 at += len;
             }
+            Found::Feature(bit) => return Err(features::refusal(path, bit)),
             Found::Newer(version) => return Err(newer(path, &format!("format version {version}"))),
             Found::Nothing => {
                 let next = frame::next_after(&file, at);
@@ -185,15 +191,19 @@ fn walk_states(fs: &dyn Fs, path: &Path, see: See<'_>) -> Result<Option<State>> 
                 };
                 let (offset, bytes) = (at as u64, (end - at) as u64);
                 let hit = hit.into_iter().collect();
-                see(Item::Damage { offset, bytes, what, hit, unknown }, state.as_ref());
-                edits.into_iter().for_each(|edit| take_edit(&mut state, edit, at, see));
+                let node = edits.iter().any(|edit| matches!(edit, Edit::Node(_)));
+                see(Item::Damage { offset, bytes, what, hit, node, unknown }, state.as_ref());
+                for edit in edits {
+                    see(Item::SavedEdit(&edit), state.as_ref());
+                    take_edit(&mut state, edit, at, see);
+                }
                 at = end;
             }
         }
     }
     if file.is_empty() {
         let what = "the first frame, the whole state, does not hold";
-        see(Item::Damage { offset: 0, bytes: 0, what, hit: Vec::new(), unknown: true }, None);
+        see(Item::Damage { offset: 0, bytes: 0, what, hit: Vec::new(), node: true, unknown: true }, None);
     }
     Ok(state)
 }
@@ -207,7 +217,10 @@ fn take_edits(
 ) -> Result<()> {
     while !body.is_empty() {
         match edit::take(&mut body) {
-            Ok(edit) => take_edit(state, edit, at, see),
+            Ok(edit) => {
+                see(Item::Edit(&edit), state.as_ref());
+                take_edit(state, edit, at, see);
+            }
             Err(BadEdit::Newer(number)) => return Err(newer(path, &format!("an edit of kind {number}"))),
             Err(BadEdit::Meaning) => {
                 let what = "an edit has no meaning".to_owned();
@@ -220,7 +233,6 @@ fn take_edits(
 }
 
 fn take_edit(state: &mut Option<State>, edit: Edit, at: usize, see: See<'_>) {
-    see(Item::Edit(&edit), state.as_ref());
     let bad = match (state.as_mut(), &edit) {
         (Some(state), _) => {
             let edits = [edit.clone()];

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::features;
 use crate::fs::{File, Fs, OpenMode};
 use crate::planted::{self, Bug};
 
@@ -81,6 +82,15 @@ impl Manifest {
             fs.sync_dir(parent).map_err(io_error(parent, "sync folder"))?;
         }
         Manifest::begin_file(fs, dir, 1, state)
+    }
+
+    /// Begins a file that says `state`, after whatever files there are, which go.
+    pub(crate) fn replace(fs: Arc<dyn Fs>, dir: &Path, state: State) -> Result<Manifest> {
+        let entries = fs.list(dir).map_err(io_error(dir, "list"))?;
+        let newest = entries.iter().filter_map(|entry| entry.name.parse::<u64>().ok()).max();
+        let manifest = Manifest::begin_file(fs, dir, newest.unwrap_or(0) + 1, state)?;
+        manifest.remove_others()?;
+        Ok(manifest)
     }
 
     /// What it says.
@@ -327,6 +337,7 @@ fn replay(path: &Path, file: &[u8]) -> Result<State> {
         let (body, len) = match frame::read_at(file, at) {
             frame::Found::Frame { body, len } => (body, len),
             frame::Found::Newer(version) => return Err(newer(path, &format!("format version {version}"))),
+            frame::Found::Feature(bit) => return Err(features::refusal(path, bit)),
             frame::Found::Nothing => break,
         };
         fold_frame(&mut state, body, path, at)?;

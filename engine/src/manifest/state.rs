@@ -166,8 +166,16 @@ impl State {
         self.slots.values().flat_map(|entry| &entry.runs)
     }
 
+    /// Everything in the log before this was synced, by the manifest's word: where it ended cleanly, and where slots' lives
+    /// and roles began.
+    #[must_use]
+    pub fn log_promise(&self) -> Lsn {
+        let slots = self.slots.values().flat_map(|entry| [entry.meta.base_lsn, entry.meta.role_lsn]);
+        slots.chain(self.node.clean_end).max().unwrap_or_default()
+    }
+
     /// Takes an edit in. The error says why it can't follow this state, which is then of no more use.
-    pub(super) fn fold(&mut self, edit: Edit) -> Result<(), String> {
+    pub(crate) fn fold(&mut self, edit: Edit) -> Result<(), String> {
         match edit {
             Edit::Node(node) => {
                 let next_file = node.next_file.max(self.node.next_file);

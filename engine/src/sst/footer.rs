@@ -6,7 +6,7 @@
 //!  .   .   filter      `filter.rs`, and its CRC-32
 //!  .   .   index       `index.rs`, and its CRC-32
 //!  .   .   properties  `properties.rs`, and their CRC-32
-//!  .   44  footer
+//!  .   52  footer
 //!        0   8   filter offset
 //!        8   8   index offset
 //!       16   8   properties offset
@@ -14,12 +14,13 @@
 //!       32   2   slot
 //!       34   2   format version, 1
 //!       36   4   magic "HRUN"
-//!       40   4   CRC-32 of the 40 bytes before
+//!       40   8   features      `features.rs`
+//!       48   4   CRC-32 of the 48 bytes before
 //!
 //! pack file `data/NNNNNN.pack`, part of the format; offsets from the file's first byte
 //!  0   .   runs        1 to 1024, one after another
 //!  .   22n directory   each: u16 slot, u64 offset, u64 length, u32 CRC-32 of the whole run
-//!  .   56  footer
+//!  .   64  footer
 //!        0   8   directory offset
 //!        8   4   runs
 //!       12   4   CRC-32 of the directory
@@ -27,7 +28,8 @@
 //!       24   20  node that wrote it
 //!       44   2   format version, 1
 //!       46   6   magic "HPPACK"
-//!       52   4   CRC-32 of the 52 bytes before
+//!       52   8   features      `features.rs`
+//!       60   4   CRC-32 of the 60 bytes before
 //! ```
 //! A run is read through the manifest, which knows its place, length and checksum; the directory is for tools, and
 //! for repair when a manifest is lost.
@@ -39,14 +41,15 @@ use super::file::PackFile;
 use super::inspect::Directory;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
+use crate::features::Features;
 use crate::fs::{Fs, OpenMode};
 use crate::sync::Arc;
 use crate::types::{NodeId, Slot};
 
 /// Bytes of a run's footer. Part of the format.
-pub(super) const RUN_FOOTER_BYTES: usize = 44;
+pub(super) const RUN_FOOTER_BYTES: usize = 52;
 /// Bytes of a pack's footer. Part of the format.
-pub(super) const PACK_FOOTER_BYTES: usize = 56;
+pub(super) const PACK_FOOTER_BYTES: usize = 64;
 /// Bytes of a directory's entry. Part of the format.
 const DIRECTORY_ENTRY_BYTES: usize = 22;
 /// Runs in a pack. Part of the format: a flush holds each slot at most once.
@@ -98,6 +101,7 @@ impl RunFooter {
         out.extend_from_slice(&self.slot.number().to_le_bytes());
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&RUN_MAGIC);
+        out.extend_from_slice(&Features::WRITTEN.encode());
         seal(out, start);
     }
 
@@ -110,10 +114,11 @@ impl RunFooter {
     ) -> Result<RunFooter> {
         let corrupt = |what: &str| Error::corrupt(path, offset, what);
         let body = unseal(raw).ok_or_else(|| corrupt("wrong checksum of a run's footer"))?;
-        if body[36..] != RUN_MAGIC {
+        if body[36..40] != RUN_MAGIC {
             return Err(corrupt("not a run's footer"));
         }
         known_version(le16(&body[34..]), path)?;
+        Features::decode(&body[40..]).check(path)?;
         let footer = RunFooter {
             filter_at: le64(body),
             index_at: le64(&body[8..]),
@@ -181,6 +186,7 @@ pub(super) fn encode_directory(
     out.extend_from_slice(&node.0);
     out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     out.extend_from_slice(&PACK_MAGIC);
+    out.extend_from_slice(&Features::WRITTEN.encode());
     seal(out, footer);
 }
 
@@ -214,10 +220,11 @@ pub(super) fn read_entries(file: &Arc<PackFile>) -> Result<Directory> {
     let mut raw = [0; PACK_FOOTER_BYTES];
     file.read(&mut raw, footer_at, "pack footer")?;
     let footer = unseal(&raw).ok_or_else(|| corrupt("wrong checksum of a pack's footer"))?;
-    if footer[46..] != PACK_MAGIC {
+    if footer[46..52] != PACK_MAGIC {
         return Err(corrupt("not a pack file"));
     }
     known_version(le16(&footer[44..]), path)?;
+    Features::decode(&footer[52..]).check(path)?;
     let directory_at = le64(footer);
     let count = usize::try_from(le32(&footer[8..])).unwrap_or(usize::MAX);
     let fits = (1..=RUNS_MAX).contains(&count)

@@ -113,7 +113,7 @@ pub(super) fn file(bytes: &[u8]) {
 }
 
 pub(super) fn repair_file(bytes: &mut [u8]) {
-    const HEADER: usize = 24;
+    const HEADER: usize = 32;
     let mut at = 0;
     while let Some(len) = le32_at(bytes, at + 4) {
         let Some(frame) = bytes.get_mut(at..at.saturating_add(HEADER + len)) else { return };

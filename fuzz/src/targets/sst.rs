@@ -222,7 +222,7 @@ pub(super) fn run_meta(bytes: &[u8]) {
 }
 
 const ENTRY: usize = 22;
-const FOOTER: usize = 56;
+const FOOTER: usize = 64;
 
 /// Where the directory of a pack begins.
 fn directory_at(pack: &[u8]) -> Option<usize> {
@@ -270,8 +270,8 @@ fn seal_pack(pack: &mut [u8]) {
         let crc = crc32fast::hash(directory);
         pack[at + 12..at + 16].copy_from_slice(&crc.to_le_bytes());
     }
-    let crc = crc32fast::hash(&pack[at..at + 52]);
-    pack[at + 52..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&pack[at..at + 60]);
+    pack[at + 60..].copy_from_slice(&crc.to_le_bytes());
 }
 
 pub(super) fn packs() -> Vec<Vec<u8>> {
@@ -327,7 +327,7 @@ pub(super) fn repair_pack(pack: &mut [u8]) {
 }
 
 fn repair_run(run: &mut [u8]) {
-    const RUN_FOOTER: usize = 44;
+    const RUN_FOOTER: usize = 52;
     let Some(end) = run.len().checked_sub(RUN_FOOTER) else { return };
     run[end + 24..end + 32].copy_from_slice(&((end + RUN_FOOTER) as u64).to_le_bytes());
     let parts = [le64_at(run, end), le64_at(run, end + 8), le64_at(run, end + 16), Some(end)];
@@ -341,8 +341,8 @@ fn repair_run(run: &mut [u8]) {
             *crc = crc32fast::hash(body).to_le_bytes();
         }
     }
-    let crc = crc32fast::hash(&run[end..end + 40]);
-    run[end + 40..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&run[end..end + 48]);
+    run[end + 48..].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn repair_blocks(run: &mut [u8], filter: usize, index: usize, properties: usize, slot: Slot) {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::inspect::{self, Damage, Depth, Figures, Finding, Report};
 use haypile_engine::types::Slot;
@@ -26,6 +27,18 @@ pub fn check(fs: &dyn Fs, dir: &Path, out: &mut dyn Write) -> Result<u8, Failure
     write!(out, "{}", Remedy { dir, damage: &report.damage })?;
     writeln!(out, "{}", Summary(&report))?;
     Ok(if report.problems == 0 { FINE } else { DAMAGED })
+}
+
+/// What a start that met damage adds to its error: what is damaged, and what to type. Nothing if it met something else.
+pub fn advice(fs: &dyn Fs, dir: &Path, error: &Error) -> String {
+    if !matches!(error, Error::Corrupt { .. }) {
+        return String::new();
+    }
+    let look = format!("to see all that is damaged: haypile check {}", dir.display());
+    match inspect::check(fs, dir, Depth::Start, &mut |_| {}) {
+        Ok(report) => format!("\n{}{look}", Remedy { dir, damage: &report.damage }),
+        Err(_) => format!("\n{look}"),
+    }
 }
 
 /// The last line.

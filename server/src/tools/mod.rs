@@ -4,12 +4,18 @@
 //! 0 all is well, 1 it found damage, 2 it could not run.
 
 mod check;
+mod inspect;
+mod repair;
+mod sheet;
 
 use std::path::{Path, PathBuf};
 
 use haypile_engine::error::Error;
 
-pub use check::check;
+pub use check::{advice, check};
+pub use inspect::{Subject, inspect};
+pub use repair::{Answer, Wanted, repair};
+pub use sheet::Form;
 
 /// All is well.
 pub const FINE: u8 = 0;

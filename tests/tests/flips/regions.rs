@@ -220,7 +220,7 @@ fn manifest_file(fs: &MemoryFs, path: &Path, current: u64) -> Vec<Region> {
                 (_, 0) => ["manifest confirmation", ""],
                 _ => ["manifest edits header", "manifest edits"],
             };
-            cutter.cut(24, kinds[0]);
+            cutter.cut(32, kinds[0]);
             cutter.cut(body, kinds[1]);
         }
         // The last frame has nothing after it that says it was synced.
@@ -253,7 +253,7 @@ fn cut_run(cutter: &mut Cutter<'_>, bytes: &[u8], run: &RunMeta) {
     let start = usize::try_from(run.offset).expect("small");
     assert_eq!(start, cutter.at, "runs lie one after another");
     let end = start + usize::try_from(run.len).expect("small");
-    let footer = end - 44;
+    let footer = end - 52;
     let [filter, index, properties] = [0, 8, 16].map(|at| start + le(bytes, footer + at, 8));
     let mut entries = &bytes[index..properties - 4];
     let count = varint::take(&mut entries).expect("an index begins with a count");

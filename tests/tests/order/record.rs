@@ -177,7 +177,7 @@ fn kind_of(path: &Path, offset: u64, bytes: &[u8]) -> Kind {
 }
 
 fn manifest_kind(offset: u64, bytes: &[u8]) -> Kind {
-    let mut body = &bytes[24..];
+    let mut body = &bytes[32..];
     match (offset, body.is_empty()) {
         (0, _) => return Kind::State,
         (_, true) => return Kind::Confirmation,

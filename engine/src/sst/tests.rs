@@ -268,15 +268,15 @@ fn a_run_of_another_format_or_another_meaning_is_refused() {
     let mut other = metas[0].clone();
     other.props.keys += 1;
     assert!(matches!(open(&fs, &other), Err(Error::Corrupt { .. })));
-    // The version lies 10 bytes before the end of the footer, the checksum in its last 4.
+    // The version lies 18 bytes before the end of the footer, the checksum in its last 4.
     let path = pack_path(dir(), FileNo(1));
     let file = fs.open(&path, OpenMode::Write).expect("opens");
     let footer_at = metas[0].offset + metas[0].len - footer::RUN_FOOTER_BYTES as u64;
     let mut raw = [0; footer::RUN_FOOTER_BYTES];
     file.read_at(&mut raw, footer_at).expect("reads");
     raw[34] = 9;
-    let crc = crc32fast::hash(&raw[..40]);
-    raw[40..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&raw[..48]);
+    raw[48..].copy_from_slice(&crc.to_le_bytes());
     file.write_at(&raw, footer_at).expect("writes");
     let Err(Error::Unusable { why, .. }) = open(&fs, &metas[0]) else { panic!("a newer format is refused") };
     assert!(why.contains("version 9"), "{why}");

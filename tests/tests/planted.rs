@@ -62,15 +62,15 @@ fn crash(seed: u64, until: Instant) -> Option<Found> {
     let sets = Setup::ALL.len() as u64;
     let setup = Setup::ALL[usize::try_from(seed % sets).expect("small")];
     let explored = Workload::of(seed, setup).explore(&mut Tally::default(), &mut |_| now() < until);
-    explored.err().map(case_found)
+    explored.err().map(|found| case_found(*found))
 }
 
 fn crash_again(case: &str) -> Option<Found> {
     let case: Case = case.parse().expect("a case");
-    Workload::of(case.seed, case.setup).replay(&case.cuts).err().map(case_found)
+    Workload::of(case.seed, case.setup).replay(&case.cuts).err().map(|found| case_found(*found))
 }
 
-fn case_found(found: Box<simulation::Found>) -> Found {
+fn case_found(found: simulation::Found) -> Found {
     Found { seed: found.case.to_string(), says: found.violation.what }
 }
 

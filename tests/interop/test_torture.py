@@ -54,7 +54,8 @@ class Torture(Case):
         status, output, result = self.torture(server, *flags, seconds=max(SECONDS, seconds))
         self.assertEqual(status, 1, output)
         self.assertEqual(result["verdict"], "violation", output)
-        self.assertIn(result["violations"][0]["kind"], kinds, output)
+        # One fault shows in many ways: what it is for must be among them.
+        self.assertTrue({violation["kind"] for violation in result["violations"]} & set(kinds), output)
         self.assertIn("VIOLATION", output)
         self.assertIn(f"--seed {seed()} ", output)
         return self.folder / result["script"], output, result

@@ -83,7 +83,7 @@ impl ClientLog {
     /// Judges what was found at every key of this client, and begins anew from it.
     pub fn settle(&mut self, mut found: BTreeMap<String, Found>, rule: Rule) -> Vec<Violation> {
         self.close();
-        let mut violations = Vec::new();
+        let (mut violations, mut verdicts) = (Vec::new(), Vec::new());
         let mut places = BTreeMap::new();
         for (key, log) in &self.keys {
             let Some(found) = found.get(key) else { continue };
@@ -92,8 +92,17 @@ impl ClientLog {
                 Ok(some) => {
                     places.insert(key.clone(), some);
                 }
-                Err(verdict) => violations.push(self.violation(key, verdict, found, rule)),
+                Err(verdict) => verdicts.push((key, verdict)),
             }
+        }
+        for (key, mut verdict) in verdicts {
+            // What is lost here and there on another key is a command by half.
+            let elsewhere = verdict.lost.and_then(|record| self.holder(record, &places));
+            if let Some(holder) = elsewhere {
+                verdict.breach = Breach::Halved;
+                verdict.more.push(format!("{holder}, which the same command wrote to, has it"));
+            }
+            violations.extend(found.get(key).map(|found| self.violation(key, verdict, found, rule)));
         }
         if violations.is_empty() {
             violations.extend(self.halved_between_keys(&places, &found, rule));
@@ -105,6 +114,15 @@ impl ClientLog {
         }
         self.records.clear();
         violations
+    }
+
+    /// A key that surely has this record.
+    fn holder(&self, record: usize, places: &BTreeMap<String, Place>) -> Option<&str> {
+        let has = |(key, log): &(&String, &KeyLog)| {
+            let least = places.get(*key).map_or(0, |place| place.range().0);
+            log.entries[..least].iter().any(|entry| entry.record == record)
+        };
+        self.keys.iter().find(has).map(|(key, _)| key.as_str())
     }
 
     fn violation(&self, key: &str, verdict: Verdict, found: &Found, rule: Rule) -> Violation {
@@ -177,6 +195,8 @@ impl Place {
 /// Why what was found can't be.
 struct Verdict {
     breach: Breach,
+    /// The first record that is lost, if some are lost from one on.
+    lost: Option<usize>,
     expected: String,
     more: Vec<String>,
 }
@@ -246,11 +266,12 @@ impl History<'_> {
         } else {
             format!("{}, or a later state up to {}", self.state(least), self.state(all))
         };
-        let verdict = |breach, more| Verdict { breach, expected: expected.clone(), more };
+        let verdict = |breach, more| Verdict { breach, lost: None, expected: expected.clone(), more };
         if let Some(count) = self.earlier_state(found, least) {
             let record = self.record(count);
             let lost = (count..all).filter(|&index| self.rule.requires(self.record(index).fate)).count();
-            return verdict(Breach::Lost, vec![lost_text(lost, record)]);
+            let first = Some(self.log.entries[count].record);
+            return Verdict { lost: first, ..verdict(Breach::Lost, vec![lost_text(lost, record)]) };
         }
         if let Some(index) = self.hole(found) {
             let record = self.record(index);

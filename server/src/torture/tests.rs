@@ -185,6 +185,16 @@ fn half_a_command_is_noticed_in_one_key_and_between_keys() {
         assert_eq!(found(text("c0.1a"), Data::Nothing), [Breach::Halved], "{command}");
         assert_eq!(found(Data::Nothing, text("c0.1b")), [Breach::Halved], "{command}");
     }
+
+    // Acknowledged, it is as much a half command as a lost one.
+    let mut history = Told::all(&[("SET a c0.1a", "+OK"), ("MSET a c0.2a b c0.2b", "+OK")]);
+    assert_eq!(
+        history.killed(Promise::Always, ms(0), &[("a", text("c0.1a")), ("b", text("c0.2b"))]),
+        [Breach::Halved]
+    );
+    let mut history = Told::all(&[("SET a c0.1a", "+OK"), ("MSET a c0.2a b c0.2b", "+OK")]);
+    let lost = history.killed(Promise::Always, ms(0), &[("a", text("c0.1a")), ("b", Data::Nothing)]);
+    assert_eq!(lost, [Breach::Lost, Breach::Lost]);
 }
 
 #[test]

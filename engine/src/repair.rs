@@ -371,7 +371,8 @@ impl Repair {
                 let (last_seq, keys, granted) = (cell.last_seq, cell.keys, cell.granted.clone());
                 let loading = matches!(entry.meta.state, SlotState::Loading { .. });
                 let oldest = (entry.runs.is_empty() && !loading) || table.clears_older();
-                let frozen = vec![Arc::new(Frozen { table, last_seq, keys, granted: granted.clone() })];
+                let frozen =
+                    vec![crate::sync::Arc::new(Frozen { table, last_seq, keys, granted: granted.clone() })];
                 parts.push(Part { slot, life: 0, frozen, first_seq: cell.flushed_seq.next(), oldest });
                 (cell.flushed_seq, cell.flushed_keys, cell.flushed_granted) = (last_seq, keys, granted);
             } else if !*began_epoch {

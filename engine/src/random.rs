@@ -75,6 +75,11 @@ impl Coin {
         usize::try_from(self.next_u64() % bound as u64).expect("below a usize")
     }
 
+    /// One of some; `None` if there is none.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        if of.is_empty() { None } else { of.get(self.below(of.len())) }
+    }
+
     /// True in `parts` of `of` cases.
     pub fn chance(&mut self, parts: usize, of: usize) -> bool {
         self.below(of) < parts

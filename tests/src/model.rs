@@ -48,6 +48,20 @@ impl Clock for SteadyClock {
     }
 }
 
+/// A clock that stands still.
+#[derive(Debug)]
+pub struct StillClock;
+
+impl Clock for StillClock {
+    fn wall(&self) -> TimeMs {
+        TimeMs(1_700_000_000_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
 /// What a slot holds: the value of each key. `None` if the slot is not there.
 type State = Option<BTreeMap<usize, Bytes>>;
 

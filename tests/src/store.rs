@@ -14,6 +14,7 @@ use haypile_engine::fs::{Fs, OpenMode};
 use haypile_engine::key::Key;
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
+use haypile_server::tools;
 
 use crate::model::{SteadyClock, transact};
 
@@ -229,4 +230,27 @@ pub fn create(fs: &dyn Fs, path: &str, bytes: &[u8]) {
     fs.create_dir_all(path.parent().expect("a folder above it")).expect("a folder");
     let file = fs.open(path, OpenMode::CreateNew).expect("it is new");
     file.write_at(bytes, 0).expect("it writes");
+}
+
+/// The store with everything in it, as a kill leaves it.
+///
+/// # Panics
+/// If it can't be written.
+#[must_use]
+pub fn filled() -> MemoryFs {
+    let fs = MemoryFs::new();
+    let engine = open(&fs).expect("a fresh folder opens");
+    fill(&engine).expect("writes");
+    drop(engine);
+    fs.restart()
+}
+
+/// What `haypile check` says of the store: its exit status and its lines.
+///
+/// # Panics
+/// If it could not run.
+pub fn check(fs: &MemoryFs) -> (u8, String) {
+    let mut out = Vec::new();
+    let status = tools::check(fs, Path::new(DIR), &mut out).unwrap_or_else(|why| panic!("{why}"));
+    (status, String::from_utf8(out).expect("text"))
 }

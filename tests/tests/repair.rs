@@ -11,24 +11,10 @@ use haypile_engine::repair::Doubtful;
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 use haypile_server::tools::{self, Answer, Wanted};
-use haypile_tests::store::{Content, DIR, content, files, fill, key, open, overwrite, read, slot};
-
-fn filled() -> MemoryFs {
-    let fs = MemoryFs::new();
-    let engine = open(&fs).expect("a fresh folder opens");
-    fill(&engine).expect("writes");
-    drop(engine);
-    fs.restart()
-}
+use haypile_tests::store::{Content, DIR, check, content, files, filled, key, open, overwrite, read, slot};
 
 fn content_of(fs: &MemoryFs) -> Content {
     content(&open(&fs.restart()).expect("opens")).expect("reads")
-}
-
-fn check(fs: &MemoryFs) -> (u8, String) {
-    let mut out = Vec::new();
-    let status = tools::check(fs, Path::new(DIR), &mut out).unwrap_or_else(|why| panic!("{why}"));
-    (status, String::from_utf8(out).expect("text"))
 }
 
 fn damage(fs: &MemoryFs) -> Damage {

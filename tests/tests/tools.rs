@@ -9,22 +9,7 @@ use haypile_engine::types::Slot;
 use haypile_server::tools::{self, Form, Subject};
 use haypile_tests::fixture::{self, VERSION};
 use haypile_tests::sources;
-use haypile_tests::store::{DIR, create, files, fill, open, overwrite, read};
-
-/// What `haypile check` says, and its exit status.
-fn check(fs: &MemoryFs) -> (u8, String) {
-    let mut out = Vec::new();
-    let status = tools::check(fs, Path::new(DIR), &mut out).unwrap_or_else(|why| panic!("{why}"));
-    (status, String::from_utf8(out).expect("text"))
-}
-
-fn filled() -> MemoryFs {
-    let fs = MemoryFs::new();
-    let engine = open(&fs).expect("a fresh folder opens");
-    fill(&engine).expect("writes");
-    drop(engine);
-    fs.restart()
-}
+use haypile_tests::store::{DIR, check, create, files, fill, filled, open, overwrite, read};
 
 #[test]
 fn a_store_is_whole_after_a_kill_and_after_a_clean_stop() {

@@ -8,7 +8,7 @@
 
 use super::arena::{Arena, At};
 use crate::key;
-use crate::sst::{first_not_below, prefix_of};
+use crate::sst::{first_not_below, partition_within, prefix_of};
 
 /// Entries in a leaf at most.
 const LEAF_ENTRIES: usize = 64;
@@ -100,15 +100,7 @@ impl<'a, K: Fn(usize) -> &'a [u8]> Sorted<'a, K> {
                 high = equal(seconds, low, probe.words.1);
             }
         }
-        while low < high {
-            let middle = low.midpoint(high);
-            if is_before(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        partition_within(low..high, is_before)
     }
 }
 

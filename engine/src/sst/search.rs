@@ -3,6 +3,8 @@
 //! Keys begin with a uniform hash, so where a number stands among others is guessed well by interpolation; where it
 //! is not (many elements of one collection), doubling steps from the guess still find it in logarithmic time.
 
+use std::ops::Range;
+
 /// The first 8 bytes as a number that sorts as they do; a shorter key is filled up with zeros.
 pub(crate) fn prefix_of(key: &[u8]) -> u64 {
     if let Some(prefix) = key.first_chunk::<8>() {
@@ -55,14 +57,20 @@ pub(crate) fn first_not_below(sorted: &[u64], target: u64) -> usize {
 /// Among `count` sorted keys whose prefixes are `prefixes`: the first for which `is_before` does not hold.
 /// `is_before` decides only among keys whose prefix is `target`.
 pub(super) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
-    let mut low = first_not_below(prefixes, target);
+    let low = first_not_below(prefixes, target);
     if prefixes.get(low) != Some(&target) {
         return low;
     }
     if prefixes.get(low + 1) != Some(&target) {
         return low + usize::from(is_before(low));
     }
-    let mut high = low + prefixes[low..].partition_point(|&prefix| prefix == target);
+    let high = low + prefixes[low..].partition_point(|&prefix| prefix == target);
+    partition_within(low..high, is_before)
+}
+
+/// Among places that `is_before` holds for first and then no more: the first for which it does not, or the end.
+pub(crate) fn partition_within(places: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
+    let Range { start: mut low, end: mut high } = places;
     while low < high {
         let middle = low.midpoint(high);
         if is_before(middle) {

@@ -11,7 +11,6 @@ pub mod model;
 pub mod net;
 pub mod node;
 pub mod operator;
-pub mod random;
 pub mod world;
 
 use node::Arena;

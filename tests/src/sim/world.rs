@@ -13,6 +13,7 @@ use haypile_engine::background::Job;
 use haypile_engine::engine::SyncMode;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::history::History;
+use haypile_engine::random::Coin;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Seq, Slot};
 use haypile_engine::value::Value;
@@ -28,7 +29,6 @@ use super::net::{Conn, Delivery, Purpose};
 use super::node::{
     Arena, ConnId, Followed, Node, Running, Unanswered, address, contents, key, node_at, tag_of, transact,
 };
-use super::random::Random;
 use super::{Outcome, Setup};
 
 /// A grant that is not answered for so long is asked about.
@@ -62,7 +62,7 @@ const WEIGHTS: [(usize, usize); KINDS] = [
 pub struct World<'e> {
     pub(super) setup: Setup,
     arena: &'e Arena,
-    pub(super) random: Random,
+    pub(super) random: Coin,
     pub(super) now: Arc<AtomicU64>,
     pub(super) nodes: Vec<Node<'e>>,
     pub(super) slots: Vec<Slot>,
@@ -91,7 +91,7 @@ impl<'e> World<'e> {
     /// # Errors
     /// If it does not start.
     pub fn new(arena: &'e Arena, setup: Setup) -> Result<World<'e>, String> {
-        let mut random = Random::new(setup.seed);
+        let mut random = Coin::new(setup.seed);
         let node_count = 2 + random.below(3);
         let slot_count = 1 + random.below(4);
         let slots: Vec<Slot> = (0..slot_count)
@@ -554,7 +554,7 @@ impl<'e> World<'e> {
                 self.nodes[node].fs = self.nodes[node].fs.restart();
             }
             1 | 2 if self.sync == SyncMode::Always => {
-                let seed = self.random.number();
+                let seed = self.random.next_u64();
                 self.note(|| format!("{node} loses power"));
                 self.nodes[node].fs = self.nodes[node].fs.crash(seed);
             }

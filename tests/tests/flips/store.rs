@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use haypile_engine::background::Job;
-use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::engine::{Engine, Options};
 use haypile_engine::error::Result;
 use haypile_engine::fs::memory::MemoryFs;
@@ -17,7 +15,7 @@ use haypile_engine::random::Coin;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
 use haypile_engine::value::Value;
-use haypile_tests::model::transact;
+use haypile_tests::model::{StillClock, transact};
 
 /// The store's folder.
 pub const DIR: &str = "/haypile";
@@ -46,19 +44,6 @@ pub struct Left {
     pub fs: MemoryFs,
     /// What it held after each group commit, with the log's end then; the last is what it should hold.
     pub states: Vec<(Lsn, Content)>,
-}
-
-/// A clock that stands still.
-struct StillClock;
-
-impl Clock for StillClock {
-    fn wall(&self) -> TimeMs {
-        TimeMs(1_700_000_000_000)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_secs(60)
-    }
 }
 
 /// Opens the store.

@@ -11,36 +11,22 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use haypile_engine::background::Job;
 use haypile_engine::checkpoint::Progress;
-use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_engine::value::Value;
-use haypile_tests::model::transact;
+use haypile_tests::model::{StillClock, transact};
 use haypile_tests::sources::{replace, text};
 
 use record::{Event, Recorded};
 
 /// The store's folder.
 const DIR: &str = "/haypile";
-
-struct StillClock;
-
-impl Clock for StillClock {
-    fn wall(&self) -> TimeMs {
-        TimeMs(1_700_000_000_000)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_secs(60)
-    }
-}
 
 /// An engine whose operations are noted from its first start on.
 struct Node {

@@ -112,7 +112,7 @@ impl Engine {
         }
         self.packs().adopt(outputs);
         if let Err(error) = self.apply(&mut manifest, &edits) {
-            self.packs().release(outputs);
+            self.give_up(outputs, &error);
             return Err(error);
         }
         for (slot, add, removed) in &changes {

@@ -250,7 +250,7 @@ impl CopyImport<'_> {
         }
         let opened = kept.iter().map(|run| engine.packs().open_run(run)).collect::<Result<Vec<Arc<Run>>>>();
         let applied = opened.and_then(|opened| engine.apply(&mut manifest, &edits).map(|()| opened));
-        let opened = applied.inspect_err(|_| engine.packs().release(&runs))?;
+        let opened = applied.inspect_err(|error| engine.give_up(&runs, error))?;
         {
             let mut cell = engine.lock(slot);
             cell.version = Arc::new(cell.version.edited(&opened, &[]));

@@ -130,7 +130,7 @@ impl Engine {
             publish();
         }
         if let Err(error) = self.apply(&mut manifest, &edits) {
-            self.packs().release(&runs);
+            self.give_up(&runs, &error);
             return Err(error);
         }
         if !planted::is(Bug::EarlyPublish) {

@@ -535,6 +535,14 @@ impl Engine {
         })
     }
 
+    /// Lets go of runs that an edit should have brought. Where it is not known whether the disk has the edit, they stay:
+    /// a start may find it there, and then it needs them.
+    pub(crate) fn give_up(&self, runs: &[RunMeta], error: &Error) {
+        if !matches!(error, Error::Poisoned(_)) {
+            self.packs().release(runs);
+        }
+    }
+
     fn publish_role(&self, slot: Slot, meta: &SlotMeta) {
         let mut cell = self.lock(slot);
         cell.role = Role::from_state(&meta.state);

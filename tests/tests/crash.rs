@@ -11,6 +11,10 @@ const FOUND: &[(&str, &str)] = &[
     ("16/small/kill@16/power@8:1", "the first start's CURRENT was lost after a second start had built on it"),
     ("5006/spanning/kill@119", "log that a stop left behind its release stayed until the next release"),
     ("2/no-sync/part-eio@90:1", "a stop in order that failed at the manifest let writes be acknowledged"),
+    (
+        "1/small/full@61",
+        "a file went although the manifest, whose sync had failed, named it for the next start",
+    ),
 ];
 
 fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {

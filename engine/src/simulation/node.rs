@@ -393,6 +393,10 @@ impl Node {
         if self.gates.iter().any(|(_, gate)| has_left(engine, *gate)) {
             return Err(Violation::new("a reply leaves after the engine has stopped"));
         }
+        // The threads of background work learn of it one after another, each at its next step.
+        for job in [Job::Compact, Job::Expire, Job::Prepare, Job::Flush, Job::Sync] {
+            let _refused = engine.step(job);
+        }
         let there: Vec<usize> = (0..SLOTS).filter(|&index| self.is_there(index)).collect();
         for index in there {
             if engine.role(slot(index)) != Role::Master {

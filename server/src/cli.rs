@@ -38,6 +38,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("torture", matches)) => torture::cli::run(matches),
         Some(("repair", matches)) => repair(matches),
         Some(("inspect", matches)) => inspect(matches),
+        Some(("bench", matches)) => haypile_bench::cli::run(matches, haypile_bench::cli::BUILT_IN),
         _ => ExitCode::from(USAGE),
     }
 }
@@ -54,6 +55,7 @@ fn command() -> Command {
         .subcommand(torture::cli::command())
         .subcommand(repair_command())
         .subcommand(inspect_command())
+        .subcommand(haypile_bench::cli::command(haypile_bench::cli::BUILT_IN))
 }
 
 fn serve_command() -> Command {

@@ -1,0 +1,4 @@
+//! What is measured, as far as it is here: other engines are in a crate of their own.
+
+pub mod engine;
+pub mod null;

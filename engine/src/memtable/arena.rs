@@ -99,9 +99,10 @@ impl Arena {
 
     fn head(&self, at: At) -> (Head, &[u8]) {
         let bytes = &self.chunks[at.chunk as usize][at.offset as usize..];
-        let number = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let head = Head { key_len: number(0) as usize, room: number(4) as usize, length: number(8) };
-        (head, &bytes[HEAD_BYTES..])
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().expect("an entry begins with its head");
+        let (numbers, _) = head.as_chunks::<4>();
+        let [key_len, room, length] = [0, 1, 2].map(|index| u32::from_ne_bytes(numbers[index]));
+        (Head { key_len: key_len as usize, room: room as usize, length }, rest)
     }
 
     /// The key of an entry.

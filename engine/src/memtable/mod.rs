@@ -1,18 +1,22 @@
 //! A slot's newest entries, in memory, ordered by entry key. No versions: the slot's lock isolates.
 //!
 //! Costs nothing when empty. Filled under the slot's lock; once frozen it never changes and is shared by `Arc`.
-//! `arena` holds the bytes, `leaves` the order. Why it is built so: `docs/decisions/0004`.
+//! `arena` holds the bytes; `keys` and `elements` hold the order, of the users' own keys and of the elements of their
+//! collections. Why it is built so: `docs/decisions/0004`.
 
 mod arena;
-mod leaves;
+mod elements;
+mod keys;
 
-use std::ops::{Bound, Deref};
+use std::ops::{self, Bound, Deref};
 
 use bytes::Bytes;
 
 use arena::Arena;
-use leaves::{Leaves, Place, Probe};
+use elements::Elements;
+use keys::Keys;
 
+use crate::key;
 use crate::sst::EntryRef;
 
 /// What stands at an entry key.
@@ -129,33 +133,57 @@ const COLLECTED_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Memtable {
     arena: Arena,
-    leaves: Leaves,
+    keys: Keys,
+    elements: Elements,
     clears_older: bool,
+}
+
+/// Whether an entry key is a user's own key: all others lie among the elements, where order is all that matters.
+fn is_own(key: &[u8]) -> bool {
+    key::split(key).is_some_and(|parts| parts.element.is_none())
 }
 
 impl Memtable {
     /// What stands at `key` here; `None` says nothing about older places unless [`Memtable::clears_older`].
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
-        let (place, found) = self.leaves.search(&Probe::new(key), &self.arena);
-        found.then(|| self.arena.get(self.leaves.at(place)).1)
+        let at = if is_own(key) {
+            let (place, found) = self.keys.search(key, &self.arena);
+            found.then(|| self.keys.at(place))
+        } else {
+            self.elements.get(key, &self.arena).map(|place| self.elements.at(place))
+        };
+        at.map(|at| self.arena.get(at).1)
     }
 
     /// Sets what stands at `key`.
     pub fn insert(&mut self, key: &[u8], stored: Stored<'_>) {
-        let probe = Probe::new(key);
-        let (place, found) = self.leaves.search(&probe, &self.arena);
-        if found {
-            let old = self.leaves.at(place);
-            let at = self.arena.replace(old, stored);
-            if at != old {
-                self.leaves.moved(place, at);
-                self.collect_garbage();
+        if is_own(key) {
+            let (place, found) = self.keys.search(key, &self.arena);
+            if !found {
+                let at = self.arena.add(key, stored);
+                return self.keys.insert(place, key, at);
             }
-            return;
+            let old = self.keys.at(place);
+            let at = self.arena.replace(old, stored);
+            if at == old {
+                return;
+            }
+            self.keys.moved(place, at);
+        } else {
+            let found = self.elements.find(key, &self.arena);
+            let Some(place) = found.exact() else {
+                let at = self.arena.add(key, stored);
+                return self.elements.insert(found, key, at, &self.arena);
+            };
+            let old = self.elements.at(place);
+            let at = self.arena.replace(old, stored);
+            if at == old {
+                return;
+            }
+            self.elements.moved(place, at);
         }
-        let at = self.arena.add(key, stored);
-        self.leaves.insert(place, &probe, at);
+        self.collect_garbage();
     }
 
     /// A few hot keys that grow and grow must not fill the memory with their pasts.
@@ -166,10 +194,12 @@ impl Memtable {
         }
         let old = std::mem::take(&mut self.arena);
         let arena = &mut self.arena;
-        self.leaves.renew(|at| {
+        let mut renew = |at| {
             let (key, stored) = old.get(at);
             arena.add(key, stored)
-        });
+        };
+        self.keys.renew(&mut renew);
+        self.elements.renew(&mut renew);
     }
 
     /// Drops everything here and hides all that is older.
@@ -186,7 +216,7 @@ impl Memtable {
     /// Bytes of memory that it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.arena.bytes() + self.leaves.bytes()
+        self.arena.bytes() + self.keys.bytes() + self.elements.bytes()
     }
 
     /// Whether there is nothing to flush.
@@ -198,25 +228,33 @@ impl Memtable {
     /// How many entries it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.leaves.len()
+        self.keys.len() + self.elements.len()
     }
 
     /// The entries in a range of entry keys, ascending; walk it backwards for descending.
     #[must_use]
     pub fn range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Range<'_> {
-        let place = |key, after| self.leaves.lower_bound(key, after, &self.arena);
-        let front = match from {
-            Bound::Included(key) => place(key, false),
-            Bound::Excluded(key) => place(key, true),
-            Bound::Unbounded => self.leaves.start(),
+        let inverted = match (from, to) {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+                from >= to
+            }
+            _ => false,
         };
-        let back = match to {
-            Bound::Included(key) => place(key, true),
-            Bound::Excluded(key) => place(key, false),
-            Bound::Unbounded => self.leaves.end(),
+        let key = |key, after| self.keys.lower_bound(key, after, &self.arena);
+        let element = |key, after| self.elements.lower_bound(key, after, &self.arena);
+        let (keys, elements) = match from {
+            _ if inverted => (self.keys.end(), self.elements.end()),
+            Bound::Included(from) => (key(from, false), element(from, false)),
+            Bound::Excluded(from) => (key(from, true), element(from, true)),
+            Bound::Unbounded => (self.keys.start(), self.elements.start()),
         };
-        // An inverted range is empty.
-        Range { table: self, front: front.min(back), back }
+        let (keys_end, elements_end) = match to {
+            Bound::Included(to) if !inverted => (key(to, true), element(to, true)),
+            Bound::Excluded(to) if !inverted => (key(to, false), element(to, false)),
+            _ => (self.keys.end(), self.elements.end()),
+        };
+        Range { table: self, keys: keys..keys_end, elements: elements..elements_end }
     }
 
     /// All entries, ascending.
@@ -226,33 +264,50 @@ impl Memtable {
     }
 }
 
-/// Some neighbouring entries of a memtable.
+/// Some neighbouring entries of a memtable: users' keys and elements, merged.
 pub struct Range<'a> {
     table: &'a Memtable,
-    front: Place,
-    back: Place,
+    keys: ops::Range<keys::Place>,
+    elements: ops::Range<elements::Place>,
 }
 
 impl<'a> Iterator for Range<'a> {
     type Item = (&'a [u8], Stored<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.front == self.back {
-            return None;
+        let Memtable { arena, keys, elements, .. } = self.table;
+        let key = (self.keys.start != self.keys.end).then(|| keys.at(self.keys.start));
+        let element = (self.elements.start != self.elements.end).then(|| elements.at(self.elements.start));
+        let at = match (key, element) {
+            (Some(key), Some(element)) if arena.key(element) < arena.key(key) => element,
+            (key, element) => key.or(element)?,
+        };
+        if key == Some(at) {
+            self.keys.start = keys.next(self.keys.start);
+        } else {
+            self.elements.start = elements.next(self.elements.start);
         }
-        let at = self.table.leaves.at(self.front);
-        self.front = self.table.leaves.next(self.front);
-        Some(self.table.arena.get(at))
+        Some(arena.get(at))
     }
 }
 
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.front == self.back {
-            return None;
+        let Memtable { arena, keys, elements, .. } = self.table;
+        let key = (self.keys.start != self.keys.end).then(|| keys.prev(self.keys.end));
+        let element = (self.elements.start != self.elements.end).then(|| elements.prev(self.elements.end));
+        let key_at = key.map(|place| keys.at(place));
+        let element_at = element.map(|place| elements.at(place));
+        let at = match (key_at, element_at) {
+            (Some(key), Some(element)) if arena.key(element) > arena.key(key) => element,
+            (key, element) => key.or(element)?,
+        };
+        if key_at == Some(at) {
+            self.keys.end = key?;
+        } else {
+            self.elements.end = element?;
         }
-        self.back = self.table.leaves.prev(self.back);
-        Some(self.table.arena.get(self.table.leaves.at(self.back)))
+        Some(arena.get(at))
     }
 }
 

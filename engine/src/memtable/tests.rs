@@ -40,7 +40,7 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
         vec(any::<u8>(), 6..9),
         (0_u16..400).prop_map(|n| element("big", n)),
         (0_u16..40, 0_u8..4).prop_map(|(n, owner)| element(&owner.to_string(), n)),
-        (0_u8..4).prop_map(|n| entry_key(n.to_string().as_bytes()).to_vec())
+        (0_u16..4000).prop_map(|n| entry_key(n.to_string().as_bytes()).to_vec())
     ]
 }
 
@@ -85,6 +85,43 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Long runs of keys that share much, and then one that shares little.
+    #[test]
+    fn elements_that_share_more_and_more_are_found(
+        subs in vec((0_usize..40, vec(prop_oneof![9 => Just(b'x'), 1 => any::<u8>()], 0..12)), 0..4000),
+    ) {
+        let (mut table, mut model) = (Memtable::default(), Model::new());
+        for (shared, tail) in subs {
+            let sub = [&b"a-member-of-a-set-whose-members-are-alike"[..shared], &tail].concat();
+            insert(&mut table, &mut model, element_key(b"k", Generation(1), &sub).to_vec(), Some(tail));
+        }
+        assert_equal(&table, &model);
+        for key in model.keys().step_by(16) {
+            prop_assert!(table.get(key).is_some());
+            let before = table.range(Bound::Unbounded, Bound::Excluded(key)).count();
+            prop_assert_eq!(before, model.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(&key[..]))).count());
+        }
+    }
+}
+
+#[test]
+fn many_keys_of_a_slot_and_those_whose_hashes_crowd_are_found() {
+    let (mut table, mut model) = (Memtable::default(), Model::new());
+    for number in 0..20_000_u32 {
+        insert(&mut table, &mut model, entry_key(&number.to_be_bytes()).to_vec(), Some(vec![1]));
+        let crowded = [&[0xff, 0xff, 0xff, 0xff, 0, 0, 4][..], &number.reverse_bits().to_be_bytes()].concat();
+        if number < 3000 {
+            insert(&mut table, &mut model, crowded, None);
+        }
+    }
+    assert_equal(&table, &model);
+    assert!(model.keys().all(|key| table.get(key).is_some()));
+    assert!((20_000..30_000_u32).all(|number| table.get(&entry_key(&number.to_be_bytes())).is_none()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::clock::TimeMs;
 use crate::engine::{Engine, SyncMode};
 use crate::error::{Error, Result};
 use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
-use crate::manifest::{Edit, NodeMeta};
+use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState};
 use crate::planted::{self, Bug};
 use crate::slot::Role;
 use crate::types::Slot;
@@ -138,10 +138,23 @@ impl Engine {
         // First the word that they are not needed, then they go: recovery misses no segment that it should have. Where the
         // word was given before, a stop or an error may have left some of them.
         if decision.remove_below > node.log_start {
-            self.apply(&mut manifest, &[Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })])?;
+            let mut edits = vec![Edit::Node(NodeMeta { log_start: decision.remove_below, ..node })];
+            edits.extend(self.times_of_the_log(&manifest));
+            self.apply(&mut manifest, &edits)?;
         }
         drop(manifest);
         self.log().remove_below(decision.remove_below).map(drop)
+    }
+
+    /// The times that slots have by the log's word only: the manifest has to know them before log goes.
+    fn times_of_the_log(&self, manifest: &Manifest) -> Vec<Edit> {
+        let slots = manifest.state().slots.iter().filter(|(_, entry)| entry.meta.state != SlotState::Absent);
+        let later = slots.filter_map(|(&slot, entry)| {
+            let time = self.lock(slot).kept_time;
+            (time > entry.meta.time)
+                .then(|| Edit::Slot(slot, Box::new(SlotMeta { time, ..entry.meta.clone() })))
+        });
+        later.collect()
     }
 }
 

@@ -117,6 +117,7 @@ impl Engine {
                 base_lsn,
                 role_lsn: base_lsn,
                 time: load.time,
+                kept_time: load.time,
                 keys: load.keys,
                 flushed_keys: load.keys,
                 ..SlotCell::default()

@@ -122,6 +122,7 @@ fn delete_expired(tx: &mut Tx<'_>, slot: Slot, hash: u64) -> Read<Page> {
         at => to_come = earliest(to_come, at),
     })?;
     for key in &expired {
+        // The log has the slot's time with it: what is gone for good has expired.
         tx.delete(key)?;
     }
     Ok(Page { next, earliest: to_come })

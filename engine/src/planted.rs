@@ -47,6 +47,8 @@ bugs! {
     OldEpochReplayed,
     /// A compaction drops an expired key where older runs still have a value for it.
     ExpiredDataBack,
+    /// A key that has expired is hidden from a reader, and the log does not learn the time.
+    TimeNotKept,
     /// A compaction drops a tombstone where older runs still have a value for it.
     TombstoneDroppedEarly,
     /// A reply leaves when its write is written, in every mode.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, TimeMs};
 use crate::engine::{Engine, Opened, Options, Parts};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -200,6 +200,10 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
 pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
     let RecordAt { lsn, record } = at;
     let (cell, began_epoch) = slots.slot(record.header.slot);
+    if let Body::Time(time) = record.body {
+        keep_time(cell, lsn, &record, time);
+        return Ok(false);
+    }
     let former = lsn < cell.base_lsn && !planted::is(Bug::OldEpochReplayed);
     if cell.role == Role::Absent || former || record.header.seq <= cell.flushed_seq {
         note_role(cell, began_epoch, node, lsn, &record);
@@ -229,6 +233,16 @@ pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordA
     Ok(true)
 }
 
+/// Takes a slot up to the time that it had when something that had expired was hidden from a reader. A time that came
+/// before records which are in files is in the manifest with them; one whose place does not fit is of another life.
+fn keep_time(cell: &mut SlotCell, lsn: Lsn, record: &Record<'_>, time: TimeMs) {
+    let term = cell.history.current().map_or(0, |epoch| epoch.term);
+    let fits = record.header.seq == cell.last_seq && record.header.term == term;
+    if cell.role != Role::Absent && lsn >= cell.base_lsn && fits {
+        cell.keep_time(time);
+    }
+}
+
 /// A master that was killed between its epoch's record and the manifest is one all the same. Called before the
 /// record is applied: an epoch that this node began just then is greater than all that it knew. One that it began
 /// long ago comes back in another master's stream when it follows that one from an older position.
@@ -239,7 +253,7 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
     match record.body {
         Body::EpochStart { epoch, by } => *began_epoch = by == node && epoch.term > cell.highest_term,
         Body::Grant { .. } => *began_epoch = false,
-        Body::Batch(_) => {}
+        Body::Batch(_) | Body::Time(_) => {}
     }
 }
 

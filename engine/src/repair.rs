@@ -316,9 +316,8 @@ impl Repair {
     /// A position beyond all that the log ever held.
     fn beyond_the_log(&self) -> Lsn {
         let segments = self.log.segments.iter().map(|segment| segment.header.end());
-        let slots = self.state.slots.values().flat_map(|entry| [entry.meta.base_lsn, entry.meta.role_lsn]);
-        let node = [self.state.node.log_start, self.state.node.clean_end.unwrap_or_default()];
-        let known = segments.chain(slots).chain(node).max().unwrap_or_default();
+        let known =
+            segments.chain([self.state.node.log_start, self.state.log_promise()]).max().unwrap_or_default();
         let unreadable = self.dropped_unreadable().len() as u64;
         known.advance(unreadable << 30)
     }
@@ -375,7 +374,7 @@ impl Repair {
                     vec![crate::sync::Arc::new(Frozen { table, last_seq, keys, granted: granted.clone() })];
                 parts.push(Part { slot, life: 0, frozen, first_seq: cell.flushed_seq.next(), oldest });
                 (cell.flushed_seq, cell.flushed_keys, cell.flushed_granted) = (last_seq, keys, granted);
-            } else if !*began_epoch {
+            } else if !*began_epoch && cell.time <= entry.meta.time {
                 continue;
             }
             let mut meta = cell.meta();

@@ -101,6 +101,10 @@ impl Engine {
 /// stop half-way.
 fn check(cell: &SlotCell, record: &Record<'_>) -> Result<(), AppendError> {
     let slot = record.header.slot;
+    if !record.body.is_history() {
+        let why = BadRecord::Meaning("a time that belongs to another node's log");
+        return Err(AppendError::BadRecord { slot, why });
+    }
     if cell.ending || !matches!(cell.role, Role::Replica { .. } | Role::Loading { .. }) {
         return Err(AppendError::NotReplica { slot });
     }
@@ -168,7 +172,11 @@ pub(crate) fn apply(cell: &mut SlotCell, record: &Record<'_>) {
             cell.highest_term = cell.highest_term.max(epoch.term);
             cell.granted = None;
         }
-        Body::Grant { to, address } => cell.granted = Some((to, address.to_owned())),
+        Body::Grant { to, time, address } => {
+            cell.granted = Some((to, address.to_owned()));
+            cell.keep_time(time);
+        }
+        Body::Time(_) => unreachable!("a time has no seq of its own, so it is never the next record"),
     }
     cell.last_seq = record.header.seq;
 }

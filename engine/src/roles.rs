@@ -416,7 +416,7 @@ impl Engine {
             for (slot, cell) in &cells {
                 let epoch = cell.history.current().expect("an owned slot has an epoch");
                 let header = Header { slot: *slot, term: epoch.term, seq: cell.last_seq.next() };
-                appender.push(header, &Body::Grant { to, address })?;
+                appender.push(header, &Body::Grant { to, time: cell.time, address })?;
             }
             let ticket = appender.finish();
             let mut granted = Vec::with_capacity(cells.len());
@@ -424,6 +424,7 @@ impl Engine {
                 cell.last_ticket = ticket;
                 cell.last_seq = cell.last_seq.next();
                 cell.granted = Some((to, address.to_owned()));
+                cell.kept_time = cell.time;
                 granted.push((*slot, cell.last_seq));
             }
             granted
@@ -527,8 +528,16 @@ impl Engine {
 
     /// Makes a step durable. `ReadOnly` (no space) has changed nothing; after any other failure what the disk holds
     /// is unknown, and nothing may be acknowledged any more.
+    ///
+    /// With it the manifest learns how far the log is synced: what lies there is promised from now on, also if no frame
+    /// of the log follows.
     pub(crate) fn apply(&self, manifest: &mut Manifest, edits: &[Edit]) -> Result<()> {
-        manifest.apply(edits).inspect_err(|error| {
+        let synced = self.log().watermark().synced().lsn;
+        let mut edits = edits.to_vec();
+        if synced > manifest.state().log_synced {
+            edits.push(Edit::LogSynced(synced));
+        }
+        manifest.apply(&edits).inspect_err(|error| {
             if !matches!(error, Error::ReadOnly(_)) {
                 self.poison(error);
             }

@@ -76,6 +76,10 @@ pub struct SlotCell {
     pub settled: Vec<SettledGrant>,
     /// The slot's own time: never goes back.
     pub time: TimeMs,
+    /// How much of it the log or the manifest has: a start takes it up there at least.
+    ///
+    /// Invariant: no reply leaves that hides what expires later than this.
+    pub kept_time: TimeMs,
     /// How many keys it had at `flushed_seq`.
     pub flushed_keys: u64,
     /// To whom the record `flushed_seq` grants the slot, if it does.
@@ -117,6 +121,7 @@ impl SlotCell {
             granted: meta.granted.clone(),
             settled: meta.settled.clone(),
             time: meta.time,
+            kept_time: meta.time,
             keys: meta.flushed_keys,
             flushed_keys: meta.flushed_keys,
             flushed_granted: meta.granted.clone(),
@@ -153,6 +158,12 @@ impl SlotCell {
             let surplus = self.settled.len().saturating_sub(SETTLED_MAX);
             self.settled.drain(..surplus);
         }
+    }
+
+    /// The log has that the slot's time is this at least.
+    pub(crate) fn keep_time(&mut self, time: TimeMs) {
+        self.time = self.time.max(time);
+        self.kept_time = self.kept_time.max(time);
     }
 
     /// What became of the grant that ended an epoch, if anything did.

@@ -49,6 +49,17 @@ struct Locked<'e> {
     slot: Slot,
     cell: MutexGuard<'e, SlotCell>,
     writes: WriteSet,
+    /// The latest expiry of what a read did not see because it had expired.
+    hidden: TimeMs,
+}
+
+impl Locked<'_> {
+    /// Whether the log has to learn the slot's time before anybody hears what was read: what has expired for one reader
+    /// must not come back for the next, whatever the clock says after a stop.
+    fn tells_time(&self) -> bool {
+        let cell = &self.cell;
+        self.hidden > cell.kept_time && cell.last_seq > Seq::ZERO && !planted::is(Bug::TimeNotKept)
+    }
 }
 
 /// See the file's head.
@@ -71,7 +82,7 @@ impl<'e> Tx<'e> {
                 if matches!(cell.role, Role::Master | Role::Fenced) {
                     cell.time = cell.time.max(engine.clock().wall());
                 }
-                Locked { slot, cell, writes: WriteSet::default() }
+                Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() }
             })
             .collect();
         Tx { engine, fetched, wanted: RefCell::default(), locked }
@@ -159,7 +170,17 @@ impl<'e> Tx<'e> {
     pub fn get(&mut self, key: &Key) -> Read<Option<Value>> {
         let Some(value) = self.lookup(key.slot(), key.entry(), Value::read)? else { return Ok(None) };
         let value = sound(value, key)?;
-        Ok((!value.is_expired(self.now(key.slot()))).then_some(value))
+        if value.is_expired(self.now(key.slot())) {
+            self.hide(key.slot(), value.expiry);
+            return Ok(None);
+        }
+        Ok(Some(value))
+    }
+
+    /// Notes that something was taken to be gone because it had expired.
+    pub(crate) fn hide(&mut self, slot: Slot, expiry: Option<TimeMs>) {
+        let locked = self.locked_mut(slot);
+        locked.hidden = locked.hidden.max(expiry.unwrap_or_default());
     }
 
     /// Sets the value at a key. A collection that stood there is gone, unless the value is of its generation.
@@ -187,6 +208,9 @@ impl<'e> Tx<'e> {
     pub fn delete(&mut self, key: &Key) -> Read<bool> {
         let Some(old) = self.header(key)? else { return Ok(false) };
         let lived = old.expiry.is_none_or(|at| at > self.now(key.slot()));
+        if !lived {
+            self.hide(key.slot(), old.expiry);
+        }
         self.bury_new_elements(key, Some(old), None);
         let locked = self.locked_mut(key.slot());
         put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
@@ -284,11 +308,15 @@ impl<'e> Tx<'e> {
     pub fn keys(&mut self, slot: Slot, from_hash: u64, limit: usize) -> Read<KeyPage> {
         let now = self.now(slot);
         let mut out = Vec::new();
+        let mut hidden = None;
         let next = self.walk_keys(slot, from_hash, limit, &mut |key, value| {
-            if !value.is_expired(now) {
+            if value.is_expired(now) {
+                hidden = hidden.max(value.expiry);
+            } else {
                 out.push((key, value));
             }
         })?;
+        self.hide(slot, hidden);
         Ok((out, next))
     }
 
@@ -353,10 +381,20 @@ impl<'e> Tx<'e> {
         self.locked.iter().any(|locked| !locked.writes.ops.is_empty())
     }
 
+    /// Gives up what was written, for an answer that is an error: that tells of what was read, too. Gives its gate.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`].
+    pub fn discard(mut self) -> Result<Gate, Error> {
+        self.locked.iter_mut().for_each(|locked| locked.writes = WriteSet::default());
+        self.commit()
+    }
+
     /// Writes everything as one record a slot, all in one atomic group, and applies it. The records are in the
     /// log's buffer then; [`Engine::write`] writes them, and [`Engine::reached`] waits for the gate.
     ///
-    /// A transaction that only read gives the gate of the last writes that it can have seen.
+    /// A transaction that only read gives the gate of the last writes that it can have seen. If it did not see a key
+    /// because that had expired, the log learns the slot's time with it, and the gate waits for that too.
     ///
     /// # Errors
     /// If the log takes no writes; nothing has happened then.
@@ -365,8 +403,15 @@ impl<'e> Tx<'e> {
     /// If a written slot is not this node's to write: the caller checks [`Tx::role`] first.
     pub fn commit(mut self) -> Result<Gate, Error> {
         let mut gate = Gate::default();
-        if self.has_writes() {
-            let mut appender = self.engine.log().begin()?;
+        let log = self.engine.log();
+        if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
+            let mut appender = if self.has_writes() { log.begin()? } else { log.begin_note()? };
+            for locked in self.locked.iter().filter(|locked| locked.tells_time()) {
+                let (slot, cell) = (locked.slot, &locked.cell);
+                let term = cell.history.current().map_or(0, |epoch| epoch.term);
+                let header = record::Header { slot, term, seq: cell.last_seq };
+                appender.push(header, &Body::Time(cell.time))?;
+            }
             for locked in self.locked.iter().filter(|locked| !locked.writes.ops.is_empty()) {
                 assert_eq!(
                     locked.cell.role,
@@ -380,6 +425,10 @@ impl<'e> Tx<'e> {
                 appender.push(header, &Body::Batch(&locked.writes.ops))?;
             }
             let ticket = appender.finish();
+            for locked in self.locked.iter_mut().filter(|locked| locked.tells_time()) {
+                locked.cell.kept_time = locked.cell.time;
+                locked.cell.last_ticket = ticket;
+            }
             let skipped = u64::from(planted::is(Bug::SeqSkipped) && self.locked.len() > 1);
             for locked in self.locked.iter_mut().filter(|locked| !locked.writes.ops.is_empty()) {
                 let cell = &mut *locked.cell;

@@ -35,7 +35,7 @@ fn records(engine: &Engine, slot: Slot, after: Seq) -> Vec<u8> {
                 let mut rest = &records[..];
                 while !rest.is_empty() {
                     let record = Record::take(&mut rest).expect("a record of the log");
-                    if record.header.slot == slot && record.header.seq > after {
+                    if record.header.slot == slot && record.header.seq > after && record.body.is_history() {
                         out.extend_from_slice(record.bytes);
                     }
                 }

@@ -569,6 +569,9 @@ impl Shipper {
                     return;
                 }
             };
+            if !record.body.is_history() {
+                continue;
+            }
             let (slot, seq) = (record.header.slot, record.header.seq);
             let Some(feed) = self.feeds.get_mut(&slot) else { continue };
             if feed.cursor != id || lsn < feed.start || seq < feed.next {

@@ -241,9 +241,8 @@ fn attempt(
         Ok(()) => Attempt::Done(cx.tx.commit().map_err(Fail::from)),
         Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),
         Err(fail) => {
-            drop(cx);
             // An error tells of what was read, too: it waits until that can't vanish any more.
-            match node.engine.begin(&scratch.slots, fetched).commit() {
+            match cx.tx.discard() {
                 Ok(seen) => Attempt::Failed(fail, seen),
                 Err(error) => Attempt::Done(Err(error.into())),
             }

@@ -66,7 +66,7 @@ impl<'a> Appender<'a> {
         }
         let start = self.pending.buffer.len();
         record::encode(&mut self.pending.buffer, header, body);
-        self.accept(header, start)
+        self.accept(body.is_history().then_some(header), start)
     }
 
     /// Copies a record as another node encoded it.
@@ -76,7 +76,7 @@ impl<'a> Appender<'a> {
     pub fn push_raw(&mut self, record: &Record<'_>) -> Result<()> {
         let start = self.pending.buffer.len();
         self.pending.buffer.extend_from_slice(record.bytes);
-        self.accept(record.header, start)
+        self.accept(Some(record.header), start)
     }
 
     /// Bytes of the group so far.
@@ -96,15 +96,16 @@ impl<'a> Appender<'a> {
         self.pending.ticket
     }
 
-    /// Keeps what was pushed from `start` on if there is room for it, else takes it off again.
-    fn accept(&mut self, header: Header, start: usize) -> Result<()> {
+    /// Keeps what was pushed from `start` on if there is room for it, else takes it off again. `header` is of what the
+    /// index is to know.
+    fn accept(&mut self, header: Option<Header>, start: usize) -> Result<()> {
         let room = if self.bytes() > GROUP_BYTES_MAX {
             Err(Error::Limit(format!("a group of more than {GROUP_BYTES_MAX} bytes")))
         } else {
             self.log.make_room(self.pending.at, self.pending.body_bytes())
         };
         match room {
-            Ok(()) => self.pending.records.push((header.slot, header.seq)),
+            Ok(()) => self.pending.records.extend(header.map(|header| (header.slot, header.seq))),
             Err(_) => self.pending.buffer.truncate(start),
         }
         room

@@ -24,10 +24,16 @@
 //!
 //! body of kind 3, grant: the slot's last record in this epoch; ownership goes to `node`
 //!  0   20  node       who may begin the next epoch
-//! 20   v   address    varint length + `ip:port` of that node
+//! 20   8   time       the slot's time when it was given away, milliseconds since 1970
+//! 28   v   address    varint length + `ip:port` of that node
+//!
+//! body of kind 4, time: this node has told somebody what had expired by then. Its term and seq are those of the slot's
+//! last record; it is no record of the slot's history, has no place among its seqs and never leaves the node
+//!  0   8   time       the slot's time, milliseconds since 1970
 //! ```
 //! Operations carry effects, never commands: replaying a prefix gives the same state on every node.
 
+use crate::clock::TimeMs;
 use crate::key::Generation;
 use crate::types::{Epoch, NodeId, Seq, Slot};
 use crate::varint;
@@ -40,6 +46,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 30;
 const KIND_BATCH: u16 = 1;
 const KIND_EPOCH_START: u16 = 2;
 const KIND_GRANT: u16 = 3;
+const KIND_TIME: u16 = 4;
 
 /// A record's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +75,21 @@ pub enum Body<'a> {
     Grant {
         /// Who may begin the next epoch.
         to: NodeId,
+        /// The slot's time when it was given away: what had expired for its readers then.
+        time: TimeMs,
         /// Where that node listens.
         address: &'a str,
     },
+    /// What had expired by then was hidden from somebody here. Of this node's log only: see the file's head.
+    Time(TimeMs),
+}
+
+impl Body<'_> {
+    /// Whether it has a seq of its own and goes to replicas: all but times do.
+    #[must_use]
+    pub fn is_history(&self) -> bool {
+        !matches!(self, Body::Time(_))
+    }
 }
 
 /// A record within a buffer.
@@ -125,10 +144,21 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The header at the front of `bytes` and the bytes of the whole record, by its own word: for what fails its checksum.
-/// `None` if this can't be a record's header.
+/// What bytes that may fail their checksum say of themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Slot, term, seq.
+    pub header: Header,
+    /// Bytes of the whole record.
+    pub bytes: usize,
+    /// See [`Body::is_history`].
+    pub is_history: bool,
+}
+
+/// What the record at the front of `bytes` says of itself: for what fails its checksum. `None` if this can't be a
+/// record's header.
 #[must_use]
-pub fn claimed(bytes: &[u8]) -> Option<(Header, usize)> {
+pub fn claimed(bytes: &[u8]) -> Option<Claim> {
     let head = bytes.first_chunk::<HEADER_BYTES>()?;
     let body_len = usize::try_from(le32(&head[4..])).ok().filter(|len| *len <= BODY_BYTES_MAX)?;
     let packed = u16::from_le_bytes([head[8], head[9]]);
@@ -139,8 +169,9 @@ pub fn claimed(bytes: &[u8]) -> Option<(Header, usize)> {
         term: le32(&head[10..]),
         seq: Seq(u64::from_le_bytes(seq)),
     };
-    let known = (KIND_BATCH..=KIND_GRANT).contains(&(packed >> 10)) && header.seq > Seq::ZERO;
-    known.then_some((header, HEADER_BYTES + body_len))
+    let kind = packed >> 10;
+    let known = (KIND_BATCH..=KIND_TIME).contains(&kind) && header.seq > Seq::ZERO;
+    known.then_some(Claim { header, bytes: HEADER_BYTES + body_len, is_history: kind != KIND_TIME })
 }
 
 /// Appends a record and returns its length.
@@ -155,6 +186,7 @@ pub fn encode(out: &mut Vec<u8>, header: Header, body: &Body<'_>) -> usize {
         Body::Batch(_) => KIND_BATCH,
         Body::EpochStart { .. } => KIND_EPOCH_START,
         Body::Grant { .. } => KIND_GRANT,
+        Body::Time(_) => KIND_TIME,
     };
     out.extend_from_slice(&(header.slot.number() | kind << 10).to_le_bytes());
     out.extend_from_slice(&header.term.to_le_bytes());
@@ -166,10 +198,12 @@ pub fn encode(out: &mut Vec<u8>, header: Header, body: &Body<'_>) -> usize {
             out.extend_from_slice(&epoch.tag.to_le_bytes());
             out.extend_from_slice(&by.0);
         }
-        Body::Grant { to, address } => {
+        Body::Grant { to, time, address } => {
             out.extend_from_slice(&to.0);
+            out.extend_from_slice(&time.0.to_le_bytes());
             varint::put_slice(out, address.as_bytes());
         }
+        Body::Time(time) => out.extend_from_slice(&time.0.to_le_bytes()),
     }
     let body_len = out.len() - start - HEADER_BYTES;
     assert!(body_len <= BODY_BYTES_MAX, "a record of {body_len} bytes");
@@ -193,14 +227,19 @@ fn decode_body(kind: u16, term: u32, body: &[u8]) -> Result<Body<'_>, BadRecord>
             Ok(Body::EpochStart { epoch: Epoch { term, tag: u64::from_le_bytes(*tag) }, by: NodeId(by) })
         }
         KIND_GRANT => {
-            let (node, mut rest) = body.split_first_chunk::<20>().ok_or(BadRecord::Meaning("grant cut"))?;
+            let (node, rest) = body.split_first_chunk::<20>().ok_or(BadRecord::Meaning("grant cut"))?;
+            let (time, mut rest) = rest.split_first_chunk::<8>().ok_or(BadRecord::Meaning("grant cut"))?;
             let address = varint::take_slice(&mut rest).ok_or(BadRecord::Meaning("grant cut"))?;
             let address =
                 std::str::from_utf8(address).map_err(|_| BadRecord::Meaning("address is not text"))?;
             if !rest.is_empty() {
                 return Err(BadRecord::Meaning("grant of the wrong length"));
             }
-            Ok(Body::Grant { to: NodeId(*node), address })
+            Ok(Body::Grant { to: NodeId(*node), time: TimeMs(u64::from_le_bytes(*time)), address })
+        }
+        KIND_TIME => {
+            let time = body.try_into().map_err(|_| BadRecord::Meaning("time of the wrong length"))?;
+            Ok(Body::Time(TimeMs(u64::from_le_bytes(time))))
         }
         _ => Err(BadRecord::Meaning("unknown kind of record: written by a newer version")),
     }
@@ -368,7 +407,8 @@ mod tests {
         let bodies = [
             Body::Batch(&batch),
             Body::EpochStart { epoch: Epoch { term: 7, tag: 5 }, by: node },
-            Body::Grant { to: node, address: "127.0.0.1:9221" },
+            Body::Grant { to: node, time: TimeMs(1_700_000_000_000), address: "127.0.0.1:9221" },
+            Body::Time(TimeMs(1_700_000_000_001)),
         ];
         let mut log = Vec::new();
         for (index, body) in bodies.iter().enumerate() {

@@ -410,10 +410,12 @@ impl Replay<'_, '_> {
             })?;
             read += record.bytes.len();
             let header = record.header;
-            self.indexes[segment].add(header.slot, header.seq, in_segment);
-            self.last_seqs.insert(header.slot, header.seq);
+            if record.body.is_history() {
+                self.indexes[segment].add(header.slot, header.seq, in_segment);
+                self.last_seqs.insert(header.slot, header.seq);
+            }
             if lsn >= self.start.from {
-                self.seen.records += 1;
+                self.seen.records += u64::from(record.body.is_history());
                 self.seen.bytes += record.bytes.len() as u64;
                 (self.apply)(RecordAt { lsn, record })?;
             }

@@ -74,10 +74,12 @@ impl Salvage {
             if rest.len() <= padding_max && rest.iter().all(|byte| *byte == 0) {
                 return;
             }
-            match claimed(rest).filter(|(_, bytes)| RECORD_HEADER_BYTES <= *bytes && *bytes <= rest.len()) {
-                Some((header, bytes)) => {
-                    self.lost.push(header);
-                    at += bytes;
+            match claimed(rest)
+                .filter(|claim| RECORD_HEADER_BYTES <= claim.bytes && claim.bytes <= rest.len())
+            {
+                Some(claim) => {
+                    self.lost.extend(claim.is_history.then_some(claim.header));
+                    at += claim.bytes;
                 }
                 None => {
                     self.unknown = true;

@@ -2,7 +2,7 @@
 
 use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed};
 use super::index::SlotIndex;
-use super::record::{Header, claimed};
+use super::record::{Header, Record, claimed};
 use super::records;
 use super::salvage::salvage;
 use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader, TRAILER_BYTES};
@@ -10,6 +10,11 @@ use crate::error::Result;
 use crate::types::{Lsn, Seq, Slot};
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The records of slots' histories in a frame's body, up to the first that does not hold.
+fn history(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    records(body).map_while(Result::ok).filter(|record| record.body.is_history())
+}
 
 /// A whole segment in memory.
 pub(super) struct Image {
@@ -87,7 +92,7 @@ impl Image {
         {
             at = frame.end;
             if !frame.header.has(frame::SEAL | frame::CONTINUED) {
-                for record in records(&self.bytes[frame.body]).map_while(Result::ok) {
+                for record in history(&self.bytes[frame.body]) {
                     last.insert(record.header.slot, record.header.seq);
                 }
             }
@@ -100,7 +105,7 @@ impl Image {
         for frame in
             self.frames_after(offset).filter(|frame| !frame.header.has(frame::SEAL | frame::CONTINUED))
         {
-            for record in records(&self.bytes[frame.body]).map_while(Result::ok) {
+            for record in history(&self.bytes[frame.body]) {
                 first.entry(record.header.slot).or_insert(record.header.seq);
             }
         }
@@ -141,14 +146,15 @@ impl Image {
     fn spans_left(&self, offset: usize, around: &Around, spans: &mut BTreeMap<Slot, (Seq, Seq)>) -> bool {
         let end = self.next_frame(offset).map_or(self.used_end.max(offset), |(at, _)| at);
         let saved = salvage(self, offset, end.min(self.frames_end()));
-        let held = saved.records.into_iter().filter_map(|range| Some((claimed(&self.bytes[range])?.0, true)));
+        let claims = saved.records.into_iter().filter_map(|range| claimed(&self.bytes[range]));
+        let held = claims.filter(|claim| claim.is_history).map(|claim| (claim.header, true));
         let lost = saved.lost.into_iter().map(|header| (header, false));
         let mut headers: Vec<_> = held.chain(lost).collect();
         // What has begun lies in frames that hold; only its last record goes on in the stretch.
         let mut begun = &around.begun[..];
-        while let Some((header, bytes)) = claimed(begun) {
-            headers.push((header, true));
-            begun = begun.get(bytes..).unwrap_or_default();
+        while let Some(claim) = claimed(begun) {
+            headers.extend(claim.is_history.then_some((claim.header, true)));
+            begun = begun.get(claim.bytes..).unwrap_or_default();
         }
         headers.sort_by_key(|(header, _)| (header.slot, header.seq));
         let mut more = saved.unknown || !around.begun.is_empty();

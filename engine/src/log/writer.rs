@@ -132,6 +132,18 @@ impl Log {
         }
     }
 
+    /// As [`Log::begin`], but also while there is no room for the next segment: for what a read has to leave behind.
+    /// The active one has room for that, nearly always.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn begin_note(&self) -> Result<Appender<'_>> {
+        if let Some(error) = self.watermark.poison() {
+            return Err(error);
+        }
+        Ok(Appender::new(self, lock(&self.pending)))
+    }
+
     fn check_open(&self) -> Result<()> {
         if let Some(error) = self.watermark.poison() {
             return Err(error);
@@ -174,7 +186,7 @@ impl Log {
 
     fn take_pending(&self, writer: &mut Writer) -> Option<Batch> {
         let mut pending = lock(&self.pending);
-        if pending.records.is_empty() {
+        if pending.body_bytes() == 0 {
             return None;
         }
         let from = pending.at;
@@ -345,7 +357,7 @@ impl Log {
         loop {
             self.write_pending(&mut writer)?;
             let mut pending = lock(&self.pending);
-            if !pending.records.is_empty() {
+            if pending.body_bytes() > 0 {
                 continue;
             }
             let segment = Arc::clone(&writer.segment);

@@ -11,6 +11,7 @@
 //!                    varint offset
 //!  4 registration    20 bytes node, text address, varint n, n times: varint slot, option(varint) seq
 //!  5 forgotten       20 bytes node
+//!  6 log synced      varint lsn: everything in the log before this was synced
 //!
 //!  state     varint: 0 absent, 1 master, 2 replica + text, 3 loading + text, 4 moved + text
 //!  history   varint n, n times: epoch, varint first seq
@@ -30,6 +31,7 @@ const SLOT: u8 = 2;
 const RUNS: u8 = 3;
 const REGISTRATION: u8 = 4;
 const FORGOTTEN: u8 = 5;
+const LOG_SYNCED: u8 = 6;
 
 /// Why bytes are no edit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +80,10 @@ pub fn encode(edit: &Edit, out: &mut Vec<u8>) {
             body.extend_from_slice(&node.0);
             FORGOTTEN
         }
+        Edit::LogSynced(lsn) => {
+            varint::put(&mut body, lsn.0);
+            LOG_SYNCED
+        }
     };
     out.push(number);
     varint::put_slice(out, &body);
@@ -97,6 +103,7 @@ pub fn take(bytes: &mut &[u8]) -> Result<Edit, BadEdit> {
         RUNS => take_runs(&mut body),
         REGISTRATION => take_registration(&mut body),
         FORGOTTEN => take_id(&mut body).map(Edit::ReplicaForgotten),
+        LOG_SYNCED => varint::take(&mut body).map(|lsn| Edit::LogSynced(Lsn(lsn))),
         _ => return Err(BadEdit::Newer(number)),
     };
     edit.filter(|_| body.is_empty()).ok_or(BadEdit::Meaning)

@@ -121,6 +121,8 @@ pub struct State {
     pub slots: BTreeMap<Slot, SlotEntry>,
     /// The replicas that it must keep log for.
     pub replicas: BTreeMap<NodeId, Registration>,
+    /// Everything in the log before this was synced.
+    pub log_synced: Lsn,
 }
 
 /// One change.
@@ -150,6 +152,8 @@ pub enum Edit {
     },
     /// No log is kept for this replica any more.
     ReplicaForgotten(NodeId),
+    /// Everything in the log before this was synced. Never goes back.
+    LogSynced(Lsn),
 }
 
 impl State {
@@ -158,7 +162,7 @@ impl State {
     pub fn new(node: NodeId) -> State {
         let node =
             NodeMeta { node, incarnation: 0, clean_end: None, log_start: Lsn::ZERO, next_file: FileNo(1) };
-        State { node, slots: BTreeMap::new(), replicas: BTreeMap::new() }
+        State { node, slots: BTreeMap::new(), replicas: BTreeMap::new(), log_synced: Lsn::ZERO }
     }
 
     /// All runs of all slots.
@@ -166,12 +170,12 @@ impl State {
         self.slots.values().flat_map(|entry| &entry.runs)
     }
 
-    /// Everything in the log before this was synced, by the manifest's word: where it ended cleanly, and where slots' lives
-    /// and roles began.
+    /// Everything in the log before this was synced, by the manifest's word: what was when an edit was written, where it
+    /// ended cleanly, and where slots' lives and roles began.
     #[must_use]
     pub fn log_promise(&self) -> Lsn {
         let slots = self.slots.values().flat_map(|entry| [entry.meta.base_lsn, entry.meta.role_lsn]);
-        slots.chain(self.node.clean_end).max().unwrap_or_default()
+        slots.chain(self.node.clean_end).chain([self.log_synced]).max().unwrap_or_default()
     }
 
     /// Takes an edit in. The error says why it can't follow this state, which is then of no more use.
@@ -205,16 +209,17 @@ impl State {
             Edit::ReplicaForgotten(node) => {
                 self.replicas.remove(&node);
             }
+            Edit::LogSynced(lsn) => self.log_synced = self.log_synced.max(lsn),
         }
         Ok(())
     }
 
     /// The part of the state that these edits touch.
     pub(super) fn touched_by(&self, edits: &[Edit]) -> State {
-        let mut part = State { node: self.node, slots: BTreeMap::new(), replicas: BTreeMap::new() };
+        let mut part = State { log_synced: self.log_synced, node: self.node, ..State::new(self.node.node) };
         for edit in edits {
             match edit {
-                Edit::Node(_) => {}
+                Edit::Node(_) | Edit::LogSynced(_) => {}
                 Edit::Slot(slot, _) | Edit::Runs { slot, .. } => {
                     part.slots.extend(self.slots.get(slot).map(|entry| (*slot, entry.clone())));
                 }
@@ -234,6 +239,7 @@ impl State {
             }
         }
         self.node = part.node;
+        self.log_synced = part.log_synced;
         self.slots.extend(part.slots);
         self.replicas.extend(part.replicas);
     }
@@ -249,7 +255,8 @@ impl State {
             address: replica.address.clone(),
             acked: replica.acked.iter().map(|(&slot, &seq)| (slot, Some(seq))).collect(),
         });
-        std::iter::once(Edit::Node(self.node)).chain(slots).chain(replicas)
+        let first = [Edit::Node(self.node), Edit::LogSynced(self.log_synced)];
+        first.into_iter().chain(slots).chain(replicas)
     }
 }
 

@@ -10,7 +10,7 @@ use super::node::{DIR, transact};
 use super::violation::Violation;
 use super::workload::{ELEMENTS, KEYS, NUMBER, Payload, key, slot};
 use crate::clock::TimeMs;
-use crate::engine::Engine;
+use crate::engine::{Engine, Gate};
 use crate::fs::Fs;
 use crate::fs::memory::MemoryFs;
 use crate::read::Direction;
@@ -24,6 +24,14 @@ use crate::value::Value;
 /// # Errors
 /// If it can't be read, or two ways to read it do not agree.
 pub fn read(engine: &Engine, index: usize) -> Result<(State, TimeMs), Violation> {
+    read_with_gate(engine, index).map(|(read, _)| read)
+}
+
+/// As [`read`], with what a reply that tells of it waits for.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_gate(engine: &Engine, index: usize) -> Result<((State, TimeMs), Gate), Violation> {
     let mut wrong = None;
     let read = transact(engine, &[slot(index)], |tx| {
         let now = tx.now(slot(index));
@@ -39,7 +47,7 @@ pub fn read(engine: &Engine, index: usize) -> Result<(State, TimeMs), Violation>
     match (read, wrong) {
         (_, Some(what)) => Err(Violation::new(format!("slot {}: {what}", slot(index)))),
         (Err(error), _) => Err(Violation::new(format!("slot {} can't be read: {error}", slot(index)))),
-        (Ok((read, _)), None) => Ok(read),
+        (Ok(read), None) => Ok(read),
     }
 }
 

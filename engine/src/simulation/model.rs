@@ -24,8 +24,15 @@ pub enum Held {
 }
 
 impl Held {
+    fn expiry(&self) -> Option<TimeMs> {
+        match self {
+            Held::Whole(_, expiry) => *expiry,
+            Held::Collection(_) | Held::Number(_) => None,
+        }
+    }
+
     fn is_visible(&self, now: TimeMs) -> bool {
-        !matches!(self, Held::Whole(_, Some(at)) if *at <= now)
+        self.expiry().is_none_or(|at| at > now)
     }
 }
 
@@ -51,8 +58,26 @@ struct Version {
     state: State,
     /// The event was a commit in several slots.
     group: bool,
-    /// The slot's time then.
-    time: TimeMs,
+    /// The event by which the slot was added or removed last.
+    life: u64,
+}
+
+/// What had expired by a time was hidden from somebody, in one life of a slot: it must not be seen there again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hidden {
+    life: u64,
+    /// After a kill the slot's time is this at least, and after a loss of power this.
+    killed: TimeMs,
+    power_lost: TimeMs,
+}
+
+impl Hidden {
+    fn by(self, stopped: Stopped) -> TimeMs {
+        match stopped {
+            Stopped::Killed => self.killed,
+            Stopped::PowerLost => self.power_lost,
+        }
+    }
 }
 
 /// What an engine was told and has promised. See the file's head.
@@ -60,6 +85,7 @@ struct Version {
 pub struct Model {
     /// Of each slot the states that it may be in, oldest first; never empty.
     slots: Vec<Vec<Version>>,
+    hidden: Vec<Hidden>,
     events: u64,
     /// The last event that survives a kill, and the last that survives a loss of power.
     killed: u64,
@@ -68,8 +94,9 @@ pub struct Model {
 
 impl Default for Model {
     fn default() -> Model {
-        let nothing = Version { number: 0, state: None, group: false, time: TimeMs(0) };
-        Model { slots: vec![vec![nothing]; SLOTS], events: 0, killed: 0, power_lost: 0 }
+        let nothing = Version { number: 0, state: None, group: false, life: 0 };
+        let (slots, hidden) = (vec![vec![nothing]; SLOTS], vec![Hidden::default(); SLOTS]);
+        Model { slots, hidden, events: 0, killed: 0, power_lost: 0 }
     }
 }
 
@@ -96,13 +123,39 @@ impl Model {
         self.last(index).number
     }
 
-    /// A transaction was committed: the slots, what they hold after it, and their times.
-    pub fn committed(&mut self, after: Vec<(usize, Content, TimeMs)>) {
+    /// Of what the slot would hold, the last expiry that has come by `now`.
+    #[must_use]
+    pub fn last_hidden(&self, index: usize, now: TimeMs) -> Option<TimeMs> {
+        let content = self.content(index)?;
+        content.values().filter(|held| !held.is_visible(now)).filter_map(Held::expiry).max()
+    }
+
+    /// A reply has left that does not tell of what had expired by then: that it is not seen again survives such a stop.
+    pub fn hid(&mut self, index: usize, expiry: TimeMs, stop: Stopped) {
+        let life = self.last(index).life;
+        let hidden = &mut self.hidden[index];
+        if hidden.life != life {
+            *hidden = Hidden { life, ..Hidden::default() };
+        }
+        hidden.killed = hidden.killed.max(expiry);
+        if stop == Stopped::PowerLost {
+            hidden.power_lost = hidden.power_lost.max(expiry);
+        }
+    }
+
+    /// Everything survives a loss of power.
+    pub fn survives_all(&mut self) {
+        self.survives(Stopped::PowerLost, self.events);
+        self.hidden.iter_mut().for_each(|hidden| hidden.power_lost = hidden.killed);
+    }
+
+    /// A transaction was committed: the slots and what they hold after it.
+    pub fn committed(&mut self, after: Vec<(usize, Content)>) {
         self.events += 1;
         let group = after.len() > 1;
-        for (index, content, time) in after {
-            let state = Some(Arc::new(content));
-            self.slots[index].push(Version { number: self.events, state, group, time });
+        for (index, content) in after {
+            let (state, life) = (Some(Arc::new(content)), self.last(index).life);
+            self.slots[index].push(Version { number: self.events, state, group, life });
         }
     }
 
@@ -110,9 +163,8 @@ impl Model {
     pub fn changing(&mut self, slots: &[usize], state: &State) {
         self.events += 1;
         for &index in slots {
-            let time = self.last(index).time;
-            let version = Version { number: self.events, state: state.clone(), group: false, time };
-            self.slots[index].push(version);
+            let (number, state) = (self.events, state.clone());
+            self.slots[index].push(Version { number, state, group: false, life: number });
         }
     }
 
@@ -131,14 +183,12 @@ impl Model {
         }
     }
 
-    /// All events up to this one survive a kill.
-    pub fn survives_kill(&mut self, event: u64) {
+    /// All events up to this one survive such a stop.
+    pub fn survives(&mut self, stop: Stopped, event: u64) {
         self.killed = self.killed.max(event);
-    }
-
-    /// All events up to this one survive a loss of power.
-    pub fn survives_power_loss(&mut self, event: u64) {
-        self.survives_kill(event);
+        if stop == Stopped::Killed {
+            return;
+        }
         self.power_lost = self.power_lost.max(event);
         for past in &mut self.slots {
             let promised = past.iter().rposition(|version| version.number <= event).unwrap_or(0);
@@ -177,9 +227,13 @@ impl Model {
                     if stopped == Stopped::Killed { " after a kill" } else { " after a loss of power" },
                 )));
             }
-            if state.is_some() && *now < past[place].time {
-                let (then, slot) = (past[place].time.0, slot(index));
-                return Err(Violation::new(format!("slot {slot}'s time went back from {then} to {}", now.0)));
+            let hidden = self.hidden[index].by(stopped);
+            if state.is_some() && self.hidden[index].life == past[place].life && *now < hidden {
+                let (then, slot) = (hidden.0, slot(index));
+                return Err(Violation::new(format!(
+                    "slot {slot} hid what had expired by {then}, and its time went back to {}",
+                    now.0
+                )));
             }
             places.push(place);
         }
@@ -189,6 +243,9 @@ impl Model {
             past.drain(..place);
         }
         (self.killed, self.power_lost) = (self.events, self.events);
+        for hidden in &mut self.hidden {
+            (hidden.killed, hidden.power_lost) = (hidden.by(stopped), hidden.by(stopped));
+        }
         Ok(())
     }
 
@@ -230,11 +287,11 @@ pub fn is_seen_as(state: &State, found: &State, now: TimeMs) -> bool {
     }
 }
 
-/// A slot's content after some changes.
+/// A slot's content after some changes. What has expired stays: after a stop the slot's time may be an earlier one, unless
+/// somebody was told.
 #[must_use]
 pub fn after(content: &Content, changes: &[Change], number: u64, now: TimeMs) -> Content {
-    let mut content: Content =
-        content.iter().filter(|(_, held)| held.is_visible(now)).map(|(k, held)| (*k, held.clone())).collect();
+    let mut content = content.clone();
     for change in changes {
         match *change {
             Change::Put { key, payload, expires_in_ms } => {

@@ -54,6 +54,15 @@ pub enum Done {
     Stopped(Error),
 }
 
+/// What a reply tells of.
+#[derive(Clone, Copy)]
+struct Telling {
+    /// The last event.
+    event: u64,
+    /// A slot in which something was not seen because it had expired, and when the last of it had.
+    hidden: Option<(usize, TimeMs)>,
+}
+
 /// See the file's head.
 pub struct Node {
     setup: Setup,
@@ -64,7 +73,7 @@ pub struct Node {
     /// `None` after a start that failed.
     engine: Option<Engine>,
     /// Replies that have not left, each with the last event that it tells of.
-    gates: Vec<(u64, Gate)>,
+    gates: Vec<(Telling, Gate)>,
     machine: Machine,
 }
 
@@ -129,7 +138,11 @@ impl Node {
             told.starts += 1;
             told.starts
         };
-        let options = self.setup.options(self.seed ^ starts.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let seed = self.seed ^ starts.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if starts > 1 {
+            self.clock.turn_back(seed);
+        }
+        let options = self.setup.options(seed);
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let fs = Arc::new(self.fs.clone());
         let (engine, opened) = Engine::open(fs, std::path::Path::new(DIR), clock, options)?;
@@ -241,14 +254,21 @@ impl Node {
     /// Polls every reply that waits. One that leaves is a promise.
     fn let_replies_leave(&mut self) {
         let mut left = Vec::new();
-        for (event, gate) in std::mem::take(&mut self.gates) {
+        for (telling, gate) in std::mem::take(&mut self.gates) {
             let mut waiting = pin!(self.engine().reached(gate));
             match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending => left.push((event, gate)),
-                Poll::Ready(Ok(())) => match self.setup.sync {
-                    SyncMode::Always => self.model().model.survives_power_loss(event),
-                    SyncMode::EverySec | SyncMode::No => self.model().model.survives_kill(event),
-                },
+                Poll::Pending => left.push((telling, gate)),
+                Poll::Ready(Ok(())) => {
+                    let told = &mut *self.model();
+                    let stop = match self.setup.sync {
+                        SyncMode::Always => Stopped::PowerLost,
+                        SyncMode::EverySec | SyncMode::No => Stopped::Killed,
+                    };
+                    told.model.survives(stop, telling.event);
+                    if let Some((index, expiry)) = telling.hidden {
+                        told.model.hid(index, expiry, stop);
+                    }
+                }
                 Poll::Ready(Err(_)) => {}
             }
         }
@@ -258,7 +278,7 @@ impl Node {
     fn write(&self) -> Result<()> {
         self.engine().write()?;
         let told = &mut *self.model();
-        told.model.survives_kill(told.model.events());
+        told.model.survives(Stopped::Killed, told.model.events());
         Ok(())
     }
 
@@ -266,7 +286,7 @@ impl Node {
         self.write()?;
         self.engine().step(Job::Sync)?;
         let told = &mut *self.model();
-        told.model.survives_power_loss(told.model.events());
+        told.model.survives_all();
         Ok(())
     }
 
@@ -287,18 +307,18 @@ impl Node {
         };
         let slots: Vec<Slot> = parts.iter().map(|(index, _)| slot(*index)).collect();
         let (states, gate) = transact(self.engine(), &slots, |tx| {
-            let mut states: Vec<(usize, Content, TimeMs)> = Vec::with_capacity(parts.len());
+            let mut states: Vec<(usize, Content)> = Vec::with_capacity(parts.len());
             for ((index, changes), before) in parts.iter().zip(&before) {
                 let now = tx.now(slot(*index));
                 changes.iter().try_for_each(|change| apply(tx, *index, change))?;
                 let said = Value::whole(0, 0, number.to_string());
                 tx.put(key(*index, NUMBER), &said)?;
-                states.push((*index, after(before, changes, number, now), now));
+                states.push((*index, after(before, changes, number, now)));
             }
             Ok(states)
         })?;
         self.model().model.committed(states);
-        self.gates.push((number, gate));
+        self.gates.push((Telling { event: number, hidden: None }, gate));
         Ok(())
     }
 
@@ -307,7 +327,7 @@ impl Node {
         if !self.is_there(index) {
             return Ok(Done::Yes);
         }
-        let (found, now) = inspect::read(self.engine(), index)?;
+        let ((found, now), gate) = inspect::read_with_gate(self.engine(), index)?;
         let told = self.model().clone();
         if !is_seen_as(&told.model.content(index).cloned(), &found, now) {
             return Err(Violation::new(format!(
@@ -317,9 +337,8 @@ impl Node {
                 super::model::Shown(&told.model.content(index).cloned()),
             )));
         }
-        let gate = transact(self.engine(), &[slot(index)], |_| Ok(()));
-        let (_, gate) = gate.map_err(|error| Violation::new(format!("a read can't end: {error}")))?;
-        self.gates.push((told.model.last_event(index), gate));
+        let hidden = told.model.last_hidden(index, now).map(|expiry| (index, expiry));
+        self.gates.push((Telling { event: told.model.last_event(index), hidden }, gate));
         self.let_replies_leave();
         Ok(Done::Yes)
     }
@@ -362,7 +381,7 @@ impl Node {
         self.let_replies_leave();
         if let Done::Yes = closed {
             let told = &mut *self.model();
-            told.model.survives_power_loss(told.model.events());
+            told.model.survives_all();
         } else {
             return Ok(match closed {
                 // A node that can't stop in order is killed.

@@ -631,7 +631,7 @@ fn records(engine: &Engine, tag: usize, after: Seq, frames: u64) -> Option<Vec<u
                 let before = out.len();
                 while !rest.is_empty() {
                     let record = record::Record::take(&mut rest).expect("a record of the log");
-                    if record.header.slot == slot && record.header.seq > after {
+                    if record.header.slot == slot && record.header.seq > after && record.body.is_history() {
                         out.extend_from_slice(record.bytes);
                     }
                 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use haypile_engine::clock::TimeMs;
 use haypile_engine::fs::OpenMode;
 use haypile_engine::key::Generation;
 use haypile_engine::log::frame::{self, FrameHeader, Parsed, Salt};
@@ -41,7 +42,8 @@ pub(super) fn records() -> Vec<Vec<u8>> {
     let bodies = [
         Body::Batch(&batch),
         Body::EpochStart { epoch: EPOCH, by: NODE },
-        Body::Grant { to: NODE, address: "127.0.0.1:9221" },
+        Body::Grant { to: NODE, time: TimeMs(1_700_000_000_000), address: "127.0.0.1:9221" },
+        Body::Time(TimeMs(1_700_000_000_001)),
     ];
     let mut out: Vec<Vec<u8>> = Vec::new();
     for (seq, body) in (1..).zip(&bodies) {
@@ -218,10 +220,11 @@ pub(super) fn repair_footer(bytes: &mut [u8]) {
 pub(super) fn segments() -> Vec<Vec<u8>> {
     let mut out = HEADER.encode().to_vec();
     let records = records();
+    let all = records.last().expect("the last is all of them");
     let bodies: Vec<(&[u8], u16)> = vec![
         (&records[0], 0),
-        (&records[3][..30], frame::MORE),
-        (&records[3][30..], frame::CONTINUED),
+        (&all[..30], frame::MORE),
+        (&all[30..], frame::CONTINUED),
         (b"", frame::CLEAN_STOP),
     ];
     for (body, flags) in bodies {

@@ -56,7 +56,7 @@ pub(super) fn edits() -> Vec<Vec<u8>> {
         next_file: FileNo(300),
     };
     let gone = Edit::Runs { slot: slot(1), add: Vec::new(), remove: vec![(FileNo(1), 0), (FileNo(1), 300)] };
-    let others = [Edit::Node(node), gone, Edit::ReplicaForgotten(NODE)];
+    let others = [Edit::Node(node), gone, Edit::ReplicaForgotten(NODE), Edit::LogSynced(Lsn(1 << 20))];
     let mut out: Vec<Vec<u8>> = Vec::new();
     for edit in all_edits().iter().chain(&others) {
         let mut bytes = Vec::new();

@@ -478,7 +478,7 @@ impl Look<'_, '_> {
             let name = name_of(&segment.path);
             walker.walk(self.fs, segment, found.segments.get(index + 1), &mut |item| {
                 let Item::Record(at) = item else { return };
-                if at.record.header.slot == slot {
+                if at.record.header.slot == slot && at.record.body.is_history() {
                     let seq = at.record.header.seq.0;
                     let extent = seen.entry(name.clone()).or_insert(Extent {
                         records: 0,
@@ -602,7 +602,10 @@ fn log_row(name: &str, base: Lsn, only: Option<Slot>, item: &Item<'_>) -> Option
                     ("batch", format!("{} operations", haypile_engine::log::record::ops(ops).count()))
                 }
                 Body::EpochStart { epoch, by } => ("epoch start", format!("epoch {epoch} by {by}")),
-                Body::Grant { to, address } => ("grant", format!("to {to} at {address}")),
+                Body::Grant { to, time, address } => {
+                    ("grant", format!("to {to} at {address}, time {}", time.0))
+                }
+                Body::Time(time) => ("time", format!("what expired by {} was hidden", time.0)),
             };
             let mut row = note_row(name, "record", &note);
             row[3] = lsn(at.lsn);
@@ -660,6 +663,7 @@ fn manifest_row(item: &manifest::Item<'_>) -> [Cell; 5] {
                 ("registration", None, format!("{node} at {address}, {} slots", acked.len()))
             }
             Edit::ReplicaForgotten(node) => ("forgotten", None, node.to_string()),
+            Edit::LogSynced(lsn) => ("log synced", None, format!("before {lsn}")),
         };
         let slot = slot.map_or(Cell::None, |slot| Cell::Number(slot.number().into()));
         [Cell::None, Cell::None, what.into(), slot, format!("{saved}{note}").into()]

@@ -53,7 +53,7 @@ pub fn regions(fs: &MemoryFs) -> Vec<Region> {
     let (number, state) = manifest::read(fs, &Path::new(DIR).join("manifest"))
         .expect("the manifest holds")
         .expect("there is one");
-    let mut all = logs(fs, state.node.clean_end.unwrap_or_default());
+    let mut all = logs(fs, state.log_promise());
     let live: BTreeSet<FileNo> =
         state.slots.values().flat_map(|slot| &slot.runs).map(|run| run.file).collect();
     for path in files(fs, "data") {
@@ -110,8 +110,8 @@ struct Logs {
     frames: Vec<(usize, Lsn)>,
 }
 
-fn logs(fs: &MemoryFs, clean_end: Lsn) -> Vec<Region> {
-    let mut logs = Logs { promised: clean_end, ..Logs::default() };
+fn logs(fs: &MemoryFs, promised: Lsn) -> Vec<Region> {
+    let mut logs = Logs { promised, ..Logs::default() };
     for path in files(fs, "log") {
         logs.segment(&path, &bytes_of(fs, &path));
     }
@@ -168,8 +168,9 @@ impl Logs {
     /// Notes for the parts of a logical frame which records it holds.
     fn note_records(&mut self) {
         let (numbers, body) = std::mem::take(&mut self.parts);
-        let held = records(&body).map(|record| {
-            let header = record.expect("holds").header;
+        let held = records(&body).map(|record| record.expect("holds"));
+        let held = held.filter(|record| record.body.is_history()).map(|record| {
+            let header = record.header;
             (header.slot, header.seq, header.seq)
         });
         let held: Vec<Span> = held.collect();

@@ -225,7 +225,11 @@ fn read_log(engine: &Engine) -> Result<()> {
         match reader.next() {
             ReadOutcome::Frame { records: frame, .. } => {
                 for record in records(&frame) {
-                    let header = record.expect("a frame that holds has records that hold").header;
+                    let record = record.expect("a frame that holds has records that hold");
+                    if !record.body.is_history() {
+                        continue;
+                    }
+                    let header = record.header;
                     let before = last.insert(header.slot, header.seq);
                     assert!(before.is_none_or(|seq| seq.next() == header.seq), "{header:?} after {before:?}");
                 }

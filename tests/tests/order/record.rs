@@ -193,6 +193,7 @@ fn manifest_kind(offset: u64, bytes: &[u8]) -> Kind {
             3 => runs_kind(edit),
             4 => "registration",
             5 => "forgotten",
+            6 => "log synced",
             _ => panic!("an edit of kind {number}: give it a name here"),
         };
         kinds.push(kind);

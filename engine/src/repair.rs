@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::checkpoint::is_no_link;
 use crate::engine::Options;
 use crate::error::{Error, Result};
 use crate::flush::{Part, write_part};
@@ -484,11 +485,9 @@ impl Repair {
         let above = to.parent().unwrap_or(&self.dir);
         marker::make_folder(&*self.fs, &self.dir, above)?;
         match self.fs.link(path, &to) {
-            // An earlier run of this repair did it: numbers name one file for ever. `CURRENT` alone is another one.
+            // An earlier run of this repair did it, wholly: numbers name one file for ever. `CURRENT` alone is another one.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
-                copy(&*self.fs, path, &to)?;
-            }
+            Err(error) if is_no_link(error.kind()) => copy(&*self.fs, path, &to)?,
             linked => linked.map_err(io_error(&to, "link"))?,
         }
         self.fs.sync_dir(above).map_err(io_error(above, "sync folder"))?;
@@ -498,16 +497,25 @@ impl Repair {
 
 /// Where there are no links.
 fn copy(fs: &dyn Fs, from: &Path, to: &Path) -> Result<()> {
+    if fs.exists(to).map_err(io_error(to, "look for"))? {
+        return Ok(());
+    }
+    // It has its name when it is whole: what has it counts as the file.
+    let partial = to.with_extension("partial");
+    if fs.exists(&partial).map_err(io_error(&partial, "look for"))? {
+        fs.remove(&partial).map_err(io_error(&partial, "remove"))?;
+    }
     let old = fs.open(from, OpenMode::Read).map_err(io_error(from, "open"))?;
-    let new = fs.open(to, OpenMode::CreateNew).map_err(io_error(to, "create"))?;
+    let new = fs.open(&partial, OpenMode::CreateNew).map_err(io_error(&partial, "create"))?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     loop {
         let got = old.read_at(&mut buffer, at).map_err(io_error(from, "read"))?;
         if got == 0 {
-            return new.sync().map_err(io_error(to, "sync"));
+            new.sync().map_err(io_error(&partial, "sync"))?;
+            return fs.rename(&partial, to).map_err(io_error(to, "rename to"));
         }
-        new.write_at(&buffer[..got], at).map_err(io_error(to, "write"))?;
+        new.write_at(&buffer[..got], at).map_err(io_error(&partial, "write"))?;
         at += got as u64;
     }
 }
@@ -530,10 +538,7 @@ fn given_up(state: &State, report: &Report, slot: Slot) -> Option<GivenUp> {
 
 /// Slots that are damaged and were not named.
 fn refuse_others(damage: &Damage, chosen: &BTreeSet<Slot>, doubtful: Doubtful) -> Result<(), String> {
-    let named = |slots: &BTreeSet<Slot>| {
-        let numbers: Vec<_> = slots.iter().map(ToString::to_string).collect();
-        numbers.join(",")
-    };
+    let named = |slots: &BTreeSet<Slot>| Slot::group(slots.iter().copied());
     let lost: BTreeSet<Slot> = damage.lost.keys().copied().collect();
     let unsure: BTreeSet<Slot> = damage.doubtful.keys().copied().collect();
     let missed: BTreeSet<Slot> = lost.difference(chosen).copied().collect();

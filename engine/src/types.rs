@@ -40,6 +40,22 @@ impl Slot {
         self.0 as usize
     }
 
+    /// Ascending slots as people write them, neighbours joined to ranges: `0-3,8`.
+    #[must_use]
+    pub fn group(slots: impl IntoIterator<Item = Slot>) -> String {
+        let mut parts: Vec<(u16, u16)> = Vec::new();
+        for slot in slots.into_iter().map(Slot::number) {
+            match parts.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => parts.push((slot, slot)),
+            }
+        }
+        let text = |(first, last): &(u16, u16)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        };
+        parts.iter().map(text).collect::<Vec<_>>().join(",")
+    }
+
     /// All slots, ascending.
     pub fn all() -> impl DoubleEndedIterator<Item = Slot> + ExactSizeIterator {
         (0..SLOT_COUNT).map(Slot)

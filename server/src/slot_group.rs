@@ -46,18 +46,7 @@ pub fn parse_choice(text: &str) -> Result<Vec<Slot>, String> {
 /// Writes slots as a group, neighbours joined to ranges.
 #[must_use]
 pub fn show(slots: &[Slot]) -> String {
-    let mut parts: Vec<(u16, u16)> = Vec::new();
-    for slot in slots.iter().map(|slot| slot.number()) {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == slot => *last = slot,
-            _ => parts.push((slot, slot)),
-        }
-    }
-    let text: Vec<String> = parts
-        .iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-        .collect();
-    text.join(",")
+    Slot::group(slots.iter().copied())
 }
 
 #[cfg(test)]

@@ -131,16 +131,21 @@ pub fn run(options: &Options) -> ExitCode {
 fn could_not_run(options: &Options, why: &str) -> Verdict {
     println!("could not run: {why}");
     let failure = Failure { could_not_run: Some(why), ..Failure::default() };
-    write_json(options, Verdict::CouldNotRun, None, &failure);
-    Verdict::CouldNotRun
+    write_json(options, Verdict::CouldNotRun, None, &failure)
 }
 
-fn write_json(options: &Options, verdict: Verdict, counts: Option<&Counts<'_>>, failure: &Failure<'_>) {
-    let Some(file) = &options.json else { return };
+/// Writes the result where it is wanted. The verdict; without its file a good one is none.
+fn write_json(
+    options: &Options,
+    verdict: Verdict,
+    counts: Option<&Counts<'_>>,
+    failure: &Failure<'_>,
+) -> Verdict {
+    let Some(file) = &options.json else { return verdict };
     let text = report::json(options, verdict, counts, failure);
-    if let Err(why) = replace_text(&*real_fs(), file, &text) {
-        println!("could not write the result: {why}");
-    }
+    let Err(why) = replace_text(&*real_fs(), file, &text) else { return verdict };
+    println!("could not write the result: {why}");
+    if verdict == Verdict::Clean { Verdict::CouldNotRun } else { verdict }
 }
 
 /// A history from the seed.
@@ -176,8 +181,7 @@ async fn torture(options: &Options) -> Verdict {
         Ok(()) => {
             session.close().await;
             println!("CLEAN: the promise was kept\n{}", report::summary(&counts));
-            write_json(options, Verdict::Clean, Some(&counts), &Failure::default());
-            Verdict::Clean
+            write_json(options, Verdict::Clean, Some(&counts), &Failure::default())
         }
         Err(Stop::CouldNotRun(why)) => {
             session.close().await;
@@ -295,9 +299,16 @@ async fn convict(
     } else {
         "the violation did not repeat: this is what was recorded, as far as it touches the key".to_owned()
     };
-    let file = PathBuf::from(format!("haypile-torture-{}.txt", options.seed));
-    let text = script_text(options, &file, &shrunk.script, told, &note);
-    let written = replace_text(&*real_fs(), &file, &text);
+    let mut file = PathBuf::from(format!("haypile-torture-{}.txt", options.seed));
+    let write = |file: &Path| {
+        replace_text(&*real_fs(), file, &script_text(options, file, &shrunk.script, told, &note))
+    };
+    let mut written = write(&file);
+    if let Err(why) = &written {
+        println!("the script can't be written here: {why}");
+        file = folder.join(file);
+        written = write(&file);
+    }
     let script = &shrunk.script;
     println!(
         "{} runs: {} operations, {} keys, {} kills; {note}",
@@ -316,8 +327,7 @@ async fn convict(
         repeats: repeated,
         could_not_run: None,
     };
-    write_json(options, Verdict::Violated, Some(counts), &failure);
-    Verdict::Violated
+    write_json(options, Verdict::Violated, Some(counts), &failure)
 }
 
 fn script_text(options: &Options, file: &Path, script: &Script, violation: &Violation, note: &str) -> String {
@@ -363,9 +373,11 @@ fn command_line(options: &Options) -> String {
 
 /// Runs a script once.
 async fn replay(options: &Options, file: &Path) -> Verdict {
-    let script = match read_text(&*real_fs(), file).and_then(|text| Script::parse(&text)) {
+    let named = |why| format!("{}: {why}", file.display());
+    let script = read_text(&*real_fs(), file).and_then(|text| Script::parse(&text).map_err(named));
+    let script = match script {
         Ok(script) => script,
-        Err(why) => return could_not_run(options, &format!("{}: {why}", file.display())),
+        Err(why) => return could_not_run(options, &why),
     };
     println!(
         "haypile torture: {} operations, {} keys, {} kills, promise {}",
@@ -384,6 +396,5 @@ async fn replay(options: &Options, file: &Path) -> Verdict {
     if violations.is_empty() {
         println!("CLEAN: the promise was kept");
     }
-    write_json(options, verdict, None, &failure);
-    verdict
+    write_json(options, verdict, None, &failure)
 }

@@ -4,7 +4,10 @@
 `honest` does just that. The faults: `drops` does not write down every 50th command, `forgets` those of the last moments,
 `halves` writes down a half of some commands of several parts, `revives` forgets deletions, `invents` writes down
 another value, `unexpires` forgets deadlines, `lies` counts wrongly, `dies` ends by itself,
-`hangs` does not end when asked to, `lame` does not start again.
+`hangs` does not end when asked to, `lame` does not start again. `rarely` does not write down one command in a thousand,
+`lags` writes down what is five seconds old, `swaps` writes down two commands on one key in the wrong order now and then,
+`ages` starts with former values of some keys, `repeats` does some commands once more when it starts, `strays` lets a value
+turn up at another key, `stretches` doubles deadlines at a start, `refuses` answers some commands with an error and does them.
 """
 
 import json
@@ -14,6 +17,7 @@ import socketserver
 import sys
 import threading
 import time
+import zlib
 
 PORT, DIR, FAULT = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -25,7 +29,7 @@ class Error(Exception):
 class Store:
     def __init__(self):
         self.data, self.deadlines, self.lock = {}, {}, threading.RLock()
-        self.commands = 0
+        self.commands, self.former, self.held = 0, {}, None
         # Nothing expires between the lines of the log: that a key did is written there as its deletion.
         self.loading, self.expired = True, []
         path = os.path.join(DIR, "log")
@@ -35,11 +39,23 @@ class Store:
             with open(path) as log:
                 for line in log:
                     if line.endswith("\n"):
-                        for words in json.loads(line):
-                            self.run(words)
+                        self.replay(json.loads(line))
+            if FAULT == "ages":
+                self.data.update({key: old for key, old in self.former.items() if zlib.crc32(key.encode()) % 8 == 0})
         self.loading = False
         self.log = open(path, "a")
         self.kept = []
+
+    def replay(self, batch):
+        for words in batch:
+            if FAULT == "ages" and words[0] == "SET" and words[1] in self.data:
+                self.former[words[1]] = self.data[words[1]]
+            if FAULT == "stretches" and words[0] == "PEXPIRE" and float(words[2]) > time.time():
+                words = [*words[:2], str(2 * float(words[2]) - time.time())]
+            self.run(words)
+            self.commands += 1
+            if FAULT == "repeats" and self.commands % 50 == 0:
+                self.run(words)
 
     def alive(self, key):
         if not self.loading and self.deadlines.get(key, float("inf")) <= time.time():
@@ -137,6 +153,8 @@ class Store:
             if written:
                 self.commands += 1
                 self.write(self.spoilt(written))
+                if FAULT == "refuses" and self.commands % 200 == 0:
+                    answers = [Error("ERR busy") for _ in answers]
                 if FAULT == "dies" and self.commands > 500:
                     os._exit(7)
                 if FAULT == "lies" and self.commands % 200 == 0 and isinstance(answers[0], int):
@@ -145,8 +163,20 @@ class Store:
 
     def spoilt(self, batch):
         every = self.commands % 50 == 0
-        if FAULT == "drops" and every:
+        if FAULT == "drops" and every or FAULT == "rarely" and self.commands % 1000 == 0:
             return []
+        if FAULT == "strays" and every and batch[-1][0] == "SET":
+            return [*batch, ["SET", self.held, batch[-1][2]]] if self.held else batch
+        if FAULT == "strays" and batch[-1][0] == "SET":
+            self.held = batch[-1][1]
+        if FAULT == "swaps":
+            # Held back until the next command, which is written down before it if it is on the same key.
+            held, self.held = self.held, None
+            if held:
+                return batch + held if held[0][1] == batch[0][1] else held + batch
+            if self.commands % 10 == 0:
+                self.held = batch
+                return []
         if FAULT == "halves" and every:
             words = batch[-1]
             if len(batch) > 1:
@@ -171,6 +201,11 @@ class Store:
             line = ""
             self.log.write("".join(self.kept))
             self.kept = []
+        if FAULT == "lags":
+            self.kept.append((time.time(), line))
+            line = ""
+            while self.kept and self.kept[0][0] < time.time() - 5:
+                line += self.kept.pop(0)[1]
         self.log.write(line)
         self.log.flush()
 

@@ -48,12 +48,16 @@ class Tools(Case):
         said = self.haypile("check", node.dir, status=1).stdout
         self.assertIn("slot 2 seq", said)
         refused = self.haypile("repair", node.dir, "--slots", "1", "--yes", status=2)
-        self.assertIn("--slots 1,2", refused.stderr)
+        self.assertIn("--slots 1-2", refused.stderr)
         asked = self.haypile("repair", node.dir, "--slots", "2", status=2)
         self.assertIn("--yes", asked.stdout)
         self.haypile("repair", node.dir, "--slots", "2", "--yes")
         self.haypile("check", node.dir)
         self.assertTrue(any((node.dir / "trash" / "log").iterdir()))
+        for kind, folder in (("log", "log"), ("manifest", "manifest"), ("pack", "data"), ("sst", "data")):
+            file = next(file for file in sorted((node.dir / folder).iterdir()) if file.suffix in ("", ".log", ".pack"))
+            tables = json.loads(self.haypile("inspect", kind, file, "--json").stdout)
+            self.assertTrue(any(rows for rows in tables.values() if isinstance(rows, list)), tables)
         node.start()
         client = node.client()
         for number in range(400):

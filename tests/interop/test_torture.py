@@ -95,6 +95,12 @@ class Torture(Case):
         self.assertEqual(result["not_tested"], ["lists", "sets", "sorted sets", "SCAN"])
         self.assertIn("recovery, ms", output)
 
+    def test_a_good_verdict_whose_file_can_not_be_written_is_none(self):
+        command = [BINARY, "torture", "--server", canary("honest"), "--seconds", "1", "--json", "nowhere/result.json"]
+        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, text=True, timeout=100)
+        self.assertEqual(done.returncode, 2, done.stdout)
+        self.assertIn("nowhere/result.json", done.stdout)
+
     # Those that don't.
 
     def test_redis_without_a_log_is_convicted_of_losing_what_it_acknowledged(self):
@@ -125,6 +131,16 @@ class Torture(Case):
     def test_deleted_data_that_comes_back_is_found(self):
         self.convicted(canary("revives"), ["lost", "returned", "disordered"])
 
+    def test_writes_in_another_order_and_a_start_that_does_some_twice_are_found_whatever_is_promised(self):
+        for fault, kinds in (("swaps", ["halved", "disordered"]), ("repeats", ["disordered", "invented"])):
+            self.convicted(canary(fault), kinds, "--promise", "none", seconds=20)
+
+    def test_former_values_after_a_start_are_found(self):
+        self.convicted(canary("ages"), ["lost", "returned", "disordered"])
+
+    def test_a_command_that_is_refused_and_done_all_the_same_is_found(self):
+        self.convicted(canary("refuses"), ["wrong-answer", "invented", "disordered"])
+
     def test_values_that_nobody_wrote_are_found_whatever_is_promised(self):
         for promise in ("always", "none"):
             self.convicted(canary("invents"), ["invented"], "--promise", promise)
@@ -144,6 +160,15 @@ class Torture(Case):
         self.assertIn("the log is damaged", output)
 
     if LONG:
+
+        def test_more_faults_that_are_rare_or_show_after_a_start_only_are_found(self):
+            for fault, kinds, promise in (
+                ("rarely", ["lost", "disordered"], "none"),
+                ("lags", ["lost", "halved"], "everysec"),
+                ("strays", ["disordered", "invented", "returned"], "none"),
+                ("stretches", ["expiry"], "none"),
+            ):
+                self.convicted(canary(fault), kinds, "--promise", promise)
 
         def test_a_server_that_does_not_end_when_it_is_asked_to_is_convicted(self):
             self.convicted(canary("hangs"), ["stuck"], "--kill", "sigterm")

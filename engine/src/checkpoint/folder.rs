@@ -128,7 +128,7 @@ impl Drop for Folder<'_> {
 }
 
 /// Whether there can be no link between these places, so that the bytes have to be copied.
-fn is_no_link(kind: ErrorKind) -> bool {
+pub(crate) fn is_no_link(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::CrossesDevices

@@ -31,6 +31,7 @@ use crate::sync::Arc;
 use crate::types::{Lsn, Seq, Slot};
 use crate::version::Version;
 
+pub(crate) use folder::is_no_link;
 pub use folder::{is_unused, remove, remove_leftovers};
 
 /// What was made.

@@ -67,7 +67,11 @@ impl Fs for RealFs {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        fs::exists(path)
+        match fs::exists(path) {
+            // Below a file there is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            looked => looked,
+        }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -160,6 +164,9 @@ mod tests {
         assert_eq!(names, ["a"]);
         let again = RealFs.open(&path, OpenMode::CreateNew).err().unwrap();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert!(RealFs.exists(&path).unwrap());
+        assert!(!RealFs.exists(&dir.path().join("b")).unwrap());
+        assert!(!RealFs.exists(&path.join("below a file")).unwrap());
         assert!(RealFs.free_bytes(dir.path()).unwrap() > 0);
     }
 

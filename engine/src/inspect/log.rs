@@ -223,8 +223,8 @@ impl LogCheck<'_, '_> {
                 self.end = Some(lsn);
                 if torn_bytes > 0 {
                     let what = format!(
-                        "{torn_bytes} bytes up to byte {offset} and beyond are a write that was never finished and \
-                         that nobody was told of: the next start cuts them"
+                        "the log ends at byte {offset}; {torn_bytes} bytes after it do not hold, and nothing promises \
+                         that they were durable: the next start cuts them"
                     );
                     self.check.see(&Finding::note(&self.path, what));
                 }

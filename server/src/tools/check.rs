@@ -1,6 +1,7 @@
 //! `haypile check DIR`: verifies everything; a line each problem, a summary at the end.
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use haypile_engine::error::Error;
@@ -31,7 +32,8 @@ pub fn check(fs: &dyn Fs, dir: &Path, out: &mut dyn Write) -> Result<u8, Failure
 
 /// What a start that met damage adds to its error: what is damaged, and what to type. Nothing if it met something else.
 pub fn advice(fs: &dyn Fs, dir: &Path, error: &Error) -> String {
-    if !matches!(error, Error::Corrupt { .. }) {
+    let missing = |kind: &ErrorKind| *kind == ErrorKind::NotFound;
+    if !matches!(error, Error::Corrupt { .. }) && !matches!(error, Error::Io { kind, .. } if missing(kind)) {
         return String::new();
     }
     let look = format!("to see all that is damaged: haypile check {}", dir.display());
@@ -77,11 +79,23 @@ impl std::fmt::Display for Remedy<'_> {
         }
         let doubtful: Vec<&Slot> = doubtful.keys().filter(|slot| !lost.contains_key(slot)).collect();
         if !doubtful.is_empty() {
-            writeln!(f, "in doubt: slots {}; nothing tells whether they are whole", group(doubtful))?;
+            writeln!(f, "in doubt: slots {}; nothing tells whether they are whole", group(doubtful.clone()))?;
         }
-        if !lost.is_empty() || log_through.is_some() || !packs.is_empty() || *manifest {
-            writeln!(f, "to repair it: haypile repair {dir} --slots {lost_group}")?;
+        if lost.is_empty() && log_through.is_none() && packs.is_empty() && !manifest {
+            return Ok(());
         }
-        Ok(())
+        if doubtful.is_empty() {
+            return writeln!(f, "to repair it: haypile repair {dir} --slots {lost_group}");
+        }
+        let all: BTreeSet<&Slot> = lost.keys().chain(doubtful).collect();
+        writeln!(
+            f,
+            "to repair it, giving them up: haypile repair {dir} --slots {}",
+            group(all.into_iter().collect())
+        )?;
+        writeln!(
+            f,
+            "or, keeping what is there of those in doubt: haypile repair {dir} --slots {lost_group} --keep-doubtful"
+        )
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::inspect::is_in_use;
 use haypile_engine::key;
@@ -60,7 +61,8 @@ pub fn inspect(
     form: Form,
     out: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    let is_store = fs.exists(&path.join("manifest"))?;
+    let manifest = path.join("manifest");
+    let is_store = fs.exists(&manifest).map_err(|error| Error::io(&manifest, "look for", &error))?;
     let mut sheet = Sheet::begin(out, form)?;
     let mut look = Look { fs, dir: path, is_store, sheet: &mut sheet };
     if is_store {

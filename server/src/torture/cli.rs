@@ -30,9 +30,13 @@ pub fn command() -> Command {
                 "the server's command for a shell, with {port} and {dir}; it stays in the foreground",
             )
             .required_unless_present("sim"),
-            Arg::new("sim").long("sim").action(ArgAction::SetTrue).conflicts_with("server").help(
-                "instead of a server, the engine alone on a simulated disk, stopped at every operation",
-            ),
+            Arg::new("sim")
+                .long("sim")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["server", "clients", "keys", "kill", "promise", "replay"])
+                .help(
+                    "instead of a server, the engine alone on a simulated disk, stopped at every operation",
+                ),
             option("seed", "N", "what the history follows from [by chance]").value_parser(value_parser!(u64)),
             number("seconds", "30", 1_000_000, "how long it runs"),
             number("clients", "8", script::CLIENTS_MAX as u64, "how many clients work at once"),
@@ -73,7 +77,7 @@ KILLS
 
 Each client owns its keys, so that what they must hold is known exactly; some counters, lists and sets are shared by all. A
 violation is told with the last operations on its key, made smaller by running smaller histories, and left as a script
-in ./haypile-torture-SEED.txt, with the folder of the server.
+in ./haypile-torture-SEED.txt (or, where that can't be written, in the server's folder); that folder stays.
 
 SIMULATION
   --sim tries Haypile's engine itself, without process, socket or disk: a seeded workload on a disk in memory, stopped before

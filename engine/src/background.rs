@@ -48,7 +48,7 @@ impl Engine {
             Job::Sync => self.log().sync_written(),
             Job::Flush => self.flush_step(),
             Job::Compact => self.compact_once(&self.closing),
-            Job::Prepare => self.log().prepare_next(),
+            Job::Prepare => self.log().prepare_next(self.sync_mode().room()),
             Job::Expire => self.expire_step(),
         }
     }

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expire::Walk;
 use crate::fs::Fs;
+use crate::log::segment::Room;
 use crate::log::{Log, LogReader, Ticket};
 use crate::manifest::{Edit, Manifest, NodeMeta};
 use crate::planted::{self, Bug};
@@ -35,6 +36,16 @@ pub enum SyncMode {
     EverySec,
     /// Once its write has been handed to the operating system, which syncs when it likes.
     No,
+}
+
+impl SyncMode {
+    /// How the log makes room.
+    pub(crate) fn room(self) -> Room {
+        match self {
+            SyncMode::Always => Room::Zeroed,
+            SyncMode::EverySec | SyncMode::No => Room::Reserved,
+        }
+    }
 }
 
 /// How an engine is opened.

@@ -29,6 +29,7 @@ pub mod read;
 mod recover;
 pub mod registry;
 pub mod repair;
+mod replay;
 pub mod replica;
 pub mod roles;
 pub mod signal;

@@ -17,6 +17,7 @@ use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState, State};
 use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::registry::Registry;
+use crate::replay;
 use crate::replica::{self, Wrong};
 use crate::roles;
 use crate::slot::{NOBODY, Role, SlotCell};
@@ -41,9 +42,9 @@ impl Folders {
 /// The slots while the log is replayed onto them.
 pub(crate) struct Replayed {
     /// Behind the locks that they will have: moving so many costs more than replaying a short log.
-    cells: Vec<Mutex<SlotCell>>,
+    pub(crate) cells: Vec<Mutex<SlotCell>>,
     /// This node began an epoch of the slot after its role was last persisted: it is the master.
-    began_epoch: Vec<bool>,
+    pub(crate) began_epoch: Vec<bool>,
 }
 
 impl Replayed {
@@ -99,15 +100,25 @@ impl Engine {
         if !planted::is(Bug::OrphansKept) {
             packs.remove_orphans()?;
         }
-        let log_options =
-            LogOptions { segment_bytes: options.log_segment_bytes, tail_bytes: options.memory_bytes / 16 };
+        let log_options = LogOptions {
+            segment_bytes: options.log_segment_bytes,
+            tail_bytes: options.memory_bytes / 16,
+            room: options.sync.room(),
+        };
         let promised = found.log_promise();
-        let start = Start { node, incarnation, from: state.node.log_start, promised };
+        let start = Start {
+            node,
+            incarnation,
+            from: state.node.log_start,
+            promised,
+            clean_end: found.node.clean_end,
+        };
         let mut records = 0;
-        let (log, recovered) = Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |at| {
-            records += u64::from(replay(&mut slots, node, &folders.log, at)?);
-            Ok(())
-        })?;
+        let (log, recovered) =
+            Log::recover(Arc::clone(&fs), &folders.log, start, log_options, &mut |batch| {
+                records += replay::replay_batch(&mut slots, node, &folders.log, batch)?;
+                Ok(())
+            })?;
         // The mark of a clean stop may be the log's last frame again, when power took all that came after it: only
         // with the manifest's word was it the last thing that this node did.
         let clean = recovered.clean && found.node.clean_end.is_some();
@@ -197,16 +208,28 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
 
 /// Applies a record of the log to its slot, if it is not in files yet and belongs to the slot's present life. Says
 /// whether it did.
-pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordAt<'_>) -> Result<bool> {
+pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: &RecordAt<'_>) -> Result<bool> {
+    let (cell, began_epoch) = slots.slot(at.record.header.slot);
+    replay_one(cell, began_epoch, node, log, at)
+}
+
+/// As [`replay`], onto the record's own slot.
+pub(crate) fn replay_one(
+    cell: &mut SlotCell,
+    began_epoch: &mut bool,
+    node: NodeId,
+    log: &Path,
+    at: &RecordAt<'_>,
+) -> Result<bool> {
     let RecordAt { lsn, record } = at;
-    let (cell, began_epoch) = slots.slot(record.header.slot);
+    let lsn = *lsn;
     if let Body::Time(time) = record.body {
-        keep_time(cell, lsn, &record, time);
+        keep_time(cell, lsn, record, time);
         return Ok(false);
     }
     let former = lsn < cell.base_lsn && !planted::is(Bug::OldEpochReplayed);
     if cell.role == Role::Absent || former || record.header.seq <= cell.flushed_seq {
-        note_role(cell, began_epoch, node, lsn, &record);
+        note_role(cell, began_epoch, node, lsn, record);
         return Ok(false);
     }
     let corrupt =
@@ -214,7 +237,7 @@ pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordA
     if record.header.seq != cell.last_seq.next() {
         return corrupt(format!("{:?} follows {:?}", record.header.seq, cell.last_seq));
     }
-    match replica::check_meaning(cell, &record) {
+    match replica::check_meaning(cell, record) {
         Ok(()) => {}
         Err(Wrong::Epoch) => {
             return corrupt(format!("a record of term {} in another epoch", record.header.term));
@@ -228,8 +251,8 @@ pub(crate) fn replay(slots: &mut Replayed, node: NodeId, log: &Path, at: RecordA
     {
         cell.settle(ended, Some(*epoch));
     }
-    note_role(cell, began_epoch, node, lsn, &record);
-    replica::apply(cell, &record);
+    note_role(cell, began_epoch, node, lsn, record);
+    replica::apply(cell, record);
     Ok(true)
 }
 

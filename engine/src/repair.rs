@@ -21,7 +21,7 @@ use crate::fs::{Fs, OpenMode};
 use crate::inspect::check::check_held;
 use crate::inspect::{Damage, Depth, Finding, Report, marker};
 use crate::log::inspect::{Folder, Item, SegmentFile, Walker, folder};
-use crate::log::segment::{Segment, SegmentHeader, path_of};
+use crate::log::segment::{Room, Segment, SegmentHeader, path_of};
 use crate::manifest::{Edit, Manifest, SlotMeta, SlotState, State};
 use crate::recover::{Folders, Replayed, lock_folder, replay};
 use crate::roles::edit_runs;
@@ -346,7 +346,7 @@ impl Repair {
                 let term = terms.entry(header.slot).or_default();
                 *term = header.term.max(*term);
                 if at.lsn < before && failed.is_none() {
-                    failed = replay(&mut slots, node.node, &self.folders.log, at).err();
+                    failed = replay(&mut slots, node.node, &self.folders.log, &at).err();
                 }
             };
             if number.is_some_and(|number| number != segment.header.number) {
@@ -470,7 +470,7 @@ impl Repair {
         if self.fs.exists(&path).map_err(io_error(&path, "look for"))? {
             return Ok(());
         }
-        let spare = Segment::prepare(&*self.fs, dir, header)?;
+        let spare = Segment::prepare(&*self.fs, dir, header, Room::Reserved)?;
         self.fs.rename(&spare.path, &path).map_err(io_error(&path, "rename"))?;
         self.fs.sync_dir(dir).map_err(io_error(dir, "sync folder"))
     }

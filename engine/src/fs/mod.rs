@@ -80,6 +80,8 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The file's size in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Extends a file to `size` bytes for which the device has room; those that were not written read as zeros.
+    fn reserve(&self, size: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.
     fn set_size(&self, size: u64) -> io::Result<()>;
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // this is where the trait meets the operating system
 
 use super::{DirEntry, File, Fs, OpenMode};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -133,6 +133,24 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, size) {
+            Ok(()) => Ok(()),
+            // Where the file system can't, it is filled.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let zeros = [0; 64 << 10];
+                let mut at = self.size()?;
+                while at < size {
+                    let count = zeros.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+                    self.write_at(&zeros[..count], at)?;
+                    at += count as u64;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.0.set_len(size)
     }
@@ -160,6 +178,9 @@ mod tests {
             assert_eq!(&part[..count], b"hello");
         }
         assert_eq!(file.try_read_at(&mut [0; 4], 8).unwrap(), Some(0));
+        file.reserve(100_000).unwrap();
+        assert_eq!(file.size().unwrap(), 100_000);
+        assert_eq!((file.read_at(&mut buf, 4).unwrap(), buf), (10, *b"ello\0\0\0\0\0\0"));
         let names: Vec<_> = RealFs.list(dir.path()).unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["a"]);
         let again = RealFs.open(&path, OpenMode::CreateNew).err().unwrap();

@@ -9,10 +9,11 @@
 //! | `record`, `frame`, `index`, `segment` | the formats, inside out |
 //! | `layout`, `pending`, `spares`, `writer` | appending: where parts go, what waits, room ahead, the writing |
 //! | `watermark`, `tail`, `reader` | who waits and who reads |
-//! | `scan`, `salvage`, `recover`, `inspect` | reading what a crash left behind |
+//! | `frames`, `scan`, `salvage`, `recover`, `inspect` | reading what a crash left behind |
 //! | `retention` | which segments may go |
 
 pub mod frame;
+mod frames;
 pub mod index;
 pub mod inspect;
 mod layout;
@@ -43,6 +44,7 @@ pub use writer::{Log, LogState};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::Lsn;
 use record::{BadRecord, Record};
+use segment::Room;
 use std::sync::PoisonError;
 
 /// How a log is kept.
@@ -52,11 +54,13 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// How much of the log's end is kept in memory for readers.
     pub tail_bytes: usize,
+    /// How the first segment of a new log is made.
+    pub room: Room,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: 64 << 20, tail_bytes: 16 << 20 }
+        LogOptions { segment_bytes: 64 << 20, tail_bytes: 16 << 20, room: Room::Reserved }
     }
 }
 

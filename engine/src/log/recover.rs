@@ -8,8 +8,16 @@
 //! newest first, then zeroes what follows the cut, and appends only after that is synced. After a stop that was
 //! not clean, what no frame proves durable is written again and synced, because what a kernel gives back after a
 //! failed fsync need not be on the disk.
+//!
+//! Only bytes that are there are zeroed: what reads as zeros beyond them was written as zeros and synced when the
+//! segment was prepared, or after an earlier cut. Should a device bring back other bytes there, they are frames of an
+//! earlier start, and none of those is taken after a frame of a later one.
+//!
+//! Where the manifest says that the log ended, with the mark of a clean stop, and nothing follows, what lies beyond is
+//! not looked at. Nothing there can be promised: a frame there would promise what it follows, and that is the mark.
 
-use super::frame::{self, Frame, LOGICAL_BYTES_MAX, Parsed};
+use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, LOGICAL_BYTES_MAX, Parsed};
+use super::frames::Window;
 use super::index::GrowingIndex;
 use super::scan::{Around, Image, Lost};
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -18,8 +26,9 @@ use super::{LogOptions, RecordAt, records};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
 use crate::planted::{self, Bug};
-use crate::types::{Lsn, NodeId, Seq, Slot};
+use crate::types::{Lsn, NodeId, SLOT_COUNT, Seq, Slot};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +43,8 @@ pub struct Start {
     pub from: Lsn,
     /// Everything before this was synced, by the manifest's word.
     pub promised: Lsn,
+    /// The log ended here when the node stopped in order, by the manifest's word.
+    pub clean_end: Option<Lsn>,
 }
 
 /// What was cut off the log's end.
@@ -69,6 +80,8 @@ struct Stop {
     segment: usize,
     offset: usize,
     why: &'static str,
+    /// Nothing was written there.
+    blank: bool,
     /// It stopped at the seal of a segment that has no successor: nothing is lost.
     at_seal: bool,
 }
@@ -82,9 +95,24 @@ struct Chain {
     body: Vec<u8>,
 }
 
+/// A whole logical frame in the window whose records were not given to the caller yet.
+struct Waiting {
+    lsn: Lsn,
+    segment: usize,
+    offset: usize,
+    body: Range<usize>,
+}
+
+/// How many records are given to the caller at once, at most.
+const BATCH_RECORDS_MAX: usize = 64 << 10;
+
 struct Replay<'a, 'f> {
     start: Start,
     segments: &'a [Segment],
+    window: Window,
+    waiting: Vec<Waiting>,
+    /// Where the bytes end that lie beyond the place where the scan stopped.
+    used_end: usize,
     indexes: Vec<GrowingIndex>,
     chain: Option<Chain>,
     incarnation: u32,
@@ -93,14 +121,18 @@ struct Replay<'a, 'f> {
     last_is_clean_stop: bool,
     /// The beginning of a logical frame was seen, so none may lack its own from here on.
     begun: bool,
-    last_seqs: BTreeMap<Slot, Seq>,
+    /// By slot; [`Seq::ZERO`] if there was none.
+    last_seqs: Vec<Seq>,
     seen: Recovered,
-    apply: &'a mut (dyn FnMut(RecordAt<'_>) -> Result<()> + 'f),
+    apply: &'a mut Apply<'f>,
 }
 
+/// Takes records in log order, many at once.
+pub type Apply<'f> = dyn FnMut(&[RecordAt<'_>]) -> Result<()> + 'f;
+
 impl Log {
-    /// Opens the log in `dir`, made if need be: gives every record from `start.from` on to `apply`, in log order,
-    /// repairs the end and returns a log that is ready to append.
+    /// Opens the log in `dir`, made if need be: gives every record from `start.from` on to `apply`, in log order and
+    /// many at once, repairs the end and returns a log that is ready to append.
     ///
     /// # Errors
     /// `Corrupt` if something that was promised as durable is not what was written, with the slots and seqs it
@@ -110,12 +142,12 @@ impl Log {
         dir: &Path,
         start: Start,
         options: LogOptions,
-        apply: &mut dyn FnMut(RecordAt<'_>) -> Result<()>,
+        apply: &mut Apply<'_>,
     ) -> Result<(Log, Recovered)> {
         let options = LogOptions { segment_bytes: legal_segment_bytes(options.segment_bytes), ..options };
         let mut segments = open_segments(&*fs, dir, start)?;
         if segments.is_empty() {
-            segments.push(create_first(&*fs, dir, start, options.segment_bytes)?);
+            segments.push(create_first(&*fs, dir, start, options)?);
         }
         let scanned_from = segments
             .iter()
@@ -125,13 +157,17 @@ impl Log {
         let mut replay = Replay {
             start,
             segments: &segments,
+            // The tail's memory is not in use yet.
+            window: Window::new(options.tail_bytes),
+            waiting: Vec::new(),
+            used_end: 0,
             indexes: vec![],
             chain: None,
             incarnation: 0,
             promise: start.promised,
             last_is_clean_stop: false,
             begun: false,
-            last_seqs: BTreeMap::new(),
+            last_seqs: vec![Seq::ZERO; usize::from(SLOT_COUNT)],
             seen: Recovered::default(),
             apply,
         };
@@ -140,16 +176,17 @@ impl Log {
             && let Some(Chain { lsn, segment, offset, body }) = replay.chain.clone()
         {
             let whole = records(&body).map_while(Result::ok).map(|record| record.bytes.len()).sum();
-            replay.deliver(segment, offset, lsn, &body[..whole])?;
+            replay.give_body(segment, offset, lsn, &body[..whole])?;
         }
-        let Replay { mut indexes, chain, promise, last_is_clean_stop, mut seen, .. } = replay;
+        let Replay { mut indexes, chain, promise, last_is_clean_stop, mut seen, used_end, .. } = replay;
 
         let nothing_lost = stop.at_seal && chain.is_none();
+        let used_end = chain.is_none().then_some(used_end);
         let (keep, offset) = chain.map_or((stop.segment, stop.offset), |chain| (chain.segment, chain.offset));
         remove_beyond(&*fs, dir, &mut segments, keep)?;
         let active = segments.pop().expect("the segment with the log's end is kept");
         seen.end = active.header.base.advance(offset as u64);
-        seen.cut = make_durable(&active, offset, promise)?.filter(|_| !nothing_lost);
+        seen.cut = make_durable(&active, offset, used_end, promise)?.filter(|_| !nothing_lost);
         if let Some(cut) = seen.cut {
             tracing::warn!(path = %active.path.display(), at = %cut.lsn, bytes = cut.bytes, "cut the log's torn end");
         }
@@ -233,9 +270,9 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
     Ok(segments)
 }
 
-fn create_first(fs: &dyn Fs, dir: &Path, start: Start, bytes: u64) -> Result<Segment> {
-    let header = SegmentHeader { node: start.node, number: 0, base: Lsn::ZERO, bytes };
-    let spare = Segment::prepare(fs, dir, header)?;
+fn create_first(fs: &dyn Fs, dir: &Path, start: Start, options: LogOptions) -> Result<Segment> {
+    let header = SegmentHeader { node: start.node, number: 0, base: Lsn::ZERO, bytes: options.segment_bytes };
+    let spare = Segment::prepare(fs, dir, header, options.room)?;
     let path = segment::path_of(dir, header.number);
     fs.rename(&spare.path, &path).map_err(|error| Error::io(&path, "rename", &error))?;
     fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", &error))?;
@@ -253,28 +290,49 @@ fn remove_beyond(fs: &dyn Fs, dir: &Path, segments: &mut Vec<Segment>, keep: usi
 }
 
 /// Cuts the active segment at `offset` and makes sure that what is left is on the disk: what nothing proves to be
-/// there is written again, be it only the mark of a clean stop.
-fn make_durable(active: &Segment, offset: usize, promise: Lsn) -> Result<Option<Cut>> {
-    let image = Image::load(active)?;
-    let file_bytes = active.file.size().map_err(|error| Error::io(&active.path, "look up", &error))?;
-    let torn = image.used_end.saturating_sub(offset);
-    let proven = promise.0.saturating_sub(image.header.base.0);
+/// there is written again, be it only the mark of a clean stop. Bytes beyond the cut end at `used_end`, if that is known.
+fn make_durable(
+    active: &Segment,
+    offset: usize,
+    used_end: Option<usize>,
+    promise: Lsn,
+) -> Result<Option<Cut>> {
+    let used_end = match used_end {
+        Some(used_end) => used_end,
+        None => Image::load_from(active, offset)?.used_end,
+    };
+    let (header, file) = (active.header, &active.file);
+    let file_bytes = file.size().map_err(|error| Error::io(&active.path, "look up", &error))?;
+    let torn = used_end.saturating_sub(offset);
+    let proven = promise.0.saturating_sub(header.base.0);
     let proven = usize::try_from(proven).unwrap_or(usize::MAX).clamp(SEGMENT_HEADER_BYTES, offset);
     let proven = if planted::is(Bug::TailNotRewritten) { offset } else { proven };
-    if proven == offset && torn == 0 && file_bytes == image.header.bytes {
+    if proven == offset && torn == 0 && file_bytes == header.bytes {
         return Ok(None);
     }
     let write_again = || {
-        active.file.write_at(&image.bytes[proven..offset], proven as u64)?;
-        if torn > 0 || file_bytes < image.header.bytes {
-            let from = if torn > 0 { offset as u64 } else { file_bytes.max(offset as u64) };
-            segment::zero(&*active.file, from, image.header.bytes)?;
+        copy_over_itself(active, proven..offset)?;
+        if torn > 0 {
+            segment::zero(&**file, offset as u64, used_end as u64)?;
         }
-        active.file.sync()
+        segment::zero(&**file, file_bytes.max(offset as u64), header.bytes)?;
+        file.sync()
     };
     write_again().map_err(|error| Error::io(&active.path, "repair", &error))?;
-    let lsn = image.lsn(offset);
+    let lsn = header.base.advance(offset as u64);
     Ok((torn > 0).then_some(Cut { lsn, bytes: torn as u64 }))
+}
+
+/// Writes what lies in a part of a segment there once more.
+fn copy_over_itself(segment: &Segment, part: Range<usize>) -> std::io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut piece = vec![0; PIECE_BYTES.min(part.len())];
+    for at in part.clone().step_by(PIECE_BYTES) {
+        let bytes = PIECE_BYTES.min(part.end - at);
+        segment.file.read_at(&mut piece[..bytes], at as u64)?;
+        segment.file.write_at(&piece[..bytes], at as u64)?;
+    }
+    Ok(())
 }
 
 impl Replay<'_, '_> {
@@ -285,7 +343,7 @@ impl Replay<'_, '_> {
             let segment = &self.segments[index];
             match segment.read_index()? {
                 Some(read) => {
-                    self.last_seqs.extend(read.iter().map(|(slot, span)| (slot, span.last)));
+                    read.iter().for_each(|(slot, span)| self.last_seqs[slot.index()] = span.last);
                     segment.index.set(Arc::new(read)).expect("opened just now");
                 }
                 None => self.scan_old(index)?,
@@ -293,8 +351,7 @@ impl Replay<'_, '_> {
         }
         for index in scanned_from..self.segments.len() {
             self.indexes.push(GrowingIndex::default());
-            let image = Image::load(&self.segments[index])?;
-            if let Some(stop) = self.scan(index, &image)? {
+            if let Some(stop) = self.scan(index)? {
                 return Ok(stop);
             }
         }
@@ -304,8 +361,7 @@ impl Replay<'_, '_> {
     /// Scans a segment before the log's start whose index does not hold: nothing in it is given to the caller.
     fn scan_old(&mut self, index: usize) -> Result<()> {
         tracing::warn!(path = %self.segments[index].path.display(), "the slot index is damaged; made again");
-        let image = Image::load(&self.segments[index])?;
-        self.scan(index, &image)?;
+        self.scan(index)?;
         // The segment after it may be known by its index only.
         self.chain = None;
         self.begun = false;
@@ -313,46 +369,68 @@ impl Replay<'_, '_> {
     }
 
     /// Takes the frames of a segment; says where the log ends if it ends here.
-    fn scan(&mut self, index: usize, image: &Image) -> Result<Option<Stop>> {
+    fn scan(&mut self, index: usize) -> Result<Option<Stop>> {
+        let stop = self.scan_frames(index);
+        // What is wrong with an earlier record is told first.
+        self.give_waiting()?;
+        let Some(stop) = stop? else { return Ok(None) };
+        let segment = &self.segments[index];
         let is_last = index + 1 == self.segments.len();
+        let at = segment.header.base.advance(stop.offset as u64);
+        let ends_clean = is_last && stop.blank && self.last_is_clean_stop && self.chain.is_none();
+        if ends_clean && self.start.clean_end == Some(at) {
+            self.used_end = stop.offset;
+            return Ok(Some(stop));
+        }
+        let image = Image::load_from(segment, stop.offset)?;
+        if !is_last && image.seal_offset() == Some(stop.offset) {
+            let (path, offset) = (segment.path.display(), stop.offset);
+            tracing::warn!(%path, offset, "the seal is damaged, all frames before it hold");
+            return Ok(None);
+        }
+        self.check_torn(&image, stop, is_last)?;
+        self.used_end = image.used_end;
+        Ok(Some(stop))
+    }
+
+    /// Takes the frames of a segment up to its seal or to where none holds; `None` if a sealed segment ends in order.
+    fn scan_frames(&mut self, index: usize) -> Result<Option<Stop>> {
+        let segment = &self.segments[index];
         let mut offset = SEGMENT_HEADER_BYTES;
+        let stop = Stop { segment: index, offset: 0, why: "", blank: false, at_seal: false };
         loop {
-            let mut at_seal = false;
-            let why = match image.frame(offset) {
+            if !self.window.covers(segment, offset) {
+                self.give_waiting()?;
+                self.window.cover(segment, offset)?;
+            }
+            let stop = match self.window.frame(segment, offset) {
                 Parsed::Frame(frame) if frame.header.incarnation < self.incarnation => {
-                    "a frame from before a cut"
+                    Stop { why: "a frame from before a cut", ..stop }
                 }
                 Parsed::Frame(frame) if frame.header.incarnation > self.start.incarnation => {
                     let what = format!(
                         "was written by start {} of the node, but the manifest counts only {}",
                         frame.header.incarnation, self.start.incarnation
                     );
-                    return Err(Error::corrupt(&self.segments[index].path, offset as u64, what));
+                    return Err(Error::corrupt(&segment.path, offset as u64, what));
                 }
                 Parsed::Frame(frame) if frame.header.has(frame::SEAL) => {
                     self.note(&frame);
-                    if !is_last {
+                    if index + 1 < self.segments.len() {
                         return Ok(None);
                     }
-                    at_seal = true;
-                    "the segment after it was never begun"
+                    Stop { at_seal: true, why: "the segment after it was never begun", ..stop }
                 }
                 Parsed::Frame(frame) => {
                     self.note(&frame);
-                    offset = self.take(index, image, offset, &frame)?;
+                    self.take(index, offset, &frame)?;
+                    offset += frame.end - frame.body.start + FRAME_HEADER_BYTES;
                     continue;
                 }
-                Parsed::Blank => "nothing",
-                Parsed::Bad(why) => why,
+                Parsed::Blank => Stop { why: "nothing", blank: true, ..stop },
+                Parsed::Bad(why) => Stop { why, ..stop },
             };
-            if !is_last && image.seal_offset() == Some(offset) {
-                let path = &self.segments[index].path;
-                tracing::warn!(path = %path.display(), offset, "the seal is damaged, all frames before it hold");
-                return Ok(None);
-            }
-            let stop = Stop { segment: index, offset, why, at_seal };
-            self.check_torn(image, stop, is_last)?;
-            return Ok(Some(stop));
+            return Ok(Some(Stop { offset, ..stop }));
         }
     }
 
@@ -365,11 +443,12 @@ impl Replay<'_, '_> {
         }
     }
 
-    /// Takes a frame; gives its end.
-    fn take(&mut self, index: usize, image: &Image, offset: usize, frame: &Frame) -> Result<usize> {
+    /// Takes a frame that lies in the window.
+    fn take(&mut self, index: usize, offset: usize, frame: &Frame) -> Result<()> {
         let path = &self.segments[index].path;
-        let body = &image.bytes[frame.body.clone()];
+        let body = &self.window.bytes()[frame.body.clone()];
         let corrupt = |what: &str| Err(Error::corrupt(path, offset as u64, what));
+        let lsn = frame.header.lsn;
         if frame.header.has(frame::CONTINUED) {
             match &mut self.chain {
                 Some(chain) if chain.body.len() + body.len() > LOGICAL_BYTES_MAX => {
@@ -384,43 +463,69 @@ impl Replay<'_, '_> {
             return corrupt("the rest of a logical frame is missing");
         } else if frame.header.has(frame::MORE) {
             self.begun = true;
-            let lsn = image.lsn(offset);
             self.chain = Some(Chain { lsn, segment: index, offset, body: body.to_vec() });
         } else {
             self.begun = true;
-            self.deliver(index, offset, image.lsn(offset), body)?;
+            self.waiting.push(Waiting { lsn, segment: index, offset, body: frame.body.clone() });
         }
         if frame.header.has(frame::CONTINUED)
             && !frame.header.has(frame::MORE)
             && let Some(chain) = self.chain.take()
         {
-            self.deliver(chain.segment, chain.offset, chain.lsn, &chain.body)?;
-        }
-        Ok(frame.end)
-    }
-
-    /// Gives a whole logical frame's records to the caller.
-    fn deliver(&mut self, segment: usize, offset: usize, lsn: Lsn, body: &[u8]) -> Result<()> {
-        let in_segment = u32::try_from(offset).expect("a segment is at most 1 GiB");
-        let mut read = 0;
-        for record in records(body) {
-            let record = record.map_err(|bad| {
-                let what = format!("the record at byte {read} of this frame: {bad}");
-                Error::corrupt(&self.segments[segment].path, offset as u64, what)
-            })?;
-            read += record.bytes.len();
-            let header = record.header;
-            if record.body.is_history() {
-                self.indexes[segment].add(header.slot, header.seq, in_segment);
-                self.last_seqs.insert(header.slot, header.seq);
-            }
-            if lsn >= self.start.from {
-                self.seen.records += u64::from(record.body.is_history());
-                self.seen.bytes += record.bytes.len() as u64;
-                (self.apply)(RecordAt { lsn, record })?;
-            }
+            self.give_body(chain.segment, chain.offset, chain.lsn, &chain.body)?;
         }
         Ok(())
+    }
+
+    /// Gives the records of a whole logical frame that lies in no window to the caller, after those that wait.
+    fn give_body(&mut self, segment: usize, offset: usize, lsn: Lsn, body: &[u8]) -> Result<()> {
+        self.give_waiting()?;
+        self.give(&[Waiting { lsn, segment, offset, body: 0..body.len() }], body)
+    }
+
+    /// Gives the records that wait in the window to the caller.
+    fn give_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let window = std::mem::take(&mut self.window);
+        let given = self.give(&waiting, window.bytes());
+        self.window = window;
+        given
+    }
+
+    /// Gives the records of whole logical frames, whose bodies lie in `bytes`, to the caller.
+    fn give(&mut self, frames: &[Waiting], bytes: &[u8]) -> Result<()> {
+        let mut batch = Vec::new();
+        for Waiting { lsn, segment, offset, body } in frames {
+            let in_segment = u32::try_from(*offset).expect("a segment is at most 1 GiB");
+            let mut read = 0;
+            for record in records(&bytes[body.clone()]) {
+                let record = match record {
+                    Ok(record) => record,
+                    Err(bad) => {
+                        (self.apply)(&batch)?;
+                        let what = format!("the record at byte {read} of this frame: {bad}");
+                        return Err(Error::corrupt(&self.segments[*segment].path, *offset as u64, what));
+                    }
+                };
+                read += record.bytes.len();
+                let header = record.header;
+                if record.body.is_history() {
+                    self.indexes[*segment].add(header.slot, header.seq, in_segment);
+                    self.last_seqs[header.slot.index()] = header.seq;
+                }
+                if *lsn < self.start.from {
+                    continue;
+                }
+                self.seen.records += u64::from(record.body.is_history());
+                self.seen.bytes += record.bytes.len() as u64;
+                batch.push(RecordAt { lsn: *lsn, record });
+                if batch.len() == BATCH_RECORDS_MAX {
+                    (self.apply)(&batch)?;
+                    batch.clear();
+                }
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { (self.apply)(&batch) }
     }
 
     /// Holds that nothing promises anything beyond where the scan stopped.
@@ -454,7 +559,9 @@ impl Replay<'_, '_> {
         }
         let index = self.segments[stop.segment].read_index()?.unwrap_or_default();
         let begun = self.chain.as_ref().map(|chain| chain.body.clone()).unwrap_or_default();
-        let around = Around { before: self.last_seqs.clone(), later, index, begun };
+        let last = Slot::all().map(|slot| (slot, self.last_seqs[slot.index()]));
+        let before = last.filter(|(_, seq)| *seq > Seq::ZERO).collect();
+        let around = Around { before, later, index, begun };
         Ok(image.lost(stop.offset, &around))
     }
 }

@@ -6,7 +6,7 @@ use super::record::{Header, Record, claimed};
 use super::records;
 use super::salvage::salvage;
 use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader, TRAILER_BYTES};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{Lsn, Seq, Slot};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ fn history(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
     records(body).map_while(Result::ok).filter(|record| record.body.is_history())
 }
 
-/// A whole segment in memory.
+/// A segment in memory, all of it or what follows a place.
 pub(super) struct Image {
     pub(super) header: SegmentHeader,
     pub(super) bytes: Vec<u8>,
@@ -24,19 +24,47 @@ pub(super) struct Image {
     pub(super) used_end: usize,
 }
 
+/// How much is read at once, and looked at before it is kept.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// Where the zeros at the end of `bytes` begin.
 fn used_end(bytes: &[u8]) -> usize {
-    const PIECE: usize = 4096;
-    // By pieces first: most of a segment that is written now is zeros, and comparing pieces is fast.
-    let zeros = bytes.rchunks(PIECE).take_while(|piece| **piece == [0; PIECE][..piece.len()]).count();
-    let rest = &bytes[..bytes.len().saturating_sub(zeros * PIECE)];
+    const PART: usize = 4096;
+    // By parts first: comparing them is fast.
+    let zeros = bytes.rchunks(PART).take_while(|part| **part == [0; PART][..part.len()]).count();
+    let rest = &bytes[..bytes.len().saturating_sub(zeros * PART)];
     rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 impl Image {
+    /// The whole segment.
     pub(super) fn load(segment: &Segment) -> Result<Image> {
-        let bytes = segment.read_whole()?;
-        Ok(Image { header: segment.header, used_end: used_end(&bytes), bytes })
+        Image::load_from(segment, 0)
+    }
+
+    /// What lies in the segment from `from` on; before it there are zeros here, whatever the file holds.
+    ///
+    /// Memory that was never written costs nothing, and pieces of zeros are not copied: the image of a segment that is
+    /// nearly empty is as small as what it holds.
+    pub(super) fn load_from(segment: &Segment, from: usize) -> Result<Image> {
+        let mut bytes = vec![0; usize::try_from(segment.header.bytes).expect("a segment is at most 1 GiB")];
+        let mut piece = vec![0; PIECE_BYTES];
+        let (mut at, mut end) = (from, from);
+        while at < bytes.len() {
+            let wanted = PIECE_BYTES.min(bytes.len() - at);
+            let read = segment.file.read_at(&mut piece[..wanted], at as u64);
+            let count = read.map_err(|error| Error::io(&segment.path, "read", &error))?;
+            let used = used_end(&piece[..count]);
+            if used > 0 {
+                bytes[at..at + used].copy_from_slice(&piece[..used]);
+                end = at + used;
+            }
+            if count < wanted {
+                break;
+            }
+            at += count;
+        }
+        Ok(Image { header: segment.header, used_end: end, bytes })
     }
 
     /// Where frames must end, as an index into the bytes.

@@ -49,6 +49,16 @@ const TRAILER_MAGIC: [u8; 4] = *b"HPSL";
 const VERSION: u16 = 1;
 const ZEROS: &[u8] = &[0; 256 << 10];
 
+/// How room is made for a segment. Either way its file has its full size, reads as zeros and finds the device with room
+/// for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// The file system is asked to keep it: nothing is written.
+    Reserved,
+    /// Zeros are written: each later sync has a page to write and no extent to convert. Worth it where a sync is waited for.
+    Zeroed,
+}
+
 /// What a segment's header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHeader {
@@ -216,13 +226,13 @@ impl Segment {
         Segment { header, salt: header.salt(), path, file, index: OnceLock::new() }
     }
 
-    /// Makes the file of a segment, full of zeros behind its header, synced, under its spare name.
+    /// Makes the file of a segment, zeros behind its header, synced, under its spare name.
     ///
     /// # Errors
     /// As the file system says; what was made of the file is removed then.
-    pub fn prepare(fs: &dyn Fs, dir: &Path, header: SegmentHeader) -> Result<Segment> {
+    pub fn prepare(fs: &dyn Fs, dir: &Path, header: SegmentHeader, room: Room) -> Result<Segment> {
         let path = spare_path_of(dir, header.number);
-        let made = Self::prepare_at(fs, &path, header);
+        let made = Self::prepare_at(fs, &path, header, room);
         if made.is_err() {
             // Nobody refers to it; recovery removes what this can't.
             let _ = fs.remove(&path);
@@ -230,7 +240,7 @@ impl Segment {
         made.map_err(|error| Error::io(&path, "prepare", &error))
     }
 
-    fn prepare_at(fs: &dyn Fs, path: &Path, header: SegmentHeader) -> std::io::Result<Segment> {
+    fn prepare_at(fs: &dyn Fs, path: &Path, header: SegmentHeader, room: Room) -> std::io::Result<Segment> {
         if fs.exists(path)? {
             fs.remove(path)?;
         }
@@ -242,7 +252,10 @@ impl Segment {
         }
         let file = fs.open(path, OpenMode::CreateNew)?;
         file.write_at(&header.encode(), 0)?;
-        zero(&*file, HEADER_BYTES as u64, header.bytes)?;
+        match room {
+            Room::Reserved => file.reserve(header.bytes)?,
+            Room::Zeroed => zero(&*file, HEADER_BYTES as u64, header.bytes)?,
+        }
         file.sync()?;
         Ok(Segment::new(header, path.to_owned(), file))
     }
@@ -278,16 +291,6 @@ impl Segment {
                 why: format!("is of format version {version}, this program knows {VERSION}: use a newer one"),
             }),
         }
-    }
-
-    /// The whole file in memory; what a shorter file lacks is zeros.
-    ///
-    /// # Errors
-    /// As the file system says.
-    pub fn read_whole(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(self.header.bytes).expect("a segment is at most 1 GiB")];
-        self.file.read_at(&mut bytes, 0).map_err(|error| Error::io(&self.path, "read", &error))?;
-        Ok(bytes)
     }
 
     /// The slot index as the trailer and the seal give it; `None` if there is none or it does not hold.

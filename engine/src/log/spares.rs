@@ -2,7 +2,7 @@
 
 use super::layout::Geometry;
 use super::lock;
-use super::segment::Segment;
+use super::segment::{Room, Segment};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::sync::Mutex;
@@ -50,11 +50,17 @@ impl Spares {
     }
 
     /// Makes one segment if none is ready; says whether it did. Success ends the state of being full.
-    pub(super) fn prepare_next(&self, fs: &dyn Fs, dir: &Path, geometry: &Geometry) -> Result<bool> {
+    pub(super) fn prepare_next(
+        &self,
+        fs: &dyn Fs,
+        dir: &Path,
+        geometry: &Geometry,
+        room: Room,
+    ) -> Result<bool> {
         let _one_at_a_time = lock(&self.preparing);
         let missing = lock(&self.ready).is_empty();
         if missing {
-            self.prepare(fs, dir, geometry)?;
+            self.prepare(fs, dir, geometry, room)?;
         }
         *lock(&self.full) = None;
         Ok(missing)
@@ -70,15 +76,16 @@ impl Spares {
     ) -> Result<()> {
         let _one_at_a_time = lock(&self.preparing);
         while self.last() < number {
-            self.prepare(fs, dir, geometry)?;
+            // Somebody waits for it.
+            self.prepare(fs, dir, geometry, Room::Reserved)?;
         }
         Ok(())
     }
 
     /// The caller holds `preparing`.
-    fn prepare(&self, fs: &dyn Fs, dir: &Path, geometry: &Geometry) -> Result<()> {
+    fn prepare(&self, fs: &dyn Fs, dir: &Path, geometry: &Geometry, room: Room) -> Result<()> {
         let number = self.last() + 1;
-        match Segment::prepare(fs, dir, geometry.header(number)) {
+        match Segment::prepare(fs, dir, geometry.header(number), room) {
             Ok(segment) => {
                 lock(&self.ready).push_back(Arc::new(segment));
                 self.last.store(number, Ordering::Release);

@@ -16,7 +16,8 @@ mod reading;
 mod writing;
 
 const NODE: NodeId = NodeId([7; 20]);
-const OPTIONS: LogOptions = LogOptions { segment_bytes: SEGMENT_BYTES_MIN, tail_bytes: 4096 };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes: SEGMENT_BYTES_MIN, tail_bytes: 4096, room: Room::Zeroed };
 
 fn slot(number: u16) -> Slot {
     Slot::new(number).unwrap()
@@ -54,14 +55,14 @@ struct Opened {
 }
 
 fn start(incarnation: u32) -> Start {
-    Start { node: NODE, incarnation, from: Lsn(0), promised: Lsn(0) }
+    Start { node: NODE, incarnation, from: Lsn(0), promised: Lsn(0), clean_end: None }
 }
 
 fn open_at(fs: &MemoryFs, start: Start) -> Result<Opened> {
     let mut records = Vec::new();
     let (log, recovered) =
         Log::recover(Arc::new(fs.clone()), Path::new("/log"), start, OPTIONS, &mut |found| {
-            records.push(written(&found.record));
+            records.extend(found.iter().map(|at| written(&at.record)));
             Ok(())
         })?;
     assert_eq!(recovered.records, records.len() as u64);

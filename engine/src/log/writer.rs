@@ -13,7 +13,7 @@ use super::layout::{Geometry, Part, Place};
 use super::lock;
 use super::pending::{Appender, PENDING_BYTES_MAX, Pending};
 use super::reader::LogReader;
-use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, TRAILER_BYTES};
+use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, TRAILER_BYTES};
 use super::spares::Spares;
 use super::tail::Tail;
 use super::view::{SegmentInfo, View};
@@ -384,16 +384,16 @@ impl Log {
         Ok(mark)
     }
 
-    /// Makes the next segment ahead if none is ready; says whether it did. For a thread in the background, after
+    /// Makes the next segment ahead if none is ready, with such room; says whether it did. For a thread in the background, after
     /// each change of segment, and again while the log is read-only.
     ///
     /// # Errors
     /// `ReadOnly` if there is no room, `Poisoned`.
-    pub fn prepare_next(&self) -> Result<bool> {
+    pub fn prepare_next(&self, room: Room) -> Result<bool> {
         if let Some(error) = self.watermark.poison() {
             return Err(error);
         }
-        self.spares.prepare_next(&*self.fs, &self.dir, &self.geometry)
+        self.spares.prepare_next(&*self.fs, &self.dir, &self.geometry, room)
     }
 
     /// Where the next frame will begin at the earliest: after what is written.

@@ -221,6 +221,10 @@ impl File for Contents {
         Ok(self.bytes.lock().expect("sound").size as u64)
     }
 
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.set_size(size)
+    }
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         let mut bytes = self.bytes.lock().expect("sound");
         bytes.size = usize::try_from(size).expect("small files");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haypile_engine::log::record::{Body, Header};
+use haypile_engine::log::segment::Room;
 use haypile_engine::log::{Log, LogOptions, ReadOutcome, Start, Ticket, records};
 use haypile_engine::signal::Signal;
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
@@ -41,8 +42,14 @@ impl Store {
     /// An empty log that keeps `tail_bytes` in memory. Nothing of this is explored.
     pub fn new(tail_bytes: usize) -> Arc<Store> {
         let disk = Disk::new();
-        let start = Start { node: NodeId([7; 20]), incarnation: 1, from: Lsn::ZERO, promised: Lsn::ZERO };
-        let options = LogOptions { segment_bytes: 64 << 10, tail_bytes };
+        let start = Start {
+            node: NodeId([7; 20]),
+            incarnation: 1,
+            from: Lsn::ZERO,
+            promised: Lsn::ZERO,
+            clean_end: None,
+        };
+        let options = LogOptions { segment_bytes: 64 << 10, tail_bytes, room: Room::Zeroed };
         let (log, _) =
             Log::recover(Arc::new(disk.clone()), Path::new("/log"), start, options, &mut |_| Ok(()))
                 .expect("an empty log opens");

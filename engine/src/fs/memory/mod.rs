@@ -413,6 +413,10 @@ impl File for MemoryFile {
         Ok(self.fs.state().disk.inode(self.inode).len() as u64)
     }
 
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.set_size(size)
+    }
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         let (inode, wanted) = (self.inode, index(size)?);
         self.fs.state().operate(

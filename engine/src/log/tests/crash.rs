@@ -57,7 +57,7 @@ fn run(fs: &MemoryFs, incarnation: u32, known: &mut Acknowledged) -> Result<()> 
             known.synced = number + 1;
         }
         if number % 4 == 1 {
-            opened.log.prepare_next()?;
+            opened.log.prepare_next(Room::Zeroed)?;
         }
     }
     opened.log.stop_clean()?;
@@ -148,7 +148,7 @@ fn segments_may_be_removed_with_power_failing_at_every_operation() {
         opened.log.write().unwrap();
     }
     opened.log.sync().unwrap();
-    opened.log.prepare_next().unwrap();
+    opened.log.prepare_next(Room::Zeroed).unwrap();
     let segments = opened.log.segments();
     let from = segments[4].base;
     assert!(segments.len() > 5);
@@ -193,7 +193,7 @@ fn a_node_killed_at_every_operation_goes_on_and_then_loses_power_without_loss() 
 /// segments or the machine stops; gives what was synced and how many operations came before the last write.
 fn fill_a_segment(fs: &MemoryFs) -> (Vec<Written>, u64) {
     let log = open(fs, 1).unwrap().log;
-    log.prepare_next().unwrap();
+    log.prepare_next(Room::Zeroed).unwrap();
     let mut synced = Vec::new();
     loop {
         let record = (1, synced.len() as u64 + 1, 100);

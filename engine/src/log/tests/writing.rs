@@ -118,8 +118,8 @@ fn without_space_appends_are_refused_nothing_accepted_is_lost_and_space_heals() 
     let fs = MemoryFs::new();
     let opened = open(&fs, 1).unwrap();
     fs.set_capacity(Some(SEGMENT_BYTES_MIN * 2 + 100));
-    assert!(opened.log.prepare_next().unwrap());
-    assert!(!opened.log.prepare_next().unwrap());
+    assert!(opened.log.prepare_next(Room::Zeroed).unwrap());
+    assert!(!opened.log.prepare_next(Room::Zeroed).unwrap());
     let mut accepted = Vec::new();
     let refused = loop {
         let record = (1, accepted.len() as u64 + 1, 700);
@@ -135,13 +135,13 @@ fn without_space_appends_are_refused_nothing_accepted_is_lost_and_space_heals() 
     assert!(accepted.len() > 80, "{}", accepted.len());
     assert!(matches!(opened.log.state(), LogState::ReadOnly(_)));
     assert!(matches!(opened.log.begin().err().unwrap(), Error::ReadOnly(_)));
-    assert!(matches!(opened.log.prepare_next(), Err(Error::ReadOnly(_))));
+    assert!(matches!(opened.log.prepare_next(Room::Zeroed), Err(Error::ReadOnly(_))));
     opened.log.write().unwrap();
     opened.log.sync().unwrap();
     assert_eq!(read_all(&mut opened.log.reader(Lsn(0))), accepted);
 
     fs.set_capacity(Some(SEGMENT_BYTES_MIN * 4));
-    assert!(opened.log.prepare_next().unwrap());
+    assert!(opened.log.prepare_next(Room::Zeroed).unwrap());
     assert_eq!(opened.log.state(), LogState::Open);
     let last = (1, accepted.len() as u64 + 1, 700);
     append(&opened.log, &[last]).unwrap();
@@ -182,7 +182,7 @@ fn after_a_failed_sync_or_write_everything_fails_for_ever() {
         assert!(matches!(log.begin().err().unwrap(), Error::Poisoned(_)));
         assert!(matches!(log.write(), Err(Error::Poisoned(_))));
         assert!(matches!(log.sync(), Err(Error::Poisoned(_))));
-        assert!(matches!(log.prepare_next(), Err(Error::Poisoned(_))));
+        assert!(matches!(log.prepare_next(Room::Zeroed), Err(Error::Poisoned(_))));
         assert!(matches!(log.stop_clean(), Err(Error::Poisoned(_))));
         assert!(matches!(log.watermark().block_synced(ticket), Err(Error::Poisoned(_))));
         assert!(matches!(log.state(), LogState::Poisoned(_)));
@@ -206,7 +206,7 @@ fn many_threads_append_and_their_records_are_whole_and_in_order() {
                     }
                     if seq % 50 == 0 {
                         log.sync().unwrap();
-                        log.prepare_next().unwrap();
+                        log.prepare_next(Room::Zeroed).unwrap();
                     }
                 }
                 let ticket = log.write().unwrap();
@@ -232,8 +232,8 @@ fn a_log_on_the_real_file_system_survives_restarts_and_rotation() {
     for incarnation in 1..=4 {
         let mut found = Vec::new();
         let (log, recovered) =
-            Log::recover(Arc::new(RealFs), &path, start(incarnation), OPTIONS, &mut |record| {
-                found.push(written(&record.record));
+            Log::recover(Arc::new(RealFs), &path, start(incarnation), OPTIONS, &mut |batch| {
+                found.extend(batch.iter().map(|at| written(&at.record)));
                 Ok(())
             })
             .unwrap();
@@ -245,7 +245,7 @@ fn a_log_on_the_real_file_system_survives_restarts_and_rotation() {
             log.write().unwrap();
             expected.push(record);
         }
-        log.prepare_next().unwrap();
+        log.prepare_next(Room::Zeroed).unwrap();
         assert_eq!(read_all(&mut log.reader(Lsn(0))), expected);
         if incarnation % 2 == 1 {
             log.stop_clean().unwrap();
@@ -268,17 +268,12 @@ fn a_larger_segment_size_holds_for_new_segments_only() {
     let larger = LogOptions { segment_bytes: 2 * SEGMENT_BYTES_MIN, ..OPTIONS };
     for incarnation in 2..=3 {
         let mut found = Vec::new();
-        let (log, _) = Log::recover(
-            Arc::new(fs.clone()),
-            Path::new("/log"),
-            start(incarnation),
-            larger,
-            &mut |record| {
-                found.push(written(&record.record));
+        let (log, _) =
+            Log::recover(Arc::new(fs.clone()), Path::new("/log"), start(incarnation), larger, &mut |batch| {
+                found.extend(batch.iter().map(|at| written(&at.record)));
                 Ok(())
-            },
-        )
-        .unwrap();
+            })
+            .unwrap();
         if incarnation == 3 {
             assert_eq!(found, all);
             let sizes: Vec<_> =

@@ -16,6 +16,7 @@ use crate::plan::{Asked, Plan, Settle, SlotSpread, Sync};
 use crate::record::Run;
 use crate::run::{self, Order};
 use crate::target::Target;
+use crate::targets::resp::{Access, RespTarget};
 use crate::terminal::{self, Progress};
 
 /// What a wrong command line ends with.
@@ -75,6 +76,7 @@ pub fn command(kinds: &[Kind]) -> Command {
         .after_help(after_help())
         .subcommand_required(true)
         .arg_required_else_help(true);
+    let command = command.subcommand(resp_command());
     kinds.iter().fold(command, |command, kind| {
         let config = Arg::new("config")
             .long("config")
@@ -98,6 +100,30 @@ pub fn command(kinds: &[Kind]) -> Command {
         command.subcommand(Command::new(kind.name).about(kind.about).arg(config).args(folder).args(load_args()))
     })
 }
+
+fn resp_command() -> Command {
+    let path = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
+    Command::new(RESP)
+        .about("Any server that speaks the Redis protocol")
+        .arg(Arg::new("address").value_name("HOST:PORT").required(true).help("where it listens"))
+        .args([
+            number("connections", "50", "connections of all threads together"),
+            number("pipeline", "16", "requests under way on a connection"),
+            number(
+                "pid",
+                "",
+                "the server's process, for CPU, memory and I/O [of a server on this machine, what INFO says]",
+            ),
+            path("folder")
+                .value_name("DIR")
+                .help("its data folder, for disk space [what CONFIG GET dir says]"),
+            text("auth", "PASSWORD", "", "log in"),
+        ])
+        .args(load_args())
+}
+
+/// The name of [`resp_command`].
+const RESP: &str = "resp";
 
 fn after_help() -> String {
     let names = WORKLOADS.iter().map(|workload| format!("  {:<17} {}", workload.name, workload.about));
@@ -171,6 +197,7 @@ fn load_args() -> Vec<Arg> {
 #[must_use]
 pub fn run(matches: &ArgMatches, kinds: &[Kind]) -> ExitCode {
     let done = match matches.subcommand() {
+        Some((RESP, matches)) => server(matches),
         Some((name, matches)) => match kinds.iter().find(|kind| kind.name == name) {
             Some(kind) => embedded(kind, matches),
             None => Err(Error::Usage(format!("there is no target '{name}'"))),
@@ -259,6 +286,33 @@ fn embedded(kind: &Kind, matches: &ArgMatches) -> Result<bool> {
         eprintln!("data in {}", folder.path().display());
         each(open(folder.path())?)
     })
+}
+
+/// Runs a chain on a server, each repetition on the data that the one before left. Says whether all operations were
+/// answered well.
+fn server(matches: &ArgMatches) -> Result<bool> {
+    let (chain, asked) = asked(matches)?;
+    chain.iter().try_for_each(|workload| run::check(RESP, true, workload))?;
+    let access = Access {
+        address: matches.get_one::<String>("address").cloned().unwrap_or_default(),
+        password: matches.get_one::<String>("auth").cloned(),
+        process: whole(matches, "pid").and_then(|pid| u32::try_from(pid).ok()),
+        folder: matches.get_one::<PathBuf>("folder").cloned(),
+    };
+    let sync_asked = matches.get_one::<String>("sync").is_some();
+    let open = || RespTarget::open(access.clone(), sync_asked);
+    let first = open()?;
+    if let Some(unknown) = first.unknown() {
+        eprintln!("{unknown}");
+    }
+    let asked = Asked {
+        connections: whole(matches, "connections").unwrap_or(asked.connections),
+        pipeline: whole(matches, "pipeline").unwrap_or(asked.pipeline),
+        sync: if sync_asked { asked.sync } else { first.sync() },
+        ..asked
+    };
+    let plans = Plan::resolve(&asked, &chain)?;
+    repeated(matches, &chain, &plans, &mut |each| each(Box::new(open()?)))
 }
 
 /// What a repetition does with the target that was opened for it.

@@ -153,6 +153,12 @@ impl<'a> Lane<'a> {
         now(self.clock)
     }
 
+    /// Whether it is an open loop.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        self.pace.is_some()
+    }
+
     /// What to do next, asked at `now`.
     pub fn turn(&mut self, now: Moment) -> Turn<'_> {
         if self.left == 0 || now >= self.deadline || self.stop.load(Ordering::Relaxed) {

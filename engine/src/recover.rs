@@ -4,6 +4,7 @@
 //! everything after it is either a replay or a step that is repeated if it is not found done.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,17 +71,12 @@ impl Engine {
     ) -> Result<(Engine, Opened)> {
         let (started, now) = (clock.monotonic(), clock.wall());
         let random = Random::new(options.seed);
-        let make =
-            |path: &Path| fs.create_dir_all(path).map_err(|error| Error::io(path, "create folder", &error));
-        make(dir)?;
-        // The folder's own name has to outlive a loss of power too.
-        if let Some(parent) = dir.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            fs.sync_dir(parent).map_err(|error| Error::io(parent, "sync folder", &error))?;
-        }
+        make_durably(&*fs, dir)?;
         let lock = lock_folder(&*fs, dir)?;
         let folders = Folders::of(dir);
-        [&folders.log, &folders.data, &folders.manifest].into_iter().try_for_each(|folder| make(folder))?;
+        for folder in [&folders.log, &folders.data, &folders.manifest] {
+            fs.create_dir_all(folder).map_err(|error| Error::io(folder, "create folder", &error))?;
+        }
         fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync folder", &error))?;
         let (mut manifest, fresh) = open_manifest(&fs, &folders, &random)?;
         let found = manifest.state().clone();
@@ -151,6 +147,24 @@ impl Engine {
         };
         Ok((engine, opened))
     }
+}
+
+/// Makes a folder and those above it, durably: their names have to outlive a loss of power too. Those that are there
+/// already are synced with the others: whoever made them may have been stopped, or failed, before it came to that.
+pub(crate) fn make_durably(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    fs.create_dir_all(dir).map_err(|error| Error::io(dir, "create folder", &error))?;
+    dir.ancestors().filter_map(Path::parent).try_for_each(|above| {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs.sync_dir(above) {
+            // Not ours to open, or nothing that can be synced: then it was not made just now.
+            Err(error) if is_foreign(error.kind()) => Ok(()),
+            synced => synced.map_err(|error| Error::io(above, "sync folder", &error)),
+        }
+    })
+}
+
+fn is_foreign(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 pub(crate) fn lock_folder(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Send + Sync>> {

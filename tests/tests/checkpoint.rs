@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use haypile_engine::background::{Background, Job};
-use haypile_engine::checkpoint::{Checkpoint, Progress, is_unused, remove};
+use haypile_engine::checkpoint::{Checkpoint, Progress, is_unused, remove, remove_leftovers};
 use haypile_engine::clock::SystemClock;
 use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Opened, Options};
@@ -297,6 +297,67 @@ fn a_checkpoint_that_fails_at_any_operation_says_where_and_leaves_nothing_behind
             }
         }
     }
+}
+
+#[test]
+fn what_is_half_removed_never_comes_back_as_a_whole_one() {
+    // A removal that was stopped before the other name was durable, and was then finished under that name: a loss of
+    // power brought the old name back, with some of the files.
+    let fs = MemoryFs::new();
+    let source = open_at(&(Arc::new(fs.clone()) as Arc<dyn Fs>), STORE, false).expect("opens").0;
+    source.add_slots(&[slot(7)]).expect("is added");
+    put(&source, slot(7), "a", "1");
+    take(&source, COPY).expect("is made");
+    let whole = fs.restart();
+    let operations = {
+        let fs = whole.restart();
+        remove(&fs, Path::new(COPY)).expect("is removed");
+        fs.operations()
+    };
+    for operation in 0..operations {
+        let stopped = whole.restart();
+        stopped.stop_at(operation);
+        remove(&stopped, Path::new(COPY)).expect_err("the machine stops");
+        let again = stopped.restart();
+        remove_leftovers(&again, Path::new("/copies"), "one").expect("nothing fails any more");
+        for seed in 0..16 {
+            let after = again.crash(seed);
+            if after.exists(Path::new(COPY)).expect("looks") {
+                let copy = open_at(&(Arc::new(after) as Arc<dyn Fs>), COPY, false);
+                let copy = copy.unwrap_or_else(|error| panic!("operation {operation}, {seed}: {error}")).0;
+                assert_eq!(get(&copy, slot(7), "a").as_deref(), Some("1"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_outlives_a_loss_of_power_although_its_folders_were_made_by_one_that_failed() {
+    let dir = "/far/away/one";
+    let run = |failed: Option<u64>| {
+        let fs = MemoryFs::new();
+        let source = open_at(&(Arc::new(fs.clone()) as Arc<dyn Fs>), STORE, false).expect("opens").0;
+        source.add_slots(&[slot(7)]).expect("is added");
+        put(&source, slot(7), "a", "1");
+        let before = fs.operations();
+        if let Some(operation) = failed {
+            fs.fail_operation(before + operation, ErrorKind::Other);
+        }
+        // The second one fails only where the first one's error has stopped the engine.
+        let there = take(&source, dir).is_ok() || take(&source, dir).is_ok();
+        (fs.operations() - before, there.then_some(fs))
+    };
+    let mut tried = 0;
+    for failed in 0..run(None).0 {
+        let (_, Some(fs)) = run(Some(failed)) else { continue };
+        tried += 1;
+        for seed in 0..8 {
+            let after: Arc<dyn Fs> = Arc::new(fs.crash(seed));
+            let copy = open_at(&after, dir, false).expect("opens").0;
+            assert_eq!(get(&copy, slot(7), "a").as_deref(), Some("1"), "operation {failed} failed, {seed}");
+        }
+    }
+    assert!(tried > 10, "{tried}");
 }
 
 // --- what it is to its slots ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use super::Progress;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
 use crate::manifest::{self, Manifest, State};
-use crate::recover::Folders;
+use crate::recover::{Folders, make_durably};
 use crate::sst::{FileNo, pack_path};
 
 /// What the name of a folder ends in while it is built or removed. Nothing else may have such a name.
@@ -138,20 +138,6 @@ pub(crate) fn is_no_link(kind: ErrorKind) -> bool {
     )
 }
 
-/// Makes a folder and those above it, durably.
-fn make_durably(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !fs.exists(dir).unwrap_or(false);
-    let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
-    if made.is_empty() {
-        return Ok(());
-    }
-    fs.create_dir_all(dir).map_err(io_error(dir, "create folder"))?;
-    made.into_iter().rev().try_for_each(|made| {
-        let above = parent_of(made);
-        fs.sync_dir(above).map_err(io_error(above, "sync folder"))
-    })
-}
-
 /// Whether a folder holds a whole checkpoint that no node was started on.
 ///
 /// # Errors
@@ -169,8 +155,6 @@ pub fn remove(fs: &dyn Fs, dir: &Path) -> Result<()> {
     let partial = partial_path(dir);
     remove_store(fs, &partial)?;
     fs.rename(dir, &partial).map_err(io_error(dir, "rename"))?;
-    let parent = parent_of(dir);
-    fs.sync_dir(parent).map_err(io_error(parent, "sync folder"))?;
     remove_store(fs, &partial)
 }
 
@@ -206,6 +190,10 @@ fn remove_store(fs: &dyn Fs, dir: &Path) -> Result<()> {
             return Err(Error::Unusable { path, why });
         }
     }
+    // Whatever a loss of power brings back, it is not half of this under the name of a whole one: also where who renamed
+    // it did not live to see that name durable.
+    let parent = parent_of(dir);
+    fs.sync_dir(parent).map_err(io_error(parent, "sync folder"))?;
     for folder in inner {
         if !fs.exists(&folder).map_err(io_error(&folder, "look for"))? {
             continue;

@@ -7,6 +7,7 @@
 //! node       an engine on a disk in memory; does the steps, tells the model, polls the replies
 //! model      the states that each slot may be in after a kill, after a loss of power
 //! inspect    what a recovered engine holds, and its files
+//! checkpoint one place for checkpoints, and what may be in it
 //! explore    the loops: cut every operation, fail every operation, cut recoveries
 //! case       one run of them as a short text
 //! shrink     fewer steps that still break a promise
@@ -16,6 +17,7 @@
 //! is one too.
 
 mod case;
+mod checkpoint;
 mod clock;
 mod explore;
 mod inspect;
@@ -29,6 +31,7 @@ mod violation;
 mod workload;
 
 pub use case::{Case, Cut};
+pub use checkpoint::Place;
 pub use clock::SimClock;
 pub use explore::{FAILURES, Found, GoOn, Tally, Workload};
 pub use model::{Content, Held, Model, State, Stopped};

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::checkpoint::Place;
 use super::clock::SimClock;
 use super::inspect;
 use super::model::{Content, Model, Stopped, after, is_seen_as};
@@ -12,7 +13,7 @@ use super::violation::Violation;
 use super::workload::{Change, NUMBER, SLOTS, Step, key, slot};
 use crate::background::Job;
 use crate::clock::{Clock, TimeMs};
-use crate::engine::{Engine, Fetched, Gate, Opened, SyncMode};
+use crate::engine::{Engine, Fetched, Gate, Opened, Options, SyncMode};
 use crate::error::{Error, Result};
 use crate::fs::memory::MemoryFs;
 use crate::slot::Role;
@@ -32,6 +33,8 @@ pub struct Told {
     pub step: usize,
     /// How often the node was started: each start draws other names.
     pub starts: u64,
+    /// What may be where checkpoints are made.
+    pub place: Place,
 }
 
 /// Whether anything may fail.
@@ -39,8 +42,10 @@ pub struct Told {
 pub enum Machine {
     /// Nothing does: every error is a fault of the engine.
     Sound,
-    /// A failure was asked for.
+    /// One failure was asked for.
     Failing,
+    /// Several were.
+    Broken,
 }
 
 /// How a step went.
@@ -120,12 +125,25 @@ impl Node {
         Arc::clone(&self.clock)
     }
 
-    fn model(&self) -> MutexGuard<'_, Told> {
+    pub(super) fn model(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("steps are done to a node that was started")
+    }
+
+    pub(super) fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The engine's options, for a start that draws its names from `seed`.
+    pub(super) fn options(&self, seed: u64) -> Options {
+        self.setup.options(seed)
     }
 
     /// Starts the engine.
@@ -142,7 +160,7 @@ impl Node {
         if starts > 1 {
             self.clock.turn_back(seed);
         }
-        let options = self.setup.options(seed);
+        let options = self.options(seed);
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let fs = Arc::new(self.fs.clone());
         let (engine, opened) = Engine::open(fs, std::path::Path::new(DIR), clock, options)?;
@@ -168,6 +186,7 @@ impl Node {
         let found = found.collect::<Result<Vec<_>, Violation>>()?;
         inspect::check_counts(engine, &found)?;
         inspect::check_files(engine, &self.fs)?;
+        self.check_place()?;
         self.model().model.recovered(&found, stopped)
     }
 
@@ -222,6 +241,11 @@ impl Node {
                 self.clock.advance(*ms);
                 Ok(())
             }
+            Step::Checkpoint(slots) => match self.checkpoint(slots)? {
+                Done::Yes => Ok(()),
+                done => return Ok(done),
+            },
+            Step::Discard => self.discard(),
             Step::Restart => return self.restart(),
         };
         let done = self.judge(done)?;
@@ -237,7 +261,7 @@ impl Node {
     }
 
     /// What an error means: on a sound machine there is none.
-    fn judge(&self, done: Result<()>) -> Result<Done, Violation> {
+    pub(super) fn judge(&self, done: Result<()>) -> Result<Done, Violation> {
         match done {
             Ok(()) => Ok(Done::Yes),
             Err(error @ (Error::Corrupt { .. } | Error::Unusable { .. } | Error::Limit(_))) => {
@@ -290,7 +314,7 @@ impl Node {
         Ok(())
     }
 
-    fn is_there(&self, index: usize) -> bool {
+    pub(super) fn is_there(&self, index: usize) -> bool {
         self.model().model.content(index).is_some()
     }
 

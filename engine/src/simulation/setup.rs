@@ -8,6 +8,8 @@ use crate::fs::memory::MemoryFs;
 pub enum Disk {
     /// It keeps what it says.
     Honest,
+    /// There are no links on it, so checkpoints copy.
+    Linkless,
     /// Its syncs of files do nothing.
     Lying,
 }
@@ -55,7 +57,14 @@ impl Setup {
         Setup { name: "always", sync: SyncMode::Always, ..SMALL },
         Setup { name: "no-sync", sync: SyncMode::No, ..SMALL },
         Setup { name: "tiny-memory", memory_bytes: 4 << 10, block_bytes: 64, value_bytes_max: 200, ..SMALL },
-        Setup { name: "uncompressed", compress: false, block_bytes: 512, value_bytes_max: 1500, ..SMALL },
+        Setup {
+            name: "uncompressed",
+            compress: false,
+            block_bytes: 512,
+            value_bytes_max: 1500,
+            disk: Disk::Linkless,
+            ..SMALL
+        },
         Setup { name: "many-segments", value_bytes_max: 12_000, memory_bytes: 64 << 10, steps: 80, ..SMALL },
         Setup {
             name: "spanning",
@@ -75,8 +84,10 @@ impl Setup {
     #[must_use]
     pub fn new_disk(&self) -> MemoryFs {
         let fs = MemoryFs::new();
-        if self.disk == Disk::Lying {
-            fs.ignore_syncs();
+        match self.disk {
+            Disk::Honest => {}
+            Disk::Linkless => fs.forbid_links(),
+            Disk::Lying => fs.ignore_syncs(),
         }
         fs
     }

@@ -175,6 +175,10 @@ pub enum Step {
     Remove(usize),
     /// Lets milliseconds pass.
     Wait(u64),
+    /// Makes a checkpoint of some slots, in the place of the one before.
+    Checkpoint(Vec<usize>),
+    /// Removes the checkpoint.
+    Discard,
     /// Stops in order and starts again.
     Restart,
 }
@@ -197,6 +201,10 @@ impl Step {
             14 if choices.below(3) == 0 => Step::Remove(one),
             15 => Step::Add((0..SLOTS).filter(|index| *index == one || choices.below(2) == 0).collect()),
             16 if choices.below(4) == 0 => Step::Restart,
+            17 if choices.below(3) == 0 => {
+                Step::Checkpoint((0..SLOTS).filter(|index| *index == one || choices.below(4) != 0).collect())
+            }
+            18 if choices.below(2) == 0 => Step::Discard,
             17..=20 => {
                 let parts = (0..SLOTS).filter(|index| *index == one || choices.below(2) == 0);
                 let slots: Vec<usize> = parts.collect();
@@ -288,6 +296,8 @@ impl fmt::Display for Step {
             Step::Add(slots) => write!(f, "add slots {}", names(slots)),
             Step::Remove(index) => write!(f, "remove slot {}", slot(*index)),
             Step::Wait(ms) => write!(f, "wait {ms} ms"),
+            Step::Checkpoint(slots) => write!(f, "make a checkpoint of slots {}", names(slots)),
+            Step::Discard => f.write_str("remove the checkpoint"),
             Step::Restart => f.write_str("stop in order, start"),
         }
     }

@@ -116,7 +116,7 @@ impl Run<'_> {
                 promise = Stopped::PowerLost;
             }
         }
-        let mut node = Node::new(self.setup, SEED, disk, Machine::Failing);
+        let mut node = Node::new(self.setup, SEED, disk, Machine::Broken);
         match node.start() {
             Err(Error::Io { .. } | Error::ReadOnly(_) | Error::Poisoned(_)) => {}
             Err(error) => started(Some(error))?,

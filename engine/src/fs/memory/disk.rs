@@ -4,80 +4,123 @@ use super::inode::Inode;
 use crate::fs::DirEntry;
 use crate::random::Coin;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Which file, whatever it is called.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct InodeNo(u64);
 
+/// Which folder, whatever it is called: one that is made where another was is not that one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct DirNo(u64);
+
+/// Where all paths begin.
+const ROOT: DirNo = DirNo(0);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Node {
     File(InodeNo),
-    Dir,
+    Dir(DirNo),
 }
 
-type Names = BTreeMap<Arc<Path>, Node>;
+/// A name in a folder.
+#[derive(Clone, Debug)]
+struct Name {
+    dir: DirNo,
+    name: Arc<OsStr>,
+}
+
+/// All folders, and what each name in them stands for; what can't be reached from [`ROOT`] is gone.
+#[derive(Clone, Default)]
+struct Names(BTreeMap<DirNo, Arc<BTreeMap<Arc<OsStr>, Node>>>);
+
+impl Names {
+    fn at(&self, dir: DirNo, name: &OsStr) -> Option<Node> {
+        self.0.get(&dir)?.get(name).copied()
+    }
+
+    fn within(&self, dir: DirNo) -> impl Iterator<Item = (&Arc<OsStr>, Node)> {
+        self.0.get(&dir).into_iter().flat_map(|names| names.iter().map(|(name, node)| (name, *node)))
+    }
+
+    fn remove(&mut self, Name { dir, name }: &Name) {
+        if let Some(names) = self.0.get_mut(dir) {
+            Arc::make_mut(names).remove(name);
+        }
+    }
+
+    fn insert(&mut self, Name { dir, name }: &Name, node: Node) {
+        if let Node::Dir(inner) = node {
+            self.0.entry(inner).or_default();
+            // A folder has one name, also where a loss of power keeps its second renaming only.
+            for names in self.0.values_mut().filter(|names| names.values().any(|other| *other == node)) {
+                Arc::make_mut(names).retain(|_, other| *other != node);
+            }
+        }
+        Arc::make_mut(self.0.entry(*dir).or_default()).insert(Arc::clone(name), node);
+    }
+
+    /// Forgets what can't be reached.
+    fn prune(&mut self) {
+        let mut reached = BTreeSet::from([ROOT]);
+        let mut next = vec![ROOT];
+        while let Some(dir) = next.pop() {
+            let inner = self.within(dir).filter_map(|(_, node)| match node {
+                Node::Dir(inner) => Some(inner),
+                Node::File(_) => None,
+            });
+            next.extend(inner.filter(|inner| reached.insert(*inner)).collect::<Vec<_>>());
+        }
+        self.0.retain(|dir, _| reached.contains(dir));
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = Node> {
+        self.0.values().flat_map(|names| names.values().copied())
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Name, Node)> {
+        self.0.iter().flat_map(|(&dir, names)| {
+            names.iter().map(move |(name, node)| (Name { dir, name: Arc::clone(name) }, *node))
+        })
+    }
+
+    fn files(&self) -> impl Iterator<Item = (Name, InodeNo)> {
+        self.all().filter_map(|(name, node)| match node {
+            Node::File(inode) => Some((name, inode)),
+            Node::Dir(_) => None,
+        })
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = (Name, DirNo)> {
+        self.all().filter_map(|(name, node)| match node {
+            Node::File(_) => None,
+            Node::Dir(dir) => Some((name, dir)),
+        })
+    }
+}
 
 /// A change of names that is not durable yet, with the folder whose sync makes it so.
 #[derive(Clone, Debug)]
 struct NameChange {
-    dir: PathBuf,
-    remove: Option<Arc<Path>>,
-    insert: Option<(Arc<Path>, Node)>,
-}
-
-/// `path` where it lies after the folder `from` was renamed; `None` if it does not lie in it.
-fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
-    let rest = path.strip_prefix(from).ok().filter(|rest| !rest.as_os_str().is_empty())?;
-    Some(to.join(rest))
+    dir: DirNo,
+    remove: Option<(Name, Node)>,
+    insert: Option<(Name, Node)>,
 }
 
 impl NameChange {
-    /// The folder that it renames, and to what.
-    fn renamed_dir(&self) -> Option<(&Path, &Path)> {
-        match (&self.remove, &self.insert) {
-            (Some(from), Some((to, Node::Dir))) => Some((from, to)),
-            _ => None,
+    fn apply(&self, names: &mut Names) {
+        match &self.remove {
+            // Another folder has that name: the one that had it is not there, or elsewhere.
+            Some((name, node @ Node::Dir(_))) if names.at(name.dir, &name.name) != Some(*node) => {}
+            Some((name, _)) => names.remove(name),
+            None => {}
         }
-    }
-
-    /// This change after the folder `from` was renamed, if what it changes lies in it.
-    fn follow(&mut self, from: &Path, to: &Path) {
-        let inside = self.insert.as_mut().map(|(path, _)| path);
-        for path in self.remove.iter_mut().chain(inside) {
-            if let Some(now) = moved(path, from, to) {
-                *path = now.into();
-            }
+        if let Some((name, node)) = &self.insert {
+            names.insert(name, *node);
         }
-        if self.dir == from {
-            self.dir = to.to_owned();
-        } else if let Some(now) = moved(&self.dir, from, to) {
-            self.dir = now;
-        }
-    }
-
-    /// Does it; gives the files that moved with their folder, and where they are now.
-    fn apply(&self, names: &mut Names) -> Vec<(Arc<Path>, Node)> {
-        let mut followed = Vec::new();
-        if let Some((from, to)) = self.renamed_dir() {
-            let inside = names
-                .iter()
-                .filter_map(|(path, &node)| Some((path.clone(), (Arc::from(moved(path, from, to)?), node))));
-            for (old, (new, node)) in inside.collect::<Vec<(_, (Arc<Path>, _))>>() {
-                names.remove(&old);
-                names.insert(Arc::clone(&new), node);
-                followed.push((new, node));
-            }
-        }
-        if let Some(path) = &self.remove {
-            names.remove(path);
-        }
-        if let Some((path, node)) = &self.insert {
-            names.insert(Arc::clone(path), *node);
-        }
-        followed
     }
 }
 
@@ -86,7 +129,7 @@ struct Entry {
     inode: Arc<Inode>,
     links: usize,
     /// The name that it has, or had last.
-    name: Arc<Path>,
+    name: Name,
 }
 
 /// See the file's head.
@@ -97,6 +140,9 @@ pub(super) struct Disk {
     changes: Arc<Vec<NameChange>>,
     inodes: Arc<BTreeMap<InodeNo, Entry>>,
     next_inode: InodeNo,
+    /// The name that each folder has, or had last.
+    dirs: Arc<BTreeMap<DirNo, Name>>,
+    last_dir: DirNo,
     /// The sizes of all files that have a name.
     used_bytes: u64,
     pub(super) capacity_bytes: Option<u64>,
@@ -110,67 +156,75 @@ fn exists_already(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::AlreadyExists, format!("{}: exists", path.display()))
 }
 
-fn parent(path: &Path) -> PathBuf {
-    path.parent().map(Path::to_path_buf).unwrap_or_default()
-}
-
 impl Disk {
-    pub(super) fn has_dir(&self, dir: &Path) -> bool {
-        dir.parent().is_none() || dir.as_os_str().is_empty() || self.names.get(dir) == Some(&Node::Dir)
+    /// What a path stands for.
+    fn node(&self, path: &Path) -> Option<Node> {
+        path.components().try_fold(Node::Dir(ROOT), |node, component| match (node, component) {
+            (_, Component::RootDir | Component::CurDir) => Some(node),
+            (Node::Dir(dir), Component::Normal(name)) => self.names.at(dir, name),
+            _ => None,
+        })
+    }
+
+    fn dir(&self, path: &Path) -> io::Result<DirNo> {
+        match self.node(path) {
+            Some(Node::Dir(dir)) => Ok(dir),
+            _ => Err(not_found(path)),
+        }
+    }
+
+    /// The name that a path ends in, in its folder.
+    fn place(&self, path: &Path) -> io::Result<Name> {
+        let dir = self.dir(path.parent().unwrap_or(Path::new("")))?;
+        let name = path.file_name().ok_or_else(|| exists_already(path))?;
+        Ok(Name { dir, name: Arc::from(name) })
     }
 
     pub(super) fn exists(&self, path: &Path) -> bool {
-        self.names.contains_key(path) || self.has_dir(path)
+        self.node(path).is_some()
     }
 
     pub(super) fn file(&self, path: &Path) -> io::Result<InodeNo> {
-        match self.names.get(path) {
-            Some(Node::File(inode)) => Ok(*inode),
-            Some(Node::Dir) => Err(io::Error::new(ErrorKind::IsADirectory, "is a folder")),
+        match self.node(path) {
+            Some(Node::File(inode)) => Ok(inode),
+            Some(Node::Dir(_)) => Err(io::Error::new(ErrorKind::IsADirectory, "is a folder")),
             None => Err(not_found(path)),
         }
     }
 
+    fn path(&self, name: &Name) -> PathBuf {
+        let above = self.dirs.get(&name.dir).map_or_else(|| PathBuf::from("/"), |name| self.path(name));
+        above.join(&*name.name)
+    }
+
     /// The name that a file has, or had last.
     pub(super) fn name(&self, inode: InodeNo) -> PathBuf {
-        self.inodes.get(&inode).map(|entry| entry.name.to_path_buf()).unwrap_or_default()
+        self.inodes.get(&inode).map(|entry| self.path(&entry.name)).unwrap_or_default()
     }
 
     pub(super) fn inode(&self, inode: InodeNo) -> &Inode {
         &self.inodes.get(&inode).expect("a file that is open stays").inode
     }
 
-    fn needs_dir_of(&self, path: &Path) -> io::Result<()> {
-        let dir = parent(path);
-        if self.has_dir(&dir) { Ok(()) } else { Err(not_found(&dir)) }
-    }
-
-    fn change(&mut self, dir: PathBuf, remove: Option<&Path>, insert: Option<(&Path, Node)>) {
-        let made = insert.map(|(path, node)| (Arc::from(path), node));
-        let change = NameChange { dir, remove: remove.map(Arc::from), insert: made };
-        let names = Arc::make_mut(&mut self.names);
-        let node_at = |path: Option<&Path>| path.and_then(|path| names.get(path).copied());
-        let gone = [node_at(remove), node_at(insert.map(|(path, _)| path))];
-        let followed = change.apply(names);
-        if let Some((path, Node::File(inode))) = change.insert.clone() {
-            self.link(inode, path);
+    fn change(&mut self, dir: DirNo, remove: Option<(Name, Node)>, insert: Option<(Name, Node)>) {
+        let replaced = insert.as_ref().and_then(|(to, _)| self.names.at(to.dir, &to.name));
+        let gone = remove.as_ref().map(|(_, node)| *node);
+        let change = NameChange { dir, remove, insert };
+        change.apply(Arc::make_mut(&mut self.names));
+        match change.insert.clone() {
+            Some((name, Node::File(inode))) => self.link(inode, name),
+            Some((name, Node::Dir(dir))) => _ = Arc::make_mut(&mut self.dirs).insert(dir, name),
+            None => {}
         }
-        for node in gone.into_iter().flatten() {
+        for node in [gone, replaced].into_iter().flatten() {
             if let Node::File(inode) = node {
                 self.unlink(inode);
-            }
-        }
-        for (path, node) in followed {
-            if let Node::File(inode) = node
-                && let Some(entry) = Arc::make_mut(&mut self.inodes).get_mut(&inode)
-            {
-                entry.name = path;
             }
         }
         Arc::make_mut(&mut self.changes).push(change);
     }
 
-    fn link(&mut self, inode: InodeNo, name: Arc<Path>) {
+    fn link(&mut self, inode: InodeNo, name: Name) {
         if let Some(entry) = Arc::make_mut(&mut self.inodes).get_mut(&inode) {
             if entry.links == 0 {
                 self.used_bytes += entry.inode.len() as u64;
@@ -190,83 +244,77 @@ impl Disk {
     }
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<InodeNo> {
-        self.needs_dir_of(path)?;
-        if self.names.contains_key(path) {
+        let place = self.place(path)?;
+        if self.exists(path) {
             return Err(exists_already(path));
         }
         let inode = self.next_inode;
         self.next_inode = InodeNo(inode.0 + 1);
-        let entry = Entry { inode: Arc::default(), links: 0, name: Arc::from(path) };
+        let entry = Entry { inode: Arc::default(), links: 0, name: place.clone() };
         Arc::make_mut(&mut self.inodes).insert(inode, entry);
-        self.change(parent(path), None, Some((path, Node::File(inode))));
+        self.change(place.dir, None, Some((place, Node::File(inode))));
         Ok(inode)
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let node = *self.names.get(from).ok_or_else(|| not_found(from))?;
-        if node == Node::Dir && self.names.contains_key(to) {
+        let node = self.node(from).ok_or_else(|| not_found(from))?;
+        if matches!(node, Node::Dir(_)) && self.exists(to) {
             return Err(exists_already(to));
         }
-        self.needs_dir_of(to)?;
-        self.change(parent(to), Some(from), Some((to, node)));
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        self.change(to.dir, Some((from, node)), Some((to, node)));
         Ok(())
     }
 
     pub(super) fn add_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let node = Node::File(self.file(from)?);
-        if self.names.contains_key(to) {
+        if self.exists(to) {
             return Err(exists_already(to));
         }
-        self.needs_dir_of(to)?;
-        self.change(parent(to), None, Some((to, node)));
+        let place = self.place(to)?;
+        self.change(place.dir, None, Some((place, node)));
         Ok(())
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
-        self.file(path)?;
-        self.change(parent(path), Some(path), None);
+        let (node, place) = (Node::File(self.file(path)?), self.place(path)?);
+        self.change(place.dir, Some((place, node)), None);
         Ok(())
     }
 
     pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
-        if self.names.get(path) != Some(&Node::Dir) {
-            return Err(not_found(path));
-        }
-        if self.below(path).next().is_some() {
+        let (dir, place) = (self.dir(path)?, self.place(path)?);
+        if self.names.within(dir).next().is_some() {
             return Err(io::Error::new(ErrorKind::DirectoryNotEmpty, "not empty"));
         }
-        self.change(parent(path), Some(path), None);
+        self.change(place.dir, Some((place, Node::Dir(dir))), None);
         Ok(())
     }
 
     pub(super) fn create_dirs(&mut self, dir: &Path) -> io::Result<()> {
-        let mut missing: Vec<_> = dir.ancestors().filter(|dir| !self.has_dir(dir)).collect();
-        missing.reverse();
-        if let Some(file) = missing.iter().find(|path| self.names.contains_key(**path)) {
-            let why = format!("{} is a file", file.display());
-            return Err(io::Error::new(ErrorKind::AlreadyExists, why));
-        }
-        for dir in missing {
-            self.change(parent(dir), None, Some((dir, Node::Dir)));
+        let mut above: Vec<&Path> = dir.ancestors().collect();
+        above.reverse();
+        for dir in above {
+            match self.node(dir) {
+                Some(Node::Dir(_)) => {}
+                Some(Node::File(_)) => {
+                    let why = format!("{} is a file", dir.display());
+                    return Err(io::Error::new(ErrorKind::AlreadyExists, why));
+                }
+                None => {
+                    let place = self.place(dir)?;
+                    self.last_dir = DirNo(self.last_dir.0 + 1);
+                    self.change(place.dir, None, Some((place, Node::Dir(self.last_dir))));
+                }
+            }
         }
         Ok(())
     }
 
-    /// Everything below a folder, by name.
-    fn below<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a Path, Node)> {
-        let from = (std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded);
-        let after = self.names.range::<Path, _>(from).map(|(path, node)| (&**path, *node));
-        after.take_while(move |(path, _)| path.starts_with(dir))
-    }
-
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        if !self.has_dir(dir) {
-            return Err(not_found(dir));
-        }
-        let inside = self.below(dir).filter(|(path, _)| path.parent() == Some(dir));
-        let named = inside.filter_map(|(path, node)| {
-            let name = path.file_name()?.to_str()?.to_owned();
-            Some(DirEntry { name, is_dir: node == Node::Dir })
+        let named = self.names.within(self.dir(dir)?).filter_map(|(name, node)| {
+            let name = name.to_str()?.to_owned();
+            Some(DirEntry { name, is_dir: matches!(node, Node::Dir(_)) })
         });
         Ok(named.collect())
     }
@@ -281,26 +329,18 @@ impl Disk {
     }
 
     fn sync_names(&mut self, dir: &Path, mut reaches: impl FnMut(&NameChange) -> bool) -> io::Result<()> {
-        if !self.has_dir(dir) {
-            return Err(not_found(dir));
-        }
+        let dir = self.dir(dir)?;
         if !self.changes.iter().any(|change| change.dir == dir) {
             return Ok(());
         }
         let names = Arc::make_mut(&mut self.durable_names);
-        let mut left: Vec<NameChange> = Vec::new();
-        for change in std::mem::take(&mut self.changes).iter() {
-            if change.dir != dir || !reaches(change) {
-                left.push(change.clone());
-                continue;
+        Arc::make_mut(&mut self.changes).retain(|change| {
+            let synced = change.dir == dir && reaches(change);
+            if synced {
+                change.apply(names);
             }
-            change.apply(names);
-            if let Some((from, to)) = change.renamed_dir() {
-                // What is not durable in the folder goes with it.
-                left.iter_mut().for_each(|earlier| earlier.follow(from, to));
-            }
-        }
-        self.changes = Arc::new(left);
+            !synced
+        });
         Ok(())
     }
 
@@ -355,28 +395,22 @@ impl Disk {
                 }
             }
             // What lies in a folder that was lost is lost.
-            let dirs: BTreeSet<Arc<Path>> =
-                names.iter().filter(|(_, node)| **node == Node::Dir).map(|(path, _)| path.clone()).collect();
-            let is_dir = |dir: &Path| dir.parent().is_none() || dirs.contains(dir);
-            let keeps =
-                |path: &Path| path.ancestors().skip(1).all(|dir| dir.as_os_str().is_empty() || is_dir(dir));
-            names.retain(|path, _| keeps(path));
+            names.prune();
         }
         let mut after = Disk {
             durable_names: Arc::clone(&names),
+            dirs: Arc::new(names.dirs().map(|(name, dir)| (dir, name)).collect()),
             names,
             next_inode: self.next_inode,
+            last_dir: self.last_dir,
             capacity_bytes: self.capacity_bytes,
             ..Disk::default()
         };
         let mut inodes: BTreeMap<InodeNo, Entry> = BTreeMap::new();
-        for (path, node) in after.names.iter() {
-            if let Node::File(number) = node {
-                let inode = || Arc::clone(&self.inodes.get(number).expect("a file with a name").inode);
-                let name = Arc::clone(path);
-                let entry = inodes.entry(*number).or_insert_with(|| Entry { inode: inode(), links: 0, name });
-                entry.links += 1;
-            }
+        for (name, number) in after.names.files() {
+            let inode = || Arc::clone(&self.inodes.get(&number).expect("a file with a name").inode);
+            let entry = inodes.entry(number).or_insert_with(|| Entry { inode: inode(), links: 0, name });
+            entry.links += 1;
         }
         for entry in inodes.values_mut() {
             if let Some(inode) = entry.inode.after_crash(coin) {
@@ -390,10 +424,10 @@ impl Disk {
 
     /// The same without files that nobody can see again, not even after a loss of power: for a time when no file is open.
     pub(super) fn without_dead_files(mut self) -> Disk {
-        let pending = self.changes.iter().filter_map(|change| change.insert.as_ref().map(|(_, node)| node));
-        let seen = self.names.values().chain(self.durable_names.values()).chain(pending);
+        let pending = self.changes.iter().filter_map(|change| Some(change.insert.as_ref()?.1));
+        let seen = self.names.nodes().chain(self.durable_names.nodes()).chain(pending);
         let seen: BTreeSet<InodeNo> =
-            seen.filter_map(|node| if let Node::File(inode) = node { Some(*inode) } else { None }).collect();
+            seen.filter_map(|node| if let Node::File(inode) = node { Some(inode) } else { None }).collect();
         if seen.len() < self.inodes.len() {
             Arc::make_mut(&mut self.inodes).retain(|number, _| seen.contains(number));
         }

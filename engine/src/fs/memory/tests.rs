@@ -75,6 +75,36 @@ fn a_folder_is_renamed_with_what_is_durable_in_it() {
 }
 
 #[test]
+fn a_folder_that_is_made_where_another_was_holds_nothing_of_it_after_any_loss_of_power() {
+    let fs = MemoryFs::new();
+    file_in(&fs).sync().unwrap();
+    fs.sync_dir(Path::new("/d")).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    let (old, new) = (Path::new("/d"), Path::new("/e"));
+    fs.rename(old, new).unwrap();
+    fs.remove(&new.join("a")).unwrap();
+    fs.remove_dir(new).unwrap();
+    fs.create_dir_all(new).unwrap();
+    fs.open(&new.join("b"), OpenMode::CreateNew).unwrap();
+    fs.sync_dir(new).unwrap();
+    let names = |fs: &MemoryFs, dir: &Path| -> Vec<String> {
+        fs.list(dir).unwrap_or_default().into_iter().map(|entry| entry.name).collect()
+    };
+    for seed in SEEDS {
+        let after = fs.crash(seed);
+        let there = [names(&after, old), names(&after, new)].concat();
+        assert!(there.len() <= 2 && !names(&after, old).contains(&"b".to_owned()), "{there:?}");
+        assert!(names(&after, new).len() <= 1, "{there:?}");
+    }
+    fs.rename(new, old).unwrap();
+    fs.sync_dir(Path::new("/")).unwrap();
+    for seed in SEEDS {
+        let after = fs.crash(seed);
+        assert_eq!((names(&after, old), names(&after, new)), (vec!["b".to_owned()], Vec::new()));
+    }
+}
+
+#[test]
 fn after_a_failed_sync_the_bytes_read_back_but_never_become_durable() {
     let fs = MemoryFs::new();
     let file = file_in(&fs);

@@ -312,8 +312,49 @@ impl Workload {
                     return Err(fails(&[first, cut], differs(&whole, &contents)));
                 }
             }
+            let number = inner.number;
+            let kind = usize::try_from(number).unwrap_or_default() % FAILURES.len();
+            let failed = match second {
+                None => Some(FAILURES[kind]),
+                Some(Cut::Fail(at, failure)) if at == number => Some(failure),
+                Some(_) => None,
+            };
+            if let Some(failure) = failed {
+                let cut = Cut::Fail(number, failure);
+                let (disk, _) = self.left(point, first, tally);
+                self.fail_recovery(after(disk), stopped, inner, failure, tally)
+                    .map_err(|violation| fails(&[first, cut], violation))?;
+            }
         }
         Ok(())
+    }
+
+    /// Starts after a stop with an operation failed. Whether that start goes on or not, the next one finds what it should.
+    fn fail_recovery(
+        &self,
+        mut node: Node,
+        stopped: Stopped,
+        point: &Point,
+        failure: Failure,
+        tally: &mut Tally,
+    ) -> Result<(), Violation> {
+        let Some(operation) = &point.operation else { return Ok(()) };
+        tally.recoveries += 1;
+        node.fs().fail_operation(point.number, failure);
+        match node.start() {
+            Ok(_) => guarded(|| node.check(stopped))?,
+            Err(Error::Io { .. } | Error::ReadOnly(_) | Error::Poisoned(_)) => {}
+            Err(error) => return Err(Violation::new(format!("the engine does not start: {error}"))),
+        }
+        let forgets = operation.action == Action::Sync && failure.partly.is_some();
+        let seed = self.mixed(point.number, 5);
+        let (disk, stopped) = match seed.is_multiple_of(2) {
+            true => (node.fs().restart(), if forgets { Stopped::PowerLost } else { stopped }),
+            false => (node.fs().crash(seed), Stopped::PowerLost),
+        };
+        let (known, elapsed_ms) = (lock(&node.told()).clone(), node.clock().elapsed_ms());
+        drop(node);
+        self.recover(Node::after_stop(self.setup, self.seed, disk, known, elapsed_ms), stopped, seed, tally)
     }
 
     /// Runs the workload with an operation failed; whatever the engine makes of it, nothing that it acknowledged is lost.

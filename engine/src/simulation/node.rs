@@ -180,7 +180,10 @@ impl Node {
     }
 
     /// Holds the engine, just started, to what was promised.
-    fn check(&mut self, stopped: Stopped) -> Result<(), Violation> {
+    ///
+    /// # Errors
+    /// A promise that is broken.
+    pub fn check(&mut self, stopped: Stopped) -> Result<(), Violation> {
         let engine = self.engine();
         let found = (0..SLOTS).map(|index| inspect::read(engine, index));
         let found = found.collect::<Result<Vec<_>, Violation>>()?;

@@ -27,7 +27,7 @@ enum Node {
 }
 
 /// A name in a folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Name {
     dir: DirNo,
     name: Arc<OsStr>,
@@ -111,6 +111,12 @@ struct NameChange {
 }
 
 impl NameChange {
+    /// The names that it changes.
+    fn names(&self) -> impl Iterator<Item = &Name> {
+        let removed = self.remove.iter().map(|(name, _)| name);
+        removed.chain(self.insert.iter().map(|(name, _)| name))
+    }
+
     fn apply(&self, names: &mut Names) {
         match &self.remove {
             // Another folder has that name: the one that had it is not there, or elsewhere.
@@ -334,10 +340,15 @@ impl Disk {
             return Ok(());
         }
         let names = Arc::make_mut(&mut self.durable_names);
+        // No name's change overtakes an earlier one of the same name: it would be undone by it later.
+        let mut behind: BTreeSet<Name> = BTreeSet::new();
         Arc::make_mut(&mut self.changes).retain(|change| {
-            let synced = change.dir == dir && reaches(change);
+            let waits = change.names().any(|name| behind.contains(name));
+            let synced = change.dir == dir && !waits && reaches(change);
             if synced {
                 change.apply(names);
+            } else if change.dir == dir {
+                behind.extend(change.names().cloned());
             }
             !synced
         });

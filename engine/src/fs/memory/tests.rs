@@ -244,3 +244,26 @@ fn a_flipped_bit_is_seen_and_stays_after_a_loss_of_power() {
     }
     assert!(fs.flip(Path::new("/d/b"), 0, 0).is_err());
 }
+
+/// A name's removal overtook the renaming that had made it, in a sync of the folder that failed: the next sync made
+/// durable what nobody saw any more.
+#[test]
+fn what_a_folder_shows_is_durable_after_a_sync_whatever_became_of_a_failed_one_before() {
+    for seed in SEEDS {
+        let fs = MemoryFs::new();
+        file_in(&fs).sync().unwrap();
+        fs.sync_dir(Path::new("/d")).unwrap();
+        fs.rename(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+        fs.remove(Path::new("/d/b")).unwrap();
+        fs.open(Path::new("/d/a"), OpenMode::CreateNew).unwrap().sync().unwrap();
+        fs.rename(Path::new("/d/a"), Path::new("/d/c")).unwrap();
+        fs.fail_operation(fs.operations(), Failure { kind: ErrorKind::Other, partly: Some(seed) });
+        assert!(fs.sync_dir(Path::new("/d")).is_err());
+        fs.sync_dir(Path::new("/d")).unwrap();
+        for disk in [fs.restart(), fs.crash(seed)] {
+            let names: Vec<_> =
+                disk.list(Path::new("/d")).unwrap().into_iter().map(|entry| entry.name).collect();
+            assert_eq!(names, ["c"], "seed {seed}");
+        }
+    }
+}

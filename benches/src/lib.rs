@@ -11,6 +11,7 @@
 //! | [`run`] | one run: threads, settling, counters before and after |
 //! | [`process`] | CPU, memory, I/O and disk space, from outside |
 //! | [`record`] | what is kept of a run |
+//! | [`report`] | what was kept, side by side: text and a page with plots |
 //! | [`cli`] | the command line, for any list of targets |
 //!
 //! # To add a target in another crate
@@ -54,6 +55,7 @@ pub mod load;
 pub mod plan;
 pub mod process;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod target;
 pub mod targets;

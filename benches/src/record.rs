@@ -1,4 +1,4 @@
-//! What a run measured, as it is kept: one JSON object a line in a file, `benches/RESULTS.md` describes it.
+//! What a run measured, as it is kept: one JSON object a line in a file. `docs/PERFORMANCE.md` describes it.
 
 use std::collections::BTreeMap;
 

@@ -87,13 +87,18 @@ fn a_server_says_who_it_is_and_a_workload_may_ask_for_its_writes_to_be_synced() 
     assert_eq!(target.process(), Some(std::process::id()));
     assert_eq!(target.sync(), Sync::Everysec);
     let synced = || {
-        let settings = target.configuration();
+        let settings = open(&address).configuration();
         settings.into_iter().find(|(name, _)| name == "sync").expect("it is shown").1
     };
     target.set_sync(Sync::Always).expect("can do");
     assert_eq!(synced(), "always");
     target.set_sync(Sync::Everysec).expect("can do");
     assert_eq!(synced(), "everysec");
+    target.set_sync(Sync::Always).expect("can do");
+    Box::new(open(&address)).close().expect("what it found is what it leaves");
+    assert_eq!(synced(), "always");
+    Box::new(target).close().expect("can do");
+    assert_eq!(open(&address).sync(), Sync::Everysec);
     node.stop().expect("stops");
 }
 

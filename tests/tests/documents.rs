@@ -145,6 +145,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/ARCHITECTURE.md",
         "docs/FORMAT.md",
         "docs/PROTOCOL.md",
+        "docs/PERFORMANCE.md",
         "docs/TESTING.md",
     ] {
         let folder = root().join(document).parent().expect("in the workspace").to_owned();
@@ -160,7 +161,11 @@ fn links_between_documents_lead_somewhere() {
 
 #[test]
 fn the_readme_shows_flags_that_exist() {
-    let known: BTreeSet<&str> = haypile_server::config::PARAMS.iter().map(|param| param.name).collect();
+    let mut known: BTreeSet<String> =
+        haypile_server::config::PARAMS.iter().map(|param| param.name.to_owned()).collect();
+    let bench = haypile_bench::cli::command(haypile_bench::cli::BUILT_IN);
+    let flags = bench.get_subcommands().flat_map(|command| command.get_arguments());
+    known.extend(flags.filter_map(|flag| flag.get_long().map(str::to_owned)));
     let readme = text("README.md");
     let others = [
         "release",

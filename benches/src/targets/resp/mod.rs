@@ -165,14 +165,7 @@ impl Target for RespTarget {
             Sync::Everysec => "everysec".to_owned(),
             Sync::Always => "always".to_owned(),
         };
-        let Some((name, _)) = &self.sync_setting else {
-            return Err(Error::target("set when writes are answered", "the server has no such setting"));
-        };
-        let mut control = Control::open(&self.access)?;
-        if control.setting(name)?.as_ref() == Some(&wanted) {
-            return Ok(());
-        }
-        control.ask(&[b"CONFIG", b"SET", name.as_bytes(), wanted.as_bytes()]).map(drop)
+        self.set_sync_to(&wanted)
     }
 
     fn settle(&self, settle: Settle) -> Result<()> {
@@ -209,7 +202,24 @@ impl Target for RespTarget {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
+        match &self.sync_setting {
+            Some((_, found)) => self.set_sync_to(found),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RespTarget {
+    /// Sets when writes are answered, in the server's words, if it is set otherwise.
+    fn set_sync_to(&self, wanted: &str) -> Result<()> {
+        let Some((name, _)) = &self.sync_setting else {
+            return Err(Error::target("set when writes are answered", "the server has no such setting"));
+        };
+        let mut control = Control::open(&self.access)?;
+        if control.setting(name)?.as_deref() == Some(wanted) {
+            return Ok(());
+        }
+        control.ask(&[b"CONFIG", b"SET", name.as_bytes(), wanted.as_bytes()]).map(drop)
     }
 }
 

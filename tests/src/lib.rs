@@ -1,9 +1,8 @@
-//! What the tests over all crates share: the sources of the workspace, and an engine under a seeded workload.
+//! What the tests over all crates share: the sources of the workspace, a cluster in one thread, and a small store.
 //!
 //! The tests themselves are in `tests/tests/` (Rust) and `tests/interop/` (Python, against real processes).
 
 pub mod fixture;
-pub mod model;
 pub mod sim;
 pub mod sources;
 pub mod store;

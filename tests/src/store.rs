@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use haypile_engine::background::Job;
-use haypile_engine::clock::TimeMs;
+use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::engine::{Engine, Options};
 use haypile_engine::error::Result;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::fs::{Fs, OpenMode};
 use haypile_engine::key::Key;
+use haypile_engine::simulation::{self, tag};
+use haypile_engine::tx::{Read, Tx};
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
 use haypile_server::tools;
-
-use crate::model::{SteadyClock, transact};
 
 /// Where the store lies.
 pub const DIR: &str = "/store";
@@ -34,14 +36,31 @@ pub fn slot(number: u16) -> Slot {
 }
 
 /// A key of a slot: the name with the first hash tag that leads there.
-///
-/// # Panics
-/// Never: every slot has a tag.
 #[must_use]
 pub fn key(slot: Slot, name: &str) -> Key {
-    let tag =
-        (0_u32..).find(|tag| Slot::of_key(tag.to_string().as_bytes()) == slot).expect("every slot has a tag");
-    Key::new(format!("{name}{{{tag}}}").as_bytes())
+    Key::new(format!("{name}{{{}}}", tag(slot)).as_bytes())
+}
+
+/// A clock that goes on by itself, by the same steps in every run.
+#[derive(Debug, Default)]
+struct SteadyClock(AtomicU64);
+
+impl Clock for SteadyClock {
+    fn wall(&self) -> TimeMs {
+        TimeMs(1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Runs `work` on locked slots, again after each miss, and commits.
+///
+/// # Errors
+/// What the engine meets.
+pub fn transact<T>(engine: &Engine, slots: &[Slot], work: impl FnMut(&mut Tx<'_>) -> Read<T>) -> Result<T> {
+    simulation::transact(engine, slots, work).map(|(answer, _)| answer)
 }
 
 /// Opens the store.

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use haypile_engine::background::{Background, Job};
@@ -15,17 +15,16 @@ use haypile_engine::clock::SystemClock;
 use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Opened, Options};
 use haypile_engine::error::{Error, Result};
+use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
-use haypile_engine::fs::{DirEntry, Fs};
 use haypile_engine::history::Relation;
-use haypile_engine::key::Key;
 use haypile_engine::log::ReadOutcome;
 use haypile_engine::log::record::Record;
-use haypile_engine::random::Coin;
+use haypile_engine::simulation::{self, Done, FAILURES, Machine, Node, SLOTS, Setup, Step, Tally, Workload};
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_engine::value::Value;
-use haypile_tests::model::{self, Model, Stopped, transact};
+use haypile_tests::store::{key, slot, transact};
 
 const STORE: &str = "/haypile";
 const COPY: &str = "/copies/one";
@@ -37,10 +36,6 @@ fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {
     let long = std::env::var("HAYPILE_LONG").is_ok_and(|value| value == "1");
     let range = one.map_or(0..if long { many } else { few }, |seed| seed..seed.saturating_add(1));
     range.inspect(|seed| println!("HAYPILE_SEED={seed}"))
-}
-
-fn slot(number: u16) -> Slot {
-    Slot::new(number).expect("in range")
 }
 
 fn open_at(fs: &Arc<dyn Fs>, dir: &str, own_copies: bool) -> Result<(Engine, Opened)> {
@@ -55,15 +50,6 @@ fn present(engine: &Engine) -> BTreeSet<Slot> {
 
 fn take(engine: &Engine, dir: &str) -> Result<Checkpoint> {
     engine.checkpoint(Path::new(dir), &present(engine), &Progress::default())
-}
-
-/// A key of a slot.
-fn key(slot: Slot, name: &str) -> Key {
-    static TAGS: Mutex<BTreeMap<Slot, u32>> = Mutex::new(BTreeMap::new());
-    let find = || (0..).find(|tag: &u32| Slot::of_key(tag.to_string().as_bytes()) == slot);
-    let tag =
-        *TAGS.lock().expect("no panic").entry(slot).or_insert_with(|| find().expect("every slot has a tag"));
-    Key::new(format!("{name}{{{tag}}}").as_bytes())
 }
 
 fn put(engine: &Engine, slot: Slot, name: &str, value: &str) {
@@ -193,108 +179,63 @@ fn a_checkpoint_under_load_holds_a_prefix_of_each_slot_and_whole_groups() {
 
 // --- cut and failed ------------------------------------------------------------------------------------------------
 
-/// Runs the workload of a seed, then takes a checkpoint, as far as both get.
-fn run(fs: &MemoryFs, seed: u64) -> (Model, Option<Result<Checkpoint>>) {
-    let mut model = Model::default();
-    let Ok(engine) = model::open(fs, seed) else { return (model, None) };
-    if model.run(&engine, &mut Coin::new(seed), STEPS).is_err() {
-        return (model, None);
-    }
-    let made = take(&engine, COPY);
-    (model, Some(made))
+/// Steps of a seed, and then a checkpoint, on a node that nothing was done to yet.
+fn workload(seed: u64, steps: usize) -> Workload {
+    let setup = Setup::ALL[usize::try_from(seed).expect("small") % Setup::ALL.len()];
+    let mut workload = Workload::of(seed, Setup { steps, ..setup });
+    workload.steps.push(Step::Checkpoint((0..SLOTS).collect()));
+    workload
 }
 
-/// The operations of the checkpoint alone.
-fn operations(seed: u64) -> std::ops::Range<u64> {
-    let fs = MemoryFs::new();
-    let mut model = Model::default();
-    let engine = model::open(&fs, seed).expect("opens");
-    model.run(&engine, &mut Coin::new(seed), STEPS).expect("nothing fails on a sound machine");
-    let before = fs.operations();
-    take(&engine, COPY).expect("is made");
-    assert!(fs.operations() > before + 10, "a checkpoint takes some operations");
-    before..fs.operations()
-}
-
-/// The copy is not there, or there and whole: then it is in the state that the source had.
-fn check_copy(fs: &MemoryFs, model: &Model, what: &str) -> bool {
-    let there = fs.exists(Path::new(COPY)).expect("looks");
-    if there {
-        let fs: Arc<dyn Fs> = Arc::new(fs.restart());
-        let copy = open_at(&fs, COPY, false).unwrap_or_else(|error| panic!("{what}: the copy: {error}")).0;
-        // A checkpoint holds what was committed, be it written or not: only the newest state will do.
-        let mut newest = model.clone();
-        newest.settle();
-        newest.check_recovered(&copy, Stopped::Killed);
-    }
-    there
-}
-
-fn leftovers(fs: &MemoryFs) -> Vec<DirEntry> {
-    let made = |dir: &str| fs.list(Path::new(dir)).unwrap_or_default();
-    made("/copies").into_iter().filter(|entry| entry.name != "one").collect()
+/// A node that does the steps before the checkpoint; `None` if it could not.
+fn before(workload: &Workload, fs: &MemoryFs) -> Option<Node> {
+    let mut node = Node::new(workload.setup, workload.seed, fs.clone(), Machine::Failing);
+    node.start().ok()?;
+    let (_, steps) = workload.steps.split_last().expect("a checkpoint is the last");
+    node.run(steps).unwrap_or_else(|broken| panic!("{broken}"));
+    Some(node)
 }
 
 #[test]
-fn a_checkpoint_that_is_cut_at_any_operation_is_whole_or_not_there_and_leaves_its_source_alone() {
-    for seed in seeds(1, 20) {
-        let (mut whole, mut missing) = (0, 0);
-        for operation in operations(seed) {
-            let fs = MemoryFs::new();
-            fs.stop_at(operation);
-            let (model, made) = run(&fs, seed);
-            assert!(matches!(made, Some(Err(_))), "operation {operation} is within the checkpoint");
-            let stops = [(fs.restart(), Stopped::Killed), (fs.crash(seed), Stopped::PowerLost)];
-            let stops = stops.into_iter().chain([(fs.crash(seed ^ 1), Stopped::PowerLost)]);
-            for (after, stopped) in stops {
-                let what = format!("{stopped:?} at operation {operation}");
-                let there = check_copy(&after, &model, &what);
-                *if there { &mut whole } else { &mut missing } += 1;
-                let engine = model::open(&after, seed).unwrap_or_else(|error| panic!("{what}: {error}"));
-                let mut model = model.clone();
-                model.check_recovered(&engine, stopped);
-                // It goes on, and the next one needs no help to take the place of what is left of this one.
-                model
-                    .run(&engine, &mut Coin::new(seed ^ 1), 10)
-                    .unwrap_or_else(|error| panic!("{what}: {error}"));
-                if there {
-                    remove(&after, Path::new(COPY)).unwrap_or_else(|error| panic!("{what}: {error}"));
-                }
-                take(&engine, COPY).unwrap_or_else(|error| panic!("{what}, then again: {error}"));
-                assert_eq!(leftovers(&after), [], "{what}");
-                assert!(check_copy(&after, &model, &what));
-            }
+fn a_checkpoint_that_is_cut_or_fails_at_any_operation_is_whole_or_not_there_and_leaves_its_source_alone() {
+    for seed in seeds(2, 100) {
+        let mut workload = workload(seed, 3);
+        // What is written then is in no checkpoint.
+        workload.steps.extend([Step::Commit(vec![(0, Vec::new())]), Step::Sync, Step::Discard]);
+        let mut tally = Tally::default();
+        let cut = workload.cut_all(&mut tally, &mut |_| true);
+        let failed = cut.and_then(|()| workload.fail_all(&FAILURES, &mut tally, &mut |_| true));
+        if let Err(found) = failed {
+            panic!("{}\n{}", found.case, found.violation);
         }
-        assert!(whole > 0 && missing > 10, "{whole} whole, {missing} missing");
+        assert!(tally.points > 60 && tally.failures > 4 * 60, "{tally:?}");
     }
 }
 
 #[test]
-fn a_checkpoint_that_fails_at_any_operation_says_where_and_leaves_nothing_behind() {
-    for seed in seeds(1, 20) {
-        for operation in operations(seed) {
-            for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
-                let fs = MemoryFs::new();
-                fs.fail_operation(operation, kind);
-                let (mut model, made) = run(&fs, seed);
-                let what = format!("{kind} at operation {operation}");
-                match made.expect("the workload ends before") {
-                    Ok(_) => assert!(check_copy(&fs, &model, &what), "{what}: it was said to be there"),
-                    Err(error) => {
-                        let told = error.to_string();
-                        assert!(told.contains("a failure that the test asked for"), "{what}: {told}");
-                        assert!(
-                            told.contains("/: ") || told.contains(STORE) || told.contains("/copies"),
-                            "{what}: {told}"
-                        );
-                        assert!(!fs.exists(Path::new(COPY)).expect("looks"), "{what}: {told}");
-                    }
-                }
-                assert_eq!(leftovers(&fs), [], "{what}");
-                let engine =
-                    model::open(&fs.restart(), seed).unwrap_or_else(|error| panic!("{what}: {error}"));
-                model.check_recovered(&engine, Stopped::Killed);
-            }
+fn a_checkpoint_that_fails_says_where() {
+    for seed in seeds(2, 100) {
+        let workload = workload(seed, STEPS);
+        let sound = workload.setup.new_disk();
+        let mut node = before(&workload, &sound).expect("nothing fails");
+        let first = sound.operations();
+        node.step(workload.steps.last().expect("a checkpoint")).expect("it is whole");
+        assert!(sound.operations() > first + 10, "a checkpoint takes some operations");
+        for operation in first..sound.operations() {
+            let fs = workload.setup.new_disk();
+            fs.fail_operation(operation, ErrorKind::Other);
+            let mut node = before(&workload, &fs).expect("only the checkpoint fails");
+            let done = node.step(workload.steps.last().expect("a checkpoint"));
+            let what = format!("operation {operation}");
+            let (Done::Refused(error) | Done::Stopped(error)) =
+                done.unwrap_or_else(|broken| panic!("{what}: {broken}"))
+            else {
+                continue;
+            };
+            let told = error.to_string();
+            assert!(told.contains("a failure that the test asked for"), "{what}: {told}");
+            let named = ["/: ", simulation::DIR, "/checkpoints"];
+            assert!(named.iter().any(|name| told.contains(name)), "{what}: {told}");
         }
     }
 }
@@ -490,7 +431,7 @@ fn where_there_are_no_links_the_bytes_are_copied_durably_and_a_full_device_is_to
     memory.set_capacity(Some(1));
     let error = take(&source, COPY).expect_err("there is no space").to_string();
     assert!(error.contains(COPY) && error.contains("no space left"), "{error}");
-    assert_eq!(leftovers(&memory), []);
+    assert_eq!(memory.list(Path::new("/copies")).expect("lists"), []);
     memory.set_capacity(None);
     let made = take(&source, COPY).expect("is made");
     assert_eq!((made.files_linked, made.files_copied), (0, 1));

@@ -201,6 +201,10 @@ impl Node {
             false if place.may_hold.contains(&None) => {}
             false => return Err(Violation::new("a checkpoint that was made is not there")),
         }
+        if coin.heads() {
+            // It waits for the next checkpoint.
+            return Ok(());
+        }
         let cleared = remove_leftovers(self.fs(), Path::new(PLACE), NAME);
         let left = names(self.fs())?;
         if cleared.is_err() || left.iter().any(|name| name != NAME) {

@@ -39,4 +39,4 @@ pub use node::{DIR, Done, Machine, Node, Told, transact};
 pub use setup::{Disk, Setup};
 pub use shrink::shrink;
 pub use violation::Violation;
-pub use workload::{Change, Choices, Payload, SLOTS, Step, key, slot};
+pub use workload::{Change, Choices, Payload, SLOTS, Step, key, slot, tag};

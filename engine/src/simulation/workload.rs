@@ -3,6 +3,7 @@
 //! A step means something in every state: what it can't be done to is left out. So any of them can be taken out of a
 //! list, and a story that shows a fault can be shortened.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -10,7 +11,7 @@ use super::setup::Setup;
 use crate::background::Job;
 use crate::key::Key;
 use crate::random::Coin;
-use crate::types::Slot;
+use crate::types::{SLOT_COUNT, Slot};
 
 /// How many slots a workload uses.
 pub const SLOTS: usize = 4;
@@ -31,6 +32,26 @@ pub fn slot(index: usize) -> Slot {
     Slot::new(NUMBERS[index]).expect("below 1024")
 }
 
+/// The first hash tag that leads to a slot.
+///
+/// # Panics
+/// Never: every slot has a tag.
+#[must_use]
+pub fn tag(slot: Slot) -> u32 {
+    static TAGS: OnceLock<Vec<u32>> = OnceLock::new();
+    let all = TAGS.get_or_init(|| {
+        let mut tags = BTreeMap::new();
+        for tag in 0_u32.. {
+            tags.entry(Slot::of_key(tag.to_string().as_bytes())).or_insert(tag);
+            if tags.len() == usize::from(SLOT_COUNT) {
+                break;
+            }
+        }
+        tags.into_values().collect()
+    });
+    all[slot.index()]
+}
+
 /// A key of one of the workload's slots.
 ///
 /// # Panics
@@ -39,13 +60,8 @@ pub fn slot(index: usize) -> Slot {
 pub fn key(index: usize, number: u8) -> &'static Key {
     static KEYS_OF: OnceLock<Vec<Vec<Key>>> = OnceLock::new();
     let all = KEYS_OF.get_or_init(|| {
-        let tag_of = |index| {
-            (0_u32..)
-                .find(|tag| Slot::of_key(tag.to_string().as_bytes()) == slot(index))
-                .expect("every slot has a tag")
-        };
         let keys_of = |index| {
-            let tag = tag_of(index);
+            let tag = tag(slot(index));
             (0..=KEYS).map(|number| Key::new(format!("k{number}{{{tag}}}").as_bytes())).collect()
         };
         (0..SLOTS).map(keys_of).collect()

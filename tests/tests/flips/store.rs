@@ -12,10 +12,11 @@ use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
 use haypile_engine::log::{ReadOutcome, records};
 use haypile_engine::random::Coin;
+use haypile_engine::simulation::SimClock;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
 use haypile_engine::value::Value;
-use haypile_tests::model::{StillClock, transact};
+use haypile_tests::store::{self, transact};
 
 /// The store's folder.
 pub const DIR: &str = "/haypile";
@@ -64,7 +65,7 @@ fn open_with(fs: &MemoryFs, memory_bytes: usize) -> Result<Engine> {
         seed: Some(5),
         ..Options::default()
     };
-    Engine::open(Arc::new(fs.clone()), Path::new(DIR), Arc::new(StillClock), options)
+    Engine::open(Arc::new(fs.clone()), Path::new(DIR), Arc::new(SimClock::at(60_000)), options)
         .map(|(engine, _)| engine)
 }
 
@@ -73,12 +74,7 @@ fn slots() -> impl Iterator<Item = Slot> {
 }
 
 fn key(slot: Slot, number: usize) -> Key {
-    static TAGS: std::sync::OnceLock<BTreeMap<u16, u32>> = std::sync::OnceLock::new();
-    let tag_of = |slot| (0_u32..).find(|tag| Slot::of_key(tag.to_string().as_bytes()) == slot);
-    let tags = TAGS.get_or_init(|| {
-        slots().map(|slot| (slot.number(), tag_of(slot).expect("every slot has one"))).collect()
-    });
-    Key::new(format!("k{number}{{{}}}", tags[&slot.number()]).as_bytes())
+    store::key(slot, &format!("k{number}"))
 }
 
 /// The engine while the store is made.

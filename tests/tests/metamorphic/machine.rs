@@ -23,7 +23,7 @@ use haypile_engine::slot::Role;
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
-use haypile_tests::model::transact;
+use haypile_tests::store::{self, transact};
 
 use crate::list::{Answer, BEGINNING, Body, Change, Entry, KEYS, Model, Op, SLOTS, Shown, SlotState};
 
@@ -205,11 +205,7 @@ fn number(index: usize) -> Slot {
 
 /// A key of a slot: a name with a tag of that slot.
 fn name(slot: usize, key: usize) -> Key {
-    static TAGS: std::sync::OnceLock<Vec<u32>> = std::sync::OnceLock::new();
-    let tag_of = |slot| (0_u32..).find(|tag| Slot::of_key(tag.to_string().as_bytes()) == number(slot));
-    let tags =
-        TAGS.get_or_init(|| (0..SLOTS).map(|slot| tag_of(slot).expect("every slot has one")).collect());
-    Key::new(format!("k{key}{{{}}}", tags[slot]).as_bytes())
+    store::key(number(slot), &format!("k{key}"))
 }
 
 fn key_of(user: &[u8]) -> usize {

@@ -18,10 +18,11 @@ use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
+use haypile_engine::simulation::SimClock;
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_engine::value::Value;
-use haypile_tests::model::{StillClock, transact};
 use haypile_tests::sources::{replace, text};
+use haypile_tests::store::{self, slot, transact};
 
 use record::{Event, Recorded};
 
@@ -46,18 +47,14 @@ fn open(recorded: &Recorded) -> Engine {
     };
     recorded.mark("opening");
     let fs = Arc::new(recorded.fs.clone());
-    let (engine, _) = Engine::open(fs, Path::new(DIR), Arc::new(StillClock), options).expect("opens");
+    let (engine, _) =
+        Engine::open(fs, Path::new(DIR), Arc::new(SimClock::default()), options).expect("opens");
     recorded.mark("opened");
     engine
 }
 
-fn slot(number: u16) -> Slot {
-    Slot::new(number).expect("below 1024")
-}
-
 fn key(number: u16, name: &str) -> Key {
-    let tag = (0_u32..).find(|tag| Slot::of_key(tag.to_string().as_bytes()) == slot(number));
-    Key::new(format!("{name}{{{}}}", tag.expect("every slot has one")).as_bytes())
+    store::key(slot(number), name)
 }
 
 impl Node {

@@ -18,7 +18,7 @@ use crate::types::{Seq, Slot};
 use crate::varint;
 
 /// The bytes that order an entry; short ones without an allocation.
-pub type EntryKey = SmallVec<[u8; 48]>;
+pub type EntryKey = SmallVec<[u8; 64]>;
 
 /// The 48-bit hash that orders keys. Part of the format.
 #[must_use]

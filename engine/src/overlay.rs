@@ -1,22 +1,30 @@
 //! What a transaction has written so far, by entry key: a few writes side by side, many in a tree.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use smallvec::SmallVec;
 
 use crate::key::EntryKey;
-use crate::memtable::Entry;
 
 /// Most commands write one or two entries; so many are kept without a tree.
 const FEW: usize = 16;
+
+/// What was written at an entry key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Written {
+    /// A value, which lies here among the transaction's operations.
+    Value(Range<usize>),
+    /// Nothing.
+    Tombstone,
+}
 
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) enum Overlay {
     /// Ascending.
-    Few(SmallVec<[(EntryKey, Entry); 2]>),
-    Many(BTreeMap<EntryKey, Entry>),
+    Few(SmallVec<[(EntryKey, Written); 2]>),
+    Many(BTreeMap<EntryKey, Written>),
 }
 
 impl Default for Overlay {
@@ -26,7 +34,7 @@ impl Default for Overlay {
 }
 
 /// Some of the entries, ascending.
-pub(crate) type Entries<'a> = Box<dyn DoubleEndedIterator<Item = (&'a [u8], &'a Entry)> + 'a>;
+pub(crate) type Entries<'a> = Box<dyn DoubleEndedIterator<Item = (&'a [u8], &'a Written)> + 'a>;
 
 impl Overlay {
     pub(crate) fn is_empty(&self) -> bool {
@@ -36,7 +44,7 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Written> {
         match self {
             Overlay::Few(entries) => {
                 entries.iter().find(|(other, _)| other[..] == *key).map(|(_, entry)| entry)
@@ -45,7 +53,7 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn insert(&mut self, key: EntryKey, entry: Entry) {
+    pub(crate) fn insert(&mut self, key: EntryKey, entry: Written) {
         match self {
             Overlay::Few(entries) => match entries.binary_search_by(|(other, _)| other.cmp(&key)) {
                 Ok(index) => entries[index].1 = entry,
@@ -83,7 +91,7 @@ impl Overlay {
     }
 
     /// Gives every entry from `from` to before `to` to `change`.
-    pub(crate) fn change(&mut self, from: &[u8], to: &[u8], mut change: impl FnMut(&[u8], &mut Entry)) {
+    pub(crate) fn change(&mut self, from: &[u8], to: &[u8], mut change: impl FnMut(&[u8], &mut Written)) {
         match self {
             Overlay::Few(entries) => {
                 let inside = |key: &[u8]| inside(key, Bound::Included(from), Bound::Excluded(to));
@@ -101,7 +109,7 @@ impl Overlay {
     }
 
     /// All entries, ascending.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &Entry)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &Written)) {
         match self {
             Overlay::Few(entries) => entries.iter().for_each(|(key, entry)| visit(key, entry)),
             Overlay::Many(entries) => entries.iter().for_each(|(key, entry)| visit(key, entry)),
@@ -135,7 +143,7 @@ mod tests {
         ) {
             let (mut overlay, mut model) = (Overlay::default(), BTreeMap::new());
             for (key, value) in writes {
-                let entry = if value { Entry::Value(key.clone().into()) } else { Entry::Tombstone };
+                let entry = if value { Written::Value(0..key.len()) } else { Written::Tombstone };
                 overlay.insert(EntryKey::from_slice(&key), entry.clone());
                 model.insert(key, entry);
             }

@@ -8,7 +8,7 @@ use crate::cache::BlockCache;
 use crate::clock::TimeMs;
 use crate::key::EntryKey;
 use crate::memtable::{self, Entry, Memtable, Stored, ValueRef};
-use crate::overlay::{self, Overlay};
+use crate::overlay::{self, Overlay, Written};
 use crate::slot::SlotCell;
 use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
 use crate::sync::Arc;
@@ -29,7 +29,7 @@ pub enum Direction {
 pub(crate) struct WriteSet {
     /// The operations as they will stand in the record.
     pub ops: Vec<u8>,
-    /// What they do to entries.
+    /// What they do to entries; the values lie in `ops`.
     pub overlay: Overlay,
     /// Whether everything older is gone.
     pub cleared: bool,
@@ -37,6 +37,16 @@ pub(crate) struct WriteSet {
     pub keys_delta: i64,
     /// The first moment at which one of the values expires.
     pub earliest_expiry: Option<TimeMs>,
+}
+
+impl WriteSet {
+    /// An entry of the overlay.
+    pub fn stored(&self, written: &Written) -> Stored<'_> {
+        match written {
+            Written::Value(place) => Stored::inline(&self.ops[place.clone()]),
+            Written::Tombstone => Stored::Tombstone,
+        }
+    }
 }
 
 /// Blocks that a command needs and that are not in memory. See [`crate::engine::Engine::fetch`].
@@ -109,8 +119,8 @@ pub(crate) struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// Gives the value at an entry key to `read`; `None` if there is none, or if it was deleted.
     pub fn get<T>(&self, key: &[u8], read: impl FnOnce(ValueRef<'_>) -> T) -> Read<Option<T>> {
-        if let Some(entry) = self.writes.overlay.get(key) {
-            return Ok(entry.stored().value().map(read));
+        if let Some(written) = self.writes.overlay.get(key) {
+            return Ok(self.writes.stored(written).value().map(read));
         }
         if self.writes.cleared {
             return Ok(None);
@@ -151,7 +161,7 @@ impl<'a> Layers<'a> {
     ) -> Read<()> {
         let mut sources = Vec::new();
         if !self.writes.overlay.is_empty() {
-            sources.push(Source::writes(self.writes.overlay.range(from, to), direction));
+            sources.push(Source::writes(self.writes, from, to, direction));
         }
         let mut hidden = self.writes.cleared;
         for table in self.tables() {
@@ -208,8 +218,17 @@ fn next_key(sources: &[Source<'_>], direction: Direction) -> Option<usize> {
 
 /// One layer's entries in a range, with the one that it stands at.
 enum Source<'a> {
-    Writes { entries: overlay::Entries<'a>, direction: Direction, here: Option<(&'a [u8], &'a Entry)> },
-    Table { entries: memtable::Range<'a>, direction: Direction, here: Option<(&'a [u8], Stored<'a>)> },
+    Writes {
+        writes: &'a WriteSet,
+        entries: overlay::Entries<'a>,
+        direction: Direction,
+        here: Option<(&'a [u8], &'a Written)>,
+    },
+    Table {
+        entries: memtable::Range<'a>,
+        direction: Direction,
+        here: Option<(&'a [u8], Stored<'a>)>,
+    },
     Run(Box<RunSource>),
 }
 
@@ -219,9 +238,15 @@ fn step<T>(entries: &mut impl DoubleEndedIterator<Item = T>, direction: Directio
 }
 
 impl<'a> Source<'a> {
-    fn writes(mut entries: overlay::Entries<'a>, direction: Direction) -> Source<'a> {
+    fn writes(
+        writes: &'a WriteSet,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+    ) -> Source<'a> {
+        let mut entries = writes.overlay.range(from, to);
         let here = step(&mut entries, direction);
-        Source::Writes { entries, direction, here }
+        Source::Writes { writes, entries, direction, here }
     }
 
     fn table(mut entries: memtable::Range<'a>, direction: Direction) -> Source<'a> {
@@ -242,7 +267,7 @@ impl<'a> Source<'a> {
     fn give(&self, visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool) -> bool {
         let mut give = |key: &[u8], stored: Stored<'_>| stored.value().is_none_or(|value| visit(key, value));
         match self {
-            Source::Writes { here: Some((key, entry)), .. } => give(key, entry.stored()),
+            Source::Writes { writes, here: Some((key, written)), .. } => give(key, writes.stored(written)),
             Source::Table { here: Some((key, stored)), .. } => give(key, *stored),
             Source::Run(run) => match run.entry() {
                 Some((key, entry)) => give(key, entry.stored()),
@@ -254,7 +279,7 @@ impl<'a> Source<'a> {
 
     fn advance(&mut self, blocks: &BlockSource<'_>) -> Read<()> {
         match self {
-            Source::Writes { entries, direction, here } => *here = step(entries, *direction),
+            Source::Writes { entries, direction, here, .. } => *here = step(entries, *direction),
             Source::Table { entries, direction, here } => *here = step(entries, *direction),
             Source::Run(run) => run.advance(blocks)?,
         }

@@ -14,9 +14,9 @@ use crate::clock::TimeMs;
 use crate::engine::{Engine, Gate};
 use crate::error::Error;
 use crate::key::{self, EntryKey, Generation, Key};
-use crate::log::record::{self, Body, Op, put_op};
-use crate::memtable::{Entry, ValueRef};
-use crate::overlay::Overlay;
+use crate::log::record::{self, Body, Op, put_op, put_value};
+use crate::memtable::ValueRef;
+use crate::overlay::{Overlay, Written};
 use crate::planted::{self, Bug};
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
@@ -45,6 +45,9 @@ pub type Read<T> = Result<T, Stop>;
 /// Living keys with their values, and the hash to go on from, or `None` at the end.
 pub type KeyPage = (Vec<(Bytes, Value)>, Option<u64>);
 
+/// Room for the operations of most commands, in bytes.
+const OPS_BYTES: usize = 512;
+
 struct Locked<'e> {
     slot: Slot,
     cell: MutexGuard<'e, SlotCell>,
@@ -62,6 +65,23 @@ impl Locked<'_> {
     }
 }
 
+impl Locked<'_> {
+    /// The operations so far, to append to.
+    fn ops(&mut self) -> &mut Vec<u8> {
+        let ops = &mut self.writes.ops;
+        if ops.capacity() == 0 {
+            ops.reserve(OPS_BYTES);
+        }
+        ops
+    }
+
+    /// Notes that the value with which the operations end stands at an entry key now.
+    fn wrote(&mut self, entry_key: EntryKey, value_len: usize) {
+        let end = self.writes.ops.len();
+        self.writes.overlay.insert(entry_key, Written::Value(end - value_len..end));
+    }
+}
+
 /// See the file's head.
 pub struct Tx<'e> {
     engine: &'e Engine,
@@ -69,6 +89,8 @@ pub struct Tx<'e> {
     wanted: RefCell<Wanted>,
     /// Invariant: ascending by slot, no slot twice; locks are taken in that order everywhere.
     locked: SmallVec<[Locked<'e>; 1]>,
+    /// What was found last at a key: most commands write where they have read. Nothing was written there since.
+    found: Option<(EntryKey, Option<Header>)>,
 }
 
 impl<'e> Tx<'e> {
@@ -85,7 +107,7 @@ impl<'e> Tx<'e> {
                 Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() }
             })
             .collect();
-        Tx { engine, fetched, wanted: RefCell::default(), locked }
+        Tx { engine, fetched, wanted: RefCell::default(), locked, found: None }
     }
 
     fn position(&self, slot: Slot) -> usize {
@@ -121,8 +143,11 @@ impl<'e> Tx<'e> {
         Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() }.get(entry_key, read)
     }
 
-    /// The header of the value at a key, expired or not.
-    fn header(&self, key: &Key) -> Read<Option<Header>> {
+    /// The header of the value at a key, expired or not, which is about to be written.
+    fn header(&mut self, key: &Key) -> Read<Option<Header>> {
+        if let Some((_, header)) = self.found.take_if(|(found, _)| found[..] == *key.entry()) {
+            return Ok(header);
+        }
         let header = self.lookup(key.slot(), key.entry(), |bytes| Header::decode(&bytes))?;
         Ok(header.map(|header| sound(header, key)).transpose()?)
     }
@@ -168,13 +193,33 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn get(&mut self, key: &Key) -> Read<Option<Value>> {
-        let Some(value) = self.lookup(key.slot(), key.entry(), Value::read)? else { return Ok(None) };
-        let value = sound(value, key)?;
-        if value.is_expired(self.now(key.slot())) {
-            self.hide(key.slot(), value.expiry);
-            return Ok(None);
+        self.view(key, |header, bytes| header.with(bytes.tail(header.len)))
+    }
+
+    /// Gives the value at a key to `view`, unless there is none or it is expired: spares a copy of it.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn read<T>(&mut self, key: &Key, read: impl FnOnce(Value<&[u8]>) -> T) -> Read<Option<T>> {
+        self.view(key, |header, bytes| read(header.with(&bytes[header.len..])))
+    }
+
+    fn view<T>(&mut self, key: &Key, view: impl FnOnce(&Header, ValueRef<'_>) -> T) -> Read<Option<T>> {
+        let now = self.now(key.slot());
+        let viewed = self.lookup(key.slot(), key.entry(), |bytes| {
+            let header = Header::decode(&bytes)?;
+            let lives = header.expiry.is_none_or(|at| at > now);
+            Some((header, lives.then(|| view(&header, bytes))))
+        })?;
+        let (header, viewed) = match viewed {
+            Some(viewed) => sound(viewed, key).map(|(header, viewed)| (Some(header), viewed))?,
+            None => (None, None),
+        };
+        if viewed.is_none() {
+            self.hide(key.slot(), header.and_then(|header| header.expiry));
         }
-        Ok(Some(value))
+        self.found = Some((EntryKey::from_slice(key.entry()), header));
+        Ok(viewed)
     }
 
     /// Notes that something was taken to be gone because it had expired.
@@ -187,17 +232,15 @@ impl<'e> Tx<'e> {
     ///
     /// # Errors
     /// See [`Stop`].
-    pub fn put(&mut self, key: &Key, value: &Value) -> Read<()> {
+    pub fn put<P: AsRef<[u8]>>(&mut self, key: &Key, value: &Value<P>) -> Read<()> {
         let old = self.header(key)?;
         let existed = old.is_some();
         self.bury_new_elements(key, old, value.generation);
         let locked = self.locked_mut(key.slot());
         locked.writes.earliest_expiry = crate::slot::earliest(locked.writes.earliest_expiry, value.expiry);
-        let mut encoded = Vec::with_capacity(value.encoded_len());
-        value.encode(&mut encoded);
-        put_op(&mut locked.writes.ops, &Op::Put { key: key.user(), value: &encoded, existed });
+        put_value(locked.ops(), key.user(), value, existed);
         locked.writes.keys_delta += i64::from(!existed);
-        locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Entry::Value(Bytes::from(encoded)));
+        locked.wrote(EntryKey::from_slice(key.entry()), value.encoded_len());
         Ok(())
     }
 
@@ -213,9 +256,9 @@ impl<'e> Tx<'e> {
         }
         self.bury_new_elements(key, Some(old), None);
         let locked = self.locked_mut(key.slot());
-        put_op(&mut locked.writes.ops, &Op::Delete { key: key.user() });
+        put_op(locked.ops(), &Op::Delete { key: key.user() });
         locked.writes.keys_delta -= 1;
-        locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Entry::Tombstone);
+        locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Written::Tombstone);
         Ok(lived)
     }
 
@@ -232,7 +275,7 @@ impl<'e> Tx<'e> {
         writes.overlay.change(&from, &to, |entry_key, entry| {
             let sub = &entry_key[key.entry().len() + 8..];
             put_op(ops, &Op::DeleteElement { key: key.user(), generation, sub });
-            *entry = Entry::Tombstone;
+            *entry = Written::Tombstone;
         });
     }
 
@@ -251,19 +294,18 @@ impl<'e> Tx<'e> {
     }
 
     /// Sets a collection's element.
-    pub fn put_element(&mut self, key: &Key, generation: Generation, sub: &[u8], value: impl Into<Bytes>) {
-        let value = value.into();
+    pub fn put_element(&mut self, key: &Key, generation: Generation, sub: &[u8], value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
         let locked = self.locked_mut(key.slot());
-        let op = Op::PutElement { key: key.user(), generation, sub, value: &value };
-        put_op(&mut locked.writes.ops, &op);
-        locked.writes.overlay.insert(key.element(generation, sub), Entry::Value(value));
+        put_op(locked.ops(), &Op::PutElement { key: key.user(), generation, sub, value });
+        locked.wrote(key.element(generation, sub), value.len());
     }
 
     /// Removes a collection's element.
     pub fn delete_element(&mut self, key: &Key, generation: Generation, sub: &[u8]) {
         let locked = self.locked_mut(key.slot());
-        put_op(&mut locked.writes.ops, &Op::DeleteElement { key: key.user(), generation, sub });
-        locked.writes.overlay.insert(key.element(generation, sub), Entry::Tombstone);
+        put_op(locked.ops(), &Op::DeleteElement { key: key.user(), generation, sub });
+        locked.writes.overlay.insert(key.element(generation, sub), Written::Tombstone);
     }
 
     /// Up to `limit` elements (sub-key, value) of a collection in a range of sub-keys.
@@ -361,9 +403,10 @@ impl<'e> Tx<'e> {
 
     /// Removes all keys of a slot.
     pub fn clear(&mut self, slot: Slot) {
+        self.found = None;
         let locked = self.locked_mut(slot);
         let keys = i64::try_from(locked.cell.keys).expect("a slot has fewer than 2^63 keys");
-        put_op(&mut locked.writes.ops, &Op::Clear);
+        put_op(locked.ops(), &Op::Clear);
         locked.writes.overlay = Overlay::default();
         locked.writes.cleared = true;
         locked.writes.keys_delta = -keys;
@@ -439,7 +482,7 @@ impl<'e> Tx<'e> {
                 if writes.cleared {
                     cell.memtable.clear();
                 }
-                writes.overlay.for_each(|key, entry| cell.memtable.insert(key, entry.stored()));
+                writes.overlay.for_each(|key, written| cell.memtable.insert(key, writes.stored(written)));
                 cell.keys = cell
                     .keys
                     .checked_add_signed(writes.keys_delta)

@@ -18,9 +18,9 @@ use crate::memtable::ValueRef;
 const HAS_EXPIRY: u8 = 0x10;
 const HAS_GENERATION: u8 = 0x20;
 
-/// A value, taken apart.
+/// A value, taken apart. Its payload is its own, or borrowed where it lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Value {
+pub struct Value<P = Bytes> {
     /// The type, 0 to 15. The engine gives it no meaning.
     pub kind: u8,
     /// The type's own choice of form, 0 to 3. The engine gives it no meaning.
@@ -30,7 +30,7 @@ pub struct Value {
     /// Set if the elements are entries of their own, belonging to this generation.
     pub generation: Option<Generation>,
     /// The type's own.
-    pub payload: Bytes,
+    pub payload: P,
 }
 
 impl Value {
@@ -40,6 +40,30 @@ impl Value {
         Value { kind, encoding, expiry: None, generation: None, payload: payload.into() }
     }
 
+    /// Reads a value; `None` if the bytes are too short. The payload shares `bytes`' memory.
+    #[must_use]
+    pub fn decode(bytes: &Bytes) -> Option<Value> {
+        Value::read(ValueRef::Shared(bytes))
+    }
+
+    /// As [`Value::decode`]; what can't be shared is copied.
+    #[must_use]
+    pub fn read(bytes: ValueRef<'_>) -> Option<Value> {
+        let header = Header::decode(&bytes)?;
+        Some(header.with(bytes.tail(header.len)))
+    }
+}
+
+impl<'a> Value<&'a [u8]> {
+    /// As [`Value::decode`], all borrowed.
+    #[must_use]
+    pub fn borrow(bytes: &'a [u8]) -> Option<Value<&'a [u8]>> {
+        let header = Header::decode(bytes)?;
+        Some(header.with(&bytes[header.len..]))
+    }
+}
+
+impl<P: AsRef<[u8]>> Value<P> {
     /// Whether it is gone at `now`.
     #[must_use]
     pub fn is_expired(&self, now: TimeMs) -> bool {
@@ -61,33 +85,14 @@ impl Value {
         if let Some(Generation(number)) = self.generation {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&self.payload);
-    }
-
-    /// Reads a value; `None` if the bytes are too short. The payload shares `bytes`' memory.
-    #[must_use]
-    pub fn decode(bytes: &Bytes) -> Option<Value> {
-        Value::read(ValueRef::Shared(bytes))
-    }
-
-    /// As [`Value::decode`]; what can't be shared is copied.
-    #[must_use]
-    pub fn read(bytes: ValueRef<'_>) -> Option<Value> {
-        let header = Header::decode(&bytes)?;
-        Some(Value {
-            kind: header.kind,
-            encoding: header.encoding,
-            expiry: header.expiry,
-            generation: header.generation,
-            payload: bytes.tail(header.len),
-        })
+        out.extend_from_slice(self.payload.as_ref());
     }
 
     /// How many bytes [`Value::encode`] appends.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let numbers = usize::from(self.expiry.is_some()) + usize::from(self.generation.is_some());
-        1 + 8 * numbers + self.payload.len()
+        1 + 8 * numbers + self.payload.as_ref().len()
     }
 }
 
@@ -107,6 +112,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// The value of this header with its payload.
+    pub(crate) fn with<P>(self, payload: P) -> Value<P> {
+        let Header { kind, encoding, expiry, generation, .. } = self;
+        Value { kind, encoding, expiry, generation, payload }
+    }
+
     /// Reads the header; `None` if the bytes are too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Header> {

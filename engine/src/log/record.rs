@@ -36,6 +36,7 @@
 use crate::clock::TimeMs;
 use crate::key::Generation;
 use crate::types::{Epoch, NodeId, Seq, Slot};
+use crate::value::Value;
 use crate::varint;
 
 /// Bytes of a record's header. Part of the format.
@@ -286,12 +287,13 @@ pub enum Op<'a> {
     Clear,
 }
 
+/// An operation's number, and four varints.
+const OP_FIXED_BYTES_MAX: usize = 1 + 4 * 10;
+
 impl Op<'_> {
     /// At least as many bytes as [`put_op`] appends.
     fn encoded_len_max(&self) -> usize {
-        /// The operation's tag, and four varints.
-        const FIXED: usize = 1 + 4 * 10;
-        FIXED
+        OP_FIXED_BYTES_MAX
             + match *self {
                 Op::Put { key, value, .. } => key.len() + value.len(),
                 Op::Delete { key } => key.len(),
@@ -302,12 +304,26 @@ impl Op<'_> {
     }
 }
 
-/// Appends an operation to a batch's body.
+/// Appends the operation that sets the value at a key to a batch's body. The value comes last.
+pub fn put_value<P: AsRef<[u8]>>(out: &mut Vec<u8>, key: &[u8], value: &Value<P>, existed: bool) {
+    let value_len = value.encoded_len();
+    out.reserve(OP_FIXED_BYTES_MAX + key.len() + value_len);
+    out.push(put_number(existed));
+    varint::put_slice(out, key);
+    varint::put(out, value_len as u64);
+    value.encode(out);
+}
+
+fn put_number(existed: bool) -> u8 {
+    if existed { 2 } else { 1 }
+}
+
+/// Appends an operation to a batch's body. Its value, if it has one, comes last.
 pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
     out.reserve(op.encoded_len_max());
     match *op {
         Op::Put { key, value, existed } => {
-            out.push(if existed { 2 } else { 1 });
+            out.push(put_number(existed));
             varint::put_slice(out, key);
             varint::put_slice(out, value);
         }

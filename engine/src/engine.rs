@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::cache::BlockCache;
-use crate::clock::Clock;
+use crate::clock::{Clock, TimeMs};
 use crate::error::{Error, Result};
 use crate::expire::Walk;
 use crate::fs::Fs;
@@ -244,7 +244,12 @@ impl Engine {
     /// Locks slots (ascending, none twice) for one command. `fetched` is what [`Engine::fetch`] gave for this
     /// command so far.
     pub fn begin<'e>(&'e self, slots: &[Slot], fetched: &'e Fetched) -> Tx<'e> {
-        Tx::begin(self, slots, fetched)
+        self.begin_at(slots, fetched, self.clock.wall())
+    }
+
+    /// As [`Engine::begin`], for whoever has just looked at the clock: `now` is the time of day.
+    pub fn begin_at<'e>(&'e self, slots: &[Slot], fetched: &'e Fetched, now: TimeMs) -> Tx<'e> {
+        Tx::begin(self, slots, fetched, now)
     }
 
     /// Reads what a command wants where that needs no waiting; gives back what has to be waited for, to be read

@@ -94,7 +94,7 @@ pub struct Tx<'e> {
 }
 
 impl<'e> Tx<'e> {
-    pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched) -> Tx<'e> {
+    pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched, now: TimeMs) -> Tx<'e> {
         assert!(slots.is_sorted_by(|a, b| a < b), "slots are locked in ascending order");
         let locked = slots
             .iter()
@@ -102,7 +102,7 @@ impl<'e> Tx<'e> {
                 let mut cell = engine.lock(slot);
                 // Only an owner's clock moves a slot's time; a replica's is its master's.
                 if matches!(cell.role, Role::Master | Role::Fenced) {
-                    cell.time = cell.time.max(engine.clock().wall());
+                    cell.time = cell.time.max(now);
                 }
                 Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() }
             })

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::Gate;
 use haypile_engine::error::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
-use crate::execute::{self, Next, Scratch};
+use crate::execute::{self, Begun, Next, Runner, Scratch};
 use crate::node::{Node, Stopping};
-use crate::resp::{Limits, Parser, Proto, ReplyWriter};
+use crate::resp::{Limits, Parsed, Parser, Proto, ReplyWriter};
 use crate::session::{Session, Taken};
 use crate::table::{Command, Flags, Run};
 
@@ -32,8 +33,8 @@ enum End {
     Closed,
     /// The engine acknowledges nothing any more: nothing more is sent.
     Aborted(Error),
-    /// A command takes the socket.
-    TakeOver(&'static Command),
+    /// A command takes the socket; these are its arguments.
+    TakeOver(&'static Command, Vec<Bytes>),
 }
 
 /// Serves a connection until it ends. Runs on its worker's runtime.
@@ -47,20 +48,19 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         node: node.clone(),
         stream,
         session: Session::new(client.clone(), authenticated),
-        parser: Parser::default(),
-        unread: BytesMut::new(),
-        args: Vec::new(),
         scratch: Scratch::default(),
         reply: ReplyWriter::new(Proto::Resp2),
         gate: Gate::default(),
         writes: 0,
+        now: TimeMs::default(),
     };
-    match connection.run().await {
+    let mut input = Input::default();
+    match connection.run(&mut input).await {
         End::Closed => {}
         End::Aborted(error) => node.aborted(&error),
-        End::TakeOver(command) => {
+        End::TakeOver(command, args) => {
             let Run::Takeover(run) = command.run else { return };
-            let Connection { stream, unread, args, .. } = connection;
+            let (stream, unread) = (connection.stream, input.unread);
             run(Taken { node: node.clone(), client, stream, unread, args }).await;
         }
     }
@@ -79,18 +79,27 @@ struct Connection {
     node: Arc<Node>,
     stream: TcpStream,
     session: Session,
-    parser: Parser,
-    unread: BytesMut,
-    args: Vec<Bytes>,
     scratch: Scratch,
     reply: ReplyWriter,
     gate: Gate,
     /// Commands of this batch that write.
     writes: u64,
+    /// The time of day: looked up now and then, not for each command.
+    now: TimeMs,
 }
 
+/// What was received and not run.
+#[derive(Default)]
+struct Input {
+    parser: Parser,
+    unread: BytesMut,
+}
+
+/// Commands that are run one after another without a look at the clock.
+const COMMANDS_A_LOOK: u64 = 64;
+
 impl Connection {
-    async fn run(&mut self) -> End {
+    async fn run(&mut self, input: &mut Input) -> End {
         let mut stopping = self.node.stopping();
         let client = self.session.client.clone();
         loop {
@@ -99,7 +108,7 @@ impl Connection {
             let received = tokio::select! {
                 biased;
                 () = client.killed() => return End::Closed,
-                received = self.receive() => received,
+                received = self.receive(input) => received,
                 _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return End::Closed,
                 () = tokio::time::sleep(idle), if !idle.is_zero() => return End::Closed,
             };
@@ -107,7 +116,7 @@ impl Connection {
                 return End::Closed;
             }
             client.active_ms.store(self.node.monotonic_ms(), Ordering::Relaxed);
-            if let Some(end) = self.batch(&settings).await {
+            if let Some(end) = self.batch(input, &settings).await {
                 return end;
             }
             if client.is_killed() || self.session.closing {
@@ -117,17 +126,17 @@ impl Connection {
     }
 
     /// Reads what there is; false at the end. May be given up while it waits.
-    async fn receive(&mut self) -> bool {
-        if self.unread.is_empty() {
+    async fn receive(&mut self, input: &mut Input) -> bool {
+        if input.unread.is_empty() {
             // An idle connection keeps no buffer.
-            self.unread = BytesMut::new();
+            input.unread = BytesMut::new();
         }
         if self.stream.readable().await.is_err() {
             return false;
         }
-        let wanted = self.parser.wanted(&self.unread);
-        self.unread.reserve(wanted.clamp(READ_BYTES, READ_BYTES_MAX));
-        match self.stream.read_buf(&mut self.unread).await {
+        let wanted = input.parser.wanted(&input.unread);
+        input.unread.reserve(wanted.clamp(READ_BYTES, READ_BYTES_MAX));
+        match self.stream.read_buf(&mut input.unread).await {
             Ok(0) | Err(_) => false,
             Ok(bytes) => {
                 self.node.stats.input_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -137,8 +146,9 @@ impl Connection {
     }
 
     /// Runs all commands that were received whole, and answers them.
-    async fn batch(&mut self, settings: &Settings) -> Option<End> {
-        let mut commands = 0;
+    async fn batch(&mut self, input: &mut Input, settings: &Settings) -> Option<End> {
+        let Input { parser, unread } = input;
+        let (mut commands, mut taken) = (0, 0);
         while !self.session.closing {
             let limits = Limits {
                 bulk_bytes_max: settings.bulk_bytes_max,
@@ -146,27 +156,37 @@ impl Connection {
                 authenticated: self.session.authenticated,
                 ..Limits::default()
             };
-            match self.parser.next(&mut self.unread, &limits, &mut self.args) {
-                Ok(true) => commands += 1,
-                Ok(false) => break,
+            let rest = &unread[taken..];
+            match parser.next(rest, &limits) {
+                Ok(Parsed::Request(bytes)) => {
+                    taken += bytes;
+                    if commands % COMMANDS_A_LOOK == 0 {
+                        self.now = self.node.wall();
+                    }
+                    commands += 1;
+                    let end = self.command(&parser.args(rest), settings).await;
+                    if end.is_some() {
+                        unread.advance(taken);
+                        return end;
+                    }
+                }
+                Ok(Parsed::Nothing(bytes)) => taken += bytes,
+                Ok(Parsed::Incomplete) => break,
                 Err(error) => {
                     self.reply.error(&format!("ERR {error}"));
                     self.session.closing = true;
-                    break;
                 }
             }
-            if let Some(end) = self.command(settings).await {
-                return Some(end);
-            }
         }
+        unread.advance(taken);
         self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
         let writes = std::mem::take(&mut self.writes);
         self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
         self.settle().await
     }
 
-    async fn command(&mut self, settings: &Settings) -> Option<End> {
-        let checked = match execute::check(&self.node, &self.session, &self.args) {
+    async fn command(&mut self, args: &[&[u8]], settings: &Settings) -> Option<End> {
+        let checked = match execute::check(&self.node, &self.session, args) {
             Ok(checked) => checked,
             Err(text) => {
                 self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
@@ -181,20 +201,30 @@ impl Connection {
         {
             return Some(end);
         }
-        let next = execute::run(
-            &self.node,
-            &mut self.session,
-            checked,
-            &self.args,
-            &mut self.scratch,
-            &mut self.reply,
-            &mut self.gate,
-        )
-        .await;
+        let mut runner = Runner {
+            node: &self.node,
+            session: &mut self.session,
+            args,
+            now: self.now,
+            scratch: &mut self.scratch,
+            reply: &mut self.reply,
+            gate: &mut self.gate,
+        };
+        let next = match runner.begin(checked) {
+            Begun::Done(next) => next,
+            Begun::Waits(waits) => {
+                let next = runner.go_on(checked, waits).await;
+                self.now = self.node.wall();
+                next
+            }
+        };
         match next {
             Next::Go => {}
             Next::Abort(error) => return Some(End::Aborted(error)),
-            Next::TakeOver(command) => return Some(End::TakeOver(command)),
+            Next::TakeOver(command) => {
+                let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+                return Some(End::TakeOver(command, args));
+            }
         }
         let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
         if self.reply.len() >= limit { self.settle().await } else { None }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
@@ -109,7 +108,7 @@ pub struct Cx<'a> {
     /// The slots of all its keys, locked.
     pub tx: Tx<'a>,
     /// Its arguments; the first is its name.
-    pub args: &'a [Bytes],
+    pub args: &'a [&'a [u8]],
     /// Its keys, in the order in which the table finds them.
     pub keys: &'a [Key],
     /// Where its reply goes.
@@ -124,8 +123,8 @@ impl<'a> Cx<'a> {
     /// # Panics
     /// If there are fewer: the table's arity is wrong.
     #[must_use]
-    pub fn arg(&self, index: usize) -> &'a Bytes {
-        &self.args[index]
+    pub fn arg(&self, index: usize) -> &'a [u8] {
+        self.args[index]
     }
 
     /// A key.

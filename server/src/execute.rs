@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Fetched, Gate, Wanted};
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
@@ -53,7 +53,7 @@ impl Checked {
 ///
 /// # Errors
 /// In Redis' words.
-pub fn check(node: &Node, session: &Session, args: &[Bytes]) -> Result<Checked, String> {
+pub fn check(node: &Node, session: &Session, args: &[&[u8]]) -> Result<Checked, String> {
     let name = args.first().map_or(&b""[..], |name| &name[..]);
     let Some(command) = table::find(name) else { return Err(unknown(args)) };
     if !command.takes(args.len()) {
@@ -74,7 +74,7 @@ pub fn check(node: &Node, session: &Session, args: &[Bytes]) -> Result<Checked, 
 }
 
 /// Redis' words for a command that there is not.
-fn unknown(args: &[Bytes]) -> String {
+fn unknown(args: &[&[u8]]) -> String {
     const SHOWN_BYTES: usize = 128;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
     let mut beginning = String::new();
@@ -101,49 +101,120 @@ pub struct Scratch {
 
 impl Scratch {
     /// Finds the command's keys and their slots.
-    fn fill(&mut self, command: &Command, args: &[Bytes]) {
+    fn fill(&mut self, command: &Command, args: &[&[u8]]) {
         self.positions.clear();
         self.keys.clear();
         self.slots.clear();
         self.seed =
             if self.seed == 0 { rand::random() } else { self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15) };
         command.keys.positions(args, &mut self.positions);
-        self.keys.extend(self.positions.iter().map(|&at| Key::new(&args[at])));
-        self.slots.extend(self.keys.iter().map(Key::slot));
-        self.slots.sort_unstable();
-        self.slots.dedup();
+        for &at in &self.positions {
+            let key = Key::new(args[at]);
+            self.slots.push(key.slot());
+            self.keys.push(key);
+        }
+        if self.slots.len() > 1 {
+            self.slots.sort_unstable();
+            self.slots.dedup();
+        }
     }
 }
 
-/// Runs a command that was checked. Its reply is appended; what the reply waits for is joined to `gate`.
-pub async fn run(
-    node: &Arc<Node>,
-    session: &mut Session,
-    checked: Checked,
-    args: &[Bytes],
-    scratch: &mut Scratch,
-    reply: &mut ReplyWriter,
-    gate: &mut Gate,
-) -> Next {
-    let Checked(command) = checked;
-    let start = reply.len();
-    let done = match command.run {
-        Run::Data(body) => {
-            scratch.fill(command, args);
-            data(node, command, body, args, scratch, reply, gate).await
+/// What a command is run with.
+pub struct Runner<'a> {
+    /// The node.
+    pub node: &'a Arc<Node>,
+    /// The connection.
+    pub session: &'a mut Session,
+    /// The command's arguments; the first is its name.
+    pub args: &'a [&'a [u8]],
+    /// The time of day when it came.
+    pub now: TimeMs,
+    /// Memory to work in.
+    pub scratch: &'a mut Scratch,
+    /// Where its reply is appended.
+    pub reply: &'a mut ReplyWriter,
+    /// Joined by what its reply waits for.
+    pub gate: &'a mut Gate,
+}
+
+/// How far a command got without waiting.
+pub enum Begun {
+    /// To its end.
+    Done(Next),
+    /// Not far: it has to wait, see [`Runner::go_on`].
+    Waits(Waits),
+}
+
+/// What a command waits for.
+pub struct Waits(For);
+
+enum For {
+    /// Memory for writes, then all of the command.
+    Room(Body),
+    /// What its first attempt lacked; then it is run again.
+    Data(Body, Attempt),
+    /// What an async command waits for.
+    Itself(for<'a> fn(&'a mut SessionCx<'_>) -> table::Pending<'a>),
+}
+
+/// What a data command does.
+type Body = fn(&mut Cx<'_>) -> Result<(), Fail>;
+
+impl Runner<'_> {
+    /// Runs a command that was checked as far as it need not wait: nearly always to its end.
+    pub fn begin(&mut self, Checked(command): Checked) -> Begun {
+        let start = self.reply.len();
+        let done = match command.run {
+            Run::Data(body) => {
+                self.scratch.fill(command, self.args);
+                if self.must_wait_for_room(command) {
+                    return Begun::Waits(Waits(For::Room(body)));
+                }
+                match self.attempt(command, body, &Fetched::default()) {
+                    Attempt::Done(done) => done,
+                    attempt => return Begun::Waits(Waits(For::Data(body, attempt))),
+                }
+            }
+            Run::Session(body) => body(&mut self.session_cx()),
+            Run::Async(body) => return Begun::Waits(Waits(For::Itself(body))),
+            Run::Takeover(_) => return Begun::Done(Next::TakeOver(command)),
+        };
+        Begun::Done(self.finish(start, done))
+    }
+
+    /// Waits, and runs the command to its end.
+    pub async fn go_on(&mut self, Checked(command): Checked, Waits(waits): Waits) -> Next {
+        let start = self.reply.len();
+        let done = match waits {
+            For::Room(body) => self.data(command, body, None).await,
+            For::Data(body, attempt) => self.data(command, body, Some(attempt)).await,
+            For::Itself(body) => body(&mut self.session_cx()).await,
+        };
+        self.finish(start, done)
+    }
+
+    fn session_cx(&mut self) -> SessionCx<'_> {
+        SessionCx {
+            node: self.node,
+            session: self.session,
+            args: self.args,
+            reply: self.reply,
+            gate: self.gate,
         }
-        Run::Session(body) => body(&mut SessionCx { node, session, args, reply, gate }),
-        Run::Async(body) => body(&mut SessionCx { node, session, args, reply, gate }).await,
-        Run::Takeover(_) => return Next::TakeOver(command),
-    };
-    match done {
-        Ok(()) => Next::Go,
-        Err(Fail::Stop(Stop::Failed(error @ Error::Poisoned(_)))) => Next::Abort(error),
-        Err(fail) => {
-            reply.truncate(start);
-            node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
-            reply.error(&words(&fail));
-            Next::Go
+    }
+
+    /// Tells the client of a failure instead of what was replied from `start` on.
+    fn finish(&mut self, start: usize, done: Result<(), Fail>) -> Next {
+        match done {
+            Ok(()) => Next::Go,
+            Err(Fail::Stop(Stop::Failed(error @ Error::Poisoned(_)))) => Next::Abort(error),
+            Err(fail) => {
+                self.reply.truncate(start);
+                self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+                self.reply.error(&words(&fail));
+                Next::Go
+            }
         }
     }
 }
@@ -168,84 +239,82 @@ enum Hindrance {
 
 /// One run of a data command.
 enum Attempt {
-    Done(Result<Gate, Fail>),
-    Failed(Fail, Gate),
+    /// To its end; the gate is joined.
+    Done(Result<(), Fail>),
     Missed(Wanted),
-    Fenced(Slot),
+    /// Before, this many changes of roles were counted.
+    Fenced(Slot, u64),
 }
 
-async fn data(
-    node: &Arc<Node>,
-    command: &Command,
-    body: fn(&mut Cx<'_>) -> Result<(), Fail>,
-    args: &[Bytes],
-    scratch: &Scratch,
-    reply: &mut ReplyWriter,
-    gate: &mut Gate,
-) -> Result<(), Fail> {
-    let start = reply.len();
-    if command.flags.has(Flags::WRITE) && node.engine.is_full() {
-        // What was committed before must not wait behind a flush, which may need it written.
-        node.engine.write()?;
-        node.engine.room().await?;
+impl Runner<'_> {
+    fn must_wait_for_room(&self, command: &Command) -> bool {
+        command.flags.has(Flags::WRITE) && self.node.engine.is_full()
     }
-    let mut fetched = Fetched::default();
-    let mut deadline = None;
-    for _ in 0..MISSES_MAX {
-        let changes = node.engine.role_changes().count();
-        match attempt(node, command, body, args, scratch, reply, &fetched) {
-            Attempt::Done(done) => {
-                gate.join(done?);
-                return Ok(());
-            }
-            Attempt::Failed(fail, seen) => {
-                gate.join(seen);
-                return Err(fail);
-            }
-            Attempt::Missed(wanted) => fetch(node, wanted, &mut fetched).await?,
-            Attempt::Fenced(slot) => {
-                let now = node.monotonic_ms();
-                let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
-                let wait = Duration::from_millis(until.saturating_sub(now));
-                // What was committed before must not wait behind the handover, which may wait for it.
-                node.engine.write()?;
-                let changed = node.engine.role_changes().wait_past(changes);
-                if tokio::time::timeout(wait, changed).await.is_err() {
-                    return Err(handing_over(slot));
+
+    /// Runs a data command until it gets to its end. `attempt` is how it went at first, if it was tried.
+    async fn data(&mut self, command: &Command, body: Body, attempt: Option<Attempt>) -> Result<(), Fail> {
+        let node = self.node;
+        let mut fetched = Fetched::default();
+        let mut deadline = None;
+        let mut attempt = attempt;
+        for _ in 0..MISSES_MAX {
+            match attempt.take() {
+                None if self.must_wait_for_room(command) => {
+                    // What was committed before must not wait behind a flush, which may need it written.
+                    node.engine.write()?;
+                    node.engine.room().await?;
+                }
+                None => {}
+                Some(Attempt::Done(done)) => return done,
+                Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
+                Some(Attempt::Fenced(slot, changes)) => {
+                    let now = node.monotonic_ms();
+                    let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
+                    let wait = Duration::from_millis(until.saturating_sub(now));
+                    // What was committed before must not wait behind the handover, which may wait for it.
+                    node.engine.write()?;
+                    let changed = node.engine.role_changes().wait_past(changes);
+                    if tokio::time::timeout(wait, changed).await.is_err() {
+                        return Err(handing_over(slot));
+                    }
                 }
             }
+            self.now = node.wall();
+            attempt = Some(self.attempt(command, body, &fetched));
         }
-        reply.truncate(start);
+        Err(Fail::Stop(Stop::Miss))
     }
-    Err(Fail::Stop(Stop::Miss))
-}
 
-/// Locks, checks, runs, commits: all that is done under locks, in one function without a wait.
-fn attempt(
-    node: &Node,
-    command: &Command,
-    body: fn(&mut Cx<'_>) -> Result<(), Fail>,
-    args: &[Bytes],
-    scratch: &Scratch,
-    reply: &mut ReplyWriter,
-    fetched: &Fetched,
-) -> Attempt {
-    let tx = node.engine.begin(&scratch.slots, fetched);
-    match hindrance(&tx, command.flags) {
-        None => {}
-        Some(Hindrance::Refused(text)) => return Attempt::Done(Err(Fail::error(text))),
-        Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot),
-    }
-    let mut cx = Cx { tx, args, keys: &scratch.keys, reply, seed: scratch.seed };
-    match body(&mut cx) {
-        Ok(()) => Attempt::Done(cx.tx.commit().map_err(Fail::from)),
-        Err(Fail::Stop(Stop::Miss)) => Attempt::Missed(cx.tx.abandon()),
-        Err(fail) => {
-            // An error tells of what was read, too: it waits until that can't vanish any more.
-            match cx.tx.discard() {
-                Ok(seen) => Attempt::Failed(fail, seen),
-                Err(error) => Attempt::Done(Err(error.into())),
+    /// Locks, checks, runs, commits: all that is done under locks, in one function without a wait. Leaves no reply unless
+    /// it is done.
+    fn attempt(&mut self, command: &Command, body: Body, fetched: &Fetched) -> Attempt {
+        let engine = &self.node.engine;
+        let Scratch { keys, slots, seed, .. } = &*self.scratch;
+        let changes = engine.role_changes().count();
+        let tx = engine.begin_at(slots, fetched, self.now);
+        match hindrance(&tx, command.flags) {
+            None => {}
+            Some(Hindrance::Refused(text)) => return Attempt::Done(Err(Fail::error(text))),
+            Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
+        }
+        let start = self.reply.len();
+        let mut cx = Cx { tx, args: self.args, keys, reply: self.reply, seed: *seed };
+        let done = body(&mut cx);
+        let seen = match &done {
+            Ok(()) => cx.tx.commit(),
+            Err(Fail::Stop(Stop::Miss)) => {
+                cx.reply.truncate(start);
+                return Attempt::Missed(cx.tx.abandon());
             }
+            // An error tells of what was read, too: it waits until that can't vanish any more.
+            Err(_) => cx.tx.discard(),
+        };
+        match seen {
+            Ok(seen) => {
+                self.gate.join(seen);
+                Attempt::Done(done)
+            }
+            Err(error) => Attempt::Done(Err(error.into())),
         }
     }
 }

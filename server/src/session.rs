@@ -39,21 +39,21 @@ pub struct SessionCx<'a> {
     /// The connection.
     pub session: &'a mut Session,
     /// Its arguments; the first is its name.
-    pub args: &'a [Bytes],
+    pub args: &'a [&'a [u8]],
     /// Where its reply goes.
     pub reply: &'a mut ReplyWriter,
     /// What its reply waits for: a command that commits by itself joins its gate here.
     pub gate: &'a mut Gate,
 }
 
-impl SessionCx<'_> {
+impl<'a> SessionCx<'a> {
     /// An argument; 0 is the name.
     ///
     /// # Panics
     /// If there are fewer: the table's arity is wrong.
     #[must_use]
-    pub fn arg(&self, index: usize) -> &Bytes {
-        &self.args[index]
+    pub fn arg(&self, index: usize) -> &'a [u8] {
+        self.args[index]
     }
 }
 

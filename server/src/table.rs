@@ -7,8 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
-
 use crate::commands;
 use crate::cx::{Cx, Fail};
 use crate::session::{SessionCx, Taken};
@@ -64,7 +62,7 @@ pub enum Keys {
     },
     /// The arguments decide: the function appends the keys' positions. Where the arguments make no sense it appends
     /// nothing, and the command, which runs then with no key, answers the error.
-    Custom(fn(args: &[Bytes], positions: &mut Vec<usize>)),
+    Custom(fn(args: &[&[u8]], positions: &mut Vec<usize>)),
 }
 
 impl Keys {
@@ -76,7 +74,7 @@ impl Keys {
     pub const ALL: Keys = Keys::Range { first: 1, last: -1, step: 1 };
 
     /// Appends the positions of the keys in `args`.
-    pub fn positions(&self, args: &[Bytes], positions: &mut Vec<usize>) {
+    pub fn positions(&self, args: &[&[u8]], positions: &mut Vec<usize>) {
         match *self {
             Keys::None => {}
             Keys::Range { first, last, step } => {
@@ -84,7 +82,11 @@ impl Keys {
                     Ok(last) => last.min(args.len().saturating_sub(1)),
                     Err(_) => args.len().saturating_sub(last.unsigned_abs()),
                 };
-                positions.extend((first..=last).step_by(step));
+                let mut at = first;
+                while at <= last {
+                    positions.push(at);
+                    at += step;
+                }
             }
             Keys::Custom(find) => find(args, positions),
         }
@@ -92,7 +94,7 @@ impl Keys {
 }
 
 /// The positions of keys that follow their number, which stands at `at`; for [`Keys::Custom`].
-pub fn numbered_keys(args: &[Bytes], at: usize, positions: &mut Vec<usize>) {
+pub fn numbered_keys(args: &[&[u8]], at: usize, positions: &mut Vec<usize>) {
     let count = args.get(at).and_then(|text| crate::number::integer(text));
     let Some(count) = count.and_then(|count| usize::try_from(count).ok()) else { return };
     if count <= args.len().saturating_sub(at + 1) {
@@ -237,7 +239,7 @@ mod tests {
     use super::*;
 
     fn positions(keys: Keys, args: &[&'static str]) -> Vec<usize> {
-        let args: Vec<Bytes> = args.iter().map(|arg| Bytes::from_static(arg.as_bytes())).collect();
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         let mut out = Vec::new();
         keys.positions(&args, &mut out);
         out

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use haypile_engine::clock::SystemClock;
 use haypile_engine::engine::{Engine, Gate, Options};
 use haypile_engine::fs::Fs;
@@ -15,7 +14,7 @@ use haypile_engine::types::Slot;
 use haypile_replication::hub::{self, Replication};
 
 use crate::config::Settings;
-use crate::execute::{self, Next, Scratch};
+use crate::execute::{self, Begun, Next, Runner, Scratch};
 use crate::node::Node;
 use crate::resp::{Proto, ReplyWriter, split_words};
 use crate::session::Session;
@@ -102,13 +101,13 @@ impl Bench {
     /// `$3 abc` or `*2 :1 :2`.
     pub fn run(&mut self, line: &str) -> String {
         let words = split_words(line.as_bytes()).expect("balanced quotes");
-        let args: Vec<Bytes> = words.into_iter().map(Bytes::from).collect();
-        let reply = self.run_raw(&args);
+        let reply = self.run_raw(&words);
         String::from_utf8_lossy(&reply).replace("\r\n", " ").trim_end().to_owned()
     }
 
     /// Runs a command; its reply as it would be sent.
-    pub fn run_raw(&mut self, args: &[Bytes]) -> Vec<u8> {
+    pub fn run_raw(&mut self, args: &[impl AsRef<[u8]>]) -> Vec<u8> {
+        let args = &args.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..];
         if self.node.engine.is_full() {
             // No background work runs here, and writes would wait for it.
             self.node.engine.flush_all().expect("a disk in memory takes it");
@@ -118,9 +117,19 @@ impl Bench {
         match execute::check(&self.node, &self.session, args) {
             Err(text) => reply.error(&text),
             Ok(checked) => {
-                let (node, session, scratch) = (&self.node, &mut self.session, &mut self.scratch);
-                let run = execute::run(node, session, checked, args, scratch, &mut reply, &mut gate);
-                let next = self.runtime.block_on(run);
+                let mut runner = Runner {
+                    node: &self.node,
+                    session: &mut self.session,
+                    args,
+                    now: self.node.wall(),
+                    scratch: &mut self.scratch,
+                    reply: &mut reply,
+                    gate: &mut gate,
+                };
+                let next = match runner.begin(checked) {
+                    Begun::Done(next) => next,
+                    Begun::Waits(waits) => self.runtime.block_on(runner.go_on(checked, waits)),
+                };
                 assert!(matches!(next, Next::Go), "{next:?}");
             }
         }

@@ -375,7 +375,7 @@ impl Worker for OrderedWorker<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let at = self.of(key);
         write(self.engine, &self.tasks, &[at.key.slot()], |tx| {
-            tx.put_element(&at.key, at.generation, key, value.to_vec());
+            tx.put_element(&at.key, at.generation, key, value);
             Ok(())
         })
     }
@@ -401,7 +401,7 @@ impl Worker for OrderedWorker<'_> {
         write(self.engine, &self.tasks, &slots, |tx| {
             for (key, value) in pairs.iter() {
                 let at = self.of(key);
-                tx.put_element(&at.key, at.generation, key, value.to_vec());
+                tx.put_element(&at.key, at.generation, key, value);
             }
             Ok(())
         })

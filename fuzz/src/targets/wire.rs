@@ -7,7 +7,7 @@ use haypile_replication::message::{
     AskState, Beat, CopyHead, CopyId, FRAME_HEADER_BYTES, Message, PAYLOAD_BYTES_MAX, Purpose, Reason,
     SlotAsk, Verdict,
 };
-use haypile_server::resp::{Limits, Parser, split_words};
+use haypile_server::resp::{Limits, Parsed, Parser, split_words};
 
 use super::{EPOCH, NODE, history, le32_at, log, slot, texts};
 
@@ -115,17 +115,21 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
 }
 
 /// What a parser makes of bytes that come in pieces of `step`.
-fn parsed(bytes: &[u8], step: usize, limits: &Limits) -> (Vec<Vec<Bytes>>, Option<String>) {
+fn parsed(bytes: &[u8], step: usize, limits: &Limits) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
     let mut parser = Parser::default();
-    let mut buffer = BytesMut::new();
     let mut found = Vec::new();
-    let mut args = Vec::new();
-    for piece in bytes.chunks(step.max(1)) {
-        buffer.extend_from_slice(piece);
+    let (mut begin, mut end) = (0, 0);
+    while end < bytes.len() {
+        end = end.saturating_add(step.max(1)).min(bytes.len());
         loop {
-            match parser.next(&mut buffer, limits, &mut args) {
-                Ok(true) => found.push(args.clone()),
-                Ok(false) => break,
+            let buffer = &bytes[begin..end];
+            match parser.next(buffer, limits) {
+                Ok(Parsed::Request(len)) => {
+                    found.push(parser.args(buffer).iter().map(|arg| arg.to_vec()).collect());
+                    begin += len;
+                }
+                Ok(Parsed::Nothing(len)) => begin += len,
+                Ok(Parsed::Incomplete) => break,
                 Err(error) => return (found, Some(error.to_string())),
             }
         }
@@ -134,7 +138,7 @@ fn parsed(bytes: &[u8], step: usize, limits: &Limits) -> (Vec<Vec<Bytes>>, Optio
 }
 
 /// Requests as a client library writes them.
-fn written(requests: &[Vec<Bytes>]) -> Vec<u8> {
+fn written(requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
     let mut out = Vec::new();
     for args in requests {
         out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());

@@ -1,7 +1,5 @@
 //! BITFIELD: whole numbers of any width in a string's bits.
 
-use bytes::Bytes;
-
 use super::bits::bit_offset;
 use super::strings::{check_length, replace};
 use crate::cx::{Cx, Fail, integer, is};
@@ -160,7 +158,7 @@ impl Operation {
     }
 }
 
-fn operations(args: &[Bytes]) -> Result<Vec<Operation>, Fail> {
+fn operations(args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
     let mut overflow = Overflow::Wrap;
     let mut operations = Vec::new();
     let mut rest = args;

@@ -43,7 +43,7 @@ fn bit_at(bytes: &[u8], offset: usize) -> bool {
 
 fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let offset = bit_offset(cx.arg(2))?;
-    let bit = match &cx.arg(3)[..] {
+    let bit = match cx.arg(3) {
         b"0" => 0,
         b"1" => 1,
         _ => return Err(Fail::error("ERR bit is not an integer or out of range")),
@@ -74,7 +74,7 @@ enum Count {
     Bits,
 }
 
-fn count_of(arg: Option<&Bytes>) -> Result<Count, Fail> {
+fn count_of(arg: Option<&&[u8]>) -> Result<Count, Fail> {
     match arg {
         None => Ok(Count::Bytes),
         Some(arg) if is(arg, "byte") => Ok(Count::Bytes),

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::sub::{Sub, dispatch};
 use crate::clients::{Client, ClientKind};
 use crate::cx::{Fail, is};
@@ -57,7 +55,7 @@ fn getname(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 
 fn setname(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let args = cx.args;
-    set_name(cx, &args[2])?;
+    set_name(cx, args[2])?;
     cx.reply.ok();
     Ok(())
 }
@@ -216,7 +214,7 @@ fn kill(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-fn text(bytes: &Bytes) -> String {
+fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -71,7 +71,7 @@ fn set(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         return Err(Fail::arity("config|set"));
     }
     for pair in cx.args[2..].chunks_exact(2) {
-        let name = String::from_utf8_lossy(&pair[0]).to_ascii_lowercase();
+        let name = String::from_utf8_lossy(pair[0]).to_ascii_lowercase();
         let name = if name == "replica-priority" { "slave-priority".to_owned() } else { name };
         if find(&name).is_none() {
             return Err(Fail::error(format!(
@@ -81,7 +81,7 @@ fn set(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         if pairs.iter().any(|(other, _)| *other == name) {
             return Err(failed(&name, "duplicate parameter"));
         }
-        let value = text(&pair[1]).map_err(|_| failed(&name, "not UTF-8 text"))?;
+        let value = text(pair[1]).map_err(|_| failed(&name, "not UTF-8 text"))?;
         pairs.push((name, value));
     }
     cx.node.change_settings(&pairs).map_err(|(name, why)| failed(&name, &why))?;

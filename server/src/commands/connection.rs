@@ -1,7 +1,5 @@
 //! The connection itself: PING, ECHO, QUIT, SELECT, AUTH, HELLO, RESET.
 
-use bytes::Bytes;
-
 use super::info::REDIS_VERSION;
 use crate::cx::{Fail, integer, is};
 use crate::node::{Node, Profile};
@@ -44,7 +42,7 @@ fn ping(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 fn echo(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    cx.reply.bulk(&cx.args[1]);
+    cx.reply.bulk(cx.args[1]);
     Ok(())
 }
 
@@ -119,11 +117,11 @@ fn same(wanted: &[u8], given: &[u8]) -> bool {
 /// What HELLO is asked for.
 #[derive(Default)]
 struct Greeting<'a> {
-    auth: Option<(&'a Bytes, &'a Bytes)>,
-    name: Option<&'a Bytes>,
+    auth: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
 }
 
-fn greeting<'a>(args: &'a [Bytes]) -> Result<Greeting<'a>, Fail> {
+fn greeting<'a>(args: &'a [&'a [u8]]) -> Result<Greeting<'a>, Fail> {
     let mut greeting = Greeting::default();
     let mut rest = args;
     while let [option, after @ ..] = rest {

@@ -42,7 +42,7 @@ fn add(cx: &mut Cx<'_>, by: i64) -> Result<(), Fail> {
         value.checked_add(by).ok_or_else(|| Fail::error("ERR increment or decrement would overflow"))?;
     cx.reply.integer(sum);
     let mut digits = Decimal::default();
-    replace(cx, key, old.as_ref(), digits.format(sum).to_vec())
+    replace(cx, key, old.as_ref(), digits.format(sum))
 }
 
 /// The sum of two numbers in text, as Redis writes it.

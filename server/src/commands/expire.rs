@@ -62,7 +62,7 @@ struct Conditions {
 }
 
 impl Conditions {
-    fn read(args: &[bytes::Bytes]) -> Result<Conditions, Fail> {
+    fn read(args: &[&[u8]]) -> Result<Conditions, Fail> {
         let mut conditions = Conditions::default();
         for arg in args {
             let flag = if is(arg, "nx") {

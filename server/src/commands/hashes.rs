@@ -68,7 +68,7 @@ fn put_all(cx: &mut Cx<'_>, name: &str) -> Result<usize, Fail> {
     hash.gather(&mut cx.tx, pairs.iter().step_by(2))?;
     let mut new = 0;
     for pair in pairs.chunks_exact(2) {
-        new += usize::from(hash.put(&mut cx.tx, &pair[0], &pair[1])?);
+        new += usize::from(hash.put(&mut cx.tx, pair[0], pair[1])?);
     }
     hash.close(&mut cx.tx)?;
     Ok(new)
@@ -88,9 +88,9 @@ fn hmset(cx: &mut Cx<'_>) -> Done {
 
 fn hsetnx(cx: &mut Cx<'_>) -> Done {
     let mut hash = open(cx)?;
-    let new = !hash.has(&mut cx.tx, &cx.args[2])?;
+    let new = !hash.has(&mut cx.tx, cx.args[2])?;
     if new {
-        hash.put_new(&mut cx.tx, &cx.args[2], &cx.args[3])?;
+        hash.put_new(&mut cx.tx, cx.args[2], cx.args[3])?;
         hash.close(&mut cx.tx)?;
     }
     cx.reply.integer(i64::from(new));
@@ -98,7 +98,7 @@ fn hsetnx(cx: &mut Cx<'_>) -> Done {
 }
 
 fn hget(cx: &mut Cx<'_>) -> Done {
-    let value = open(cx)?.get(&mut cx.tx, &cx.args[2])?;
+    let value = open(cx)?.get(&mut cx.tx, cx.args[2])?;
     cx.reply.bulk_or_null(value.as_deref());
     Ok(())
 }
@@ -129,7 +129,7 @@ fn hdel(cx: &mut Cx<'_>) -> Done {
 }
 
 fn hexists(cx: &mut Cx<'_>) -> Done {
-    let there = open(cx)?.has(&mut cx.tx, &cx.args[2])?;
+    let there = open(cx)?.has(&mut cx.tx, cx.args[2])?;
     cx.reply.integer(i64::from(there));
     Ok(())
 }
@@ -141,7 +141,7 @@ fn hlen(cx: &mut Cx<'_>) -> Done {
 }
 
 fn hstrlen(cx: &mut Cx<'_>) -> Done {
-    let value = open(cx)?.get(&mut cx.tx, &cx.args[2])?;
+    let value = open(cx)?.get(&mut cx.tx, cx.args[2])?;
     cx.reply.count(value.map_or(0, |value| value.len()));
     Ok(())
 }
@@ -185,14 +185,14 @@ fn hvals(cx: &mut Cx<'_>) -> Done {
 fn hincrby(cx: &mut Cx<'_>) -> Done {
     let by = cx::integer(cx.arg(3))?;
     let mut hash = open(cx)?;
-    let old = match hash.get(&mut cx.tx, &cx.args[2])? {
+    let old = match hash.get(&mut cx.tx, cx.args[2])? {
         None => 0,
         Some(text) => {
             number::integer(&text).ok_or_else(|| Fail::error("ERR hash value is not an integer"))?
         }
     };
     let new = old.checked_add(by).ok_or_else(|| Fail::error("ERR increment or decrement would overflow"))?;
-    hash.put(&mut cx.tx, &cx.args[2], number::Decimal::default().format(new))?;
+    hash.put(&mut cx.tx, cx.args[2], number::Decimal::default().format(new))?;
     hash.close(&mut cx.tx)?;
     cx.reply.integer(new);
     Ok(())
@@ -205,7 +205,7 @@ fn hincrbyfloat(cx: &mut Cx<'_>) -> Done {
         None => return Err(Fail::not_float()),
     };
     let mut hash = open(cx)?;
-    let sum = match hash.get(&mut cx.tx, &cx.args[2])? {
+    let sum = match hash.get(&mut cx.tx, cx.args[2])? {
         None => Some(by),
         Some(text) => match Extended::parse(&text) {
             Some(Parsed::Finite(old)) => old.add(&by),
@@ -215,7 +215,7 @@ fn hincrbyfloat(cx: &mut Cx<'_>) -> Done {
     };
     let Some(sum) = sum else { return Err(Fail::error("ERR increment would produce NaN or Infinity")) };
     let text = sum.to_string();
-    hash.put(&mut cx.tx, &cx.args[2], text.as_bytes())?;
+    hash.put(&mut cx.tx, cx.args[2], text.as_bytes())?;
     hash.close(&mut cx.tx)?;
     cx.reply.bulk(text.as_bytes());
     Ok(())

@@ -203,7 +203,7 @@ mod tests {
     use crate::testing::Bench;
 
     fn lines(bench: &mut Bench, command: &str) -> Vec<String> {
-        let args = command.split(' ').map(|word| word.to_owned().into()).collect::<Vec<_>>();
+        let args = command.split(' ').collect::<Vec<_>>();
         let text = String::from_utf8(bench.run_raw(&args)).expect("text");
         text.split("\r\n").map(str::to_owned).collect()
     }

@@ -47,11 +47,10 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let filter: Box<dyn Fn(&Command) -> bool> = match &cx.args[2..] {
         [] => Box::new(|_| true),
         [by, what, value] if is(by, "filterby") => {
-            let value = value.clone();
             if is(what, "pattern") {
-                Box::new(move |command| glob::matches_any_case(&value, command.name.as_bytes()))
+                Box::new(|command| glob::matches_any_case(value, command.name.as_bytes()))
             } else if is(what, "aclcat") {
-                Box::new(move |command| categories(command).iter().any(|category| is(&value, &category[1..])))
+                Box::new(|command| categories(command).iter().any(|category| is(value, &category[1..])))
             } else if is(what, "module") {
                 Box::new(|_| false)
             } else {
@@ -70,7 +69,7 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 /// The commands that are named from the third argument on, or all.
-fn named(args: &[Bytes]) -> Vec<Option<&'static Command>> {
+fn named(args: &[&[u8]]) -> Vec<Option<&'static Command>> {
     match &args[2..] {
         [] => table::all().iter().map(|command| Some(*command)).collect(),
         names => names.iter().map(|name| table::find(name)).collect(),
@@ -106,7 +105,7 @@ fn docs(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 
 fn getkeys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let args = &cx.args[2..];
-    let command = table::find(&args[0]).ok_or_else(|| Fail::error("ERR Invalid command specified"))?;
+    let command = table::find(args[0]).ok_or_else(|| Fail::error("ERR Invalid command specified"))?;
     if matches!(command.keys, Keys::None) {
         return Err(Fail::error("ERR The command has no key arguments"));
     }
@@ -119,7 +118,7 @@ fn getkeys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         return Err(Fail::error("ERR Invalid arguments specified for command"));
     }
     cx.reply.array(positions.len());
-    positions.iter().for_each(|&at| cx.reply.bulk(&args[at]));
+    positions.iter().for_each(|&at| cx.reply.bulk(args[at]));
     Ok(())
 }
 

@@ -27,7 +27,7 @@ struct Options {
     least: usize,
 }
 
-fn options(args: &[bytes::Bytes]) -> Result<Options, Fail> {
+fn options(args: &[&[u8]]) -> Result<Options, Fail> {
     let mut options = Options::default();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {

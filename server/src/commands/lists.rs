@@ -1,6 +1,5 @@
 //! LPUSH, LRANGE, LPOP and what else works on lists, but for what waits for an item.
 
-use bytes::Bytes;
 use haypile_engine::key::Key;
 use haypile_engine::read::Direction;
 
@@ -180,7 +179,7 @@ fn lset(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let Some(position) = ranges::position(integer(cx.arg(2))?, list.len()) else {
         return Err(Fail::error("ERR index out of range"));
     };
-    list.set(&mut cx.tx, position, &cx.args[3])?;
+    list.set(&mut cx.tx, position, cx.args[3])?;
     list.save(&mut cx.tx)?;
     cx.reply.ok();
     Ok(())
@@ -230,7 +229,7 @@ fn linsert(cx: &mut Cx<'_>) -> Result<(), Fail> {
         cx.reply.integer(-1);
         return Ok(());
     };
-    list.insert(&mut cx.tx, pivot + usize::from(after), &cx.args[4])?;
+    list.insert(&mut cx.tx, pivot + usize::from(after), cx.args[4])?;
     cx.reply.count(list.len());
     Ok(list.save(&mut cx.tx)?)
 }
@@ -302,7 +301,7 @@ fn lpos(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn find(
     cx: &mut Cx<'_>,
     list: &List<'_>,
-    item: &Bytes,
+    item: &[u8],
     direction: Direction,
     skip: usize,
     count: usize,
@@ -312,7 +311,7 @@ fn find(
     let most = most.min(list.len());
     let from = if direction == Direction::Forward { 0 } else { list.len() - most };
     list.walk(&mut cx.tx, from, most, direction, |position, other| {
-        if other == &item[..] {
+        if other == item {
             if skip > 0 {
                 skip -= 1;
             } else {

@@ -103,7 +103,7 @@ mod tests {
     use crate::testing::Bench;
 
     fn info(bench: &mut Bench, name: &str) -> String {
-        let text = bench.run_raw(&["info".into(), "persistence".into()]);
+        let text = bench.run_raw(&["info", "persistence"]);
         let text = String::from_utf8(text).expect("text");
         let line = text.split("\r\n").find_map(|line| line.strip_prefix(&format!("{name}:")));
         line.unwrap_or_else(|| panic!("{name} in {text}")).to_owned()

@@ -21,7 +21,7 @@ impl Options {
     ///
     /// # Errors
     /// In Redis' words.
-    pub fn parse(options: &[Bytes]) -> Result<Options, Fail> {
+    pub fn parse(options: &[&[u8]]) -> Result<Options, Fail> {
         let mut parsed = Options { count: COUNT, pattern: None };
         for option in options.chunks(2) {
             let [name, value] = option else { return Err(Fail::syntax()) };
@@ -30,7 +30,7 @@ impl Options {
                 let count = usize::try_from(count).map_err(|_| Fail::syntax())?;
                 parsed.count = if count == 0 { return Err(Fail::syntax()) } else { count };
             } else if cx::is(name, "match") {
-                parsed.pattern = Some(value.clone()).filter(|pattern| pattern != "*");
+                parsed.pattern = Some(*value).filter(|pattern| *pattern != b"*").map(Bytes::copy_from_slice);
             } else {
                 return Err(Fail::syntax());
             }

@@ -1,6 +1,5 @@
 //! SET and GETEX with their options.
 
-use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::value::Value;
 
@@ -41,7 +40,7 @@ enum Expiry<'a> {
     Unsaid,
     Keep,
     Persist,
-    At(&'a Bytes, Unit, Since),
+    At(&'a [u8], Unit, Since),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,9 +69,9 @@ const FOR_SET: bool = true;
 const FOR_GETEX: bool = false;
 
 /// Reads the options. As in Redis, one may be said twice, but none may contradict another.
-fn options(args: &[Bytes], for_set: bool) -> Result<Options<'_>, Fail> {
+fn options<'a>(args: &'a [&'a [u8]], for_set: bool) -> Result<Options<'a>, Fail> {
     let mut options = Options { expiry: Expiry::Unsaid, only: Only::Always, give_old: false };
-    let mut rest = args.iter();
+    let mut rest = args.iter().copied();
     while let Some(arg) = rest.next() {
         if for_set && is(arg, "nx") && options.only != Only::IfPresent {
             options.only = Only::IfAbsent;
@@ -152,7 +151,7 @@ fn set(cx: &mut Cx<'_>) -> Result<(), Fail> {
     if at.is_some_and(|at| at <= cx.now(key)) {
         cx.tx.delete(key)?;
     } else {
-        cx.tx.put(key, &Value { expiry: at.or(kept), ..string(cx.arg(2).clone()) })?;
+        cx.tx.put(key, &Value { expiry: at.or(kept), ..string(cx.arg(2)) })?;
     }
     if !give_old {
         cx.reply.ok();

@@ -93,11 +93,11 @@ fn smove(cx: &mut Cx<'_>) -> Done {
         let target_key = cx.key(1);
         let mut target = open(cx, target_key)?;
         if cx.key(0) == cx.key(1) {
-            source.has(&mut cx.tx, &cx.args[3])?
+            source.has(&mut cx.tx, cx.args[3])?
         } else {
-            let was_there = source.remove(&mut cx.tx, &cx.args[3])?;
+            let was_there = source.remove(&mut cx.tx, cx.args[3])?;
             if was_there {
-                target.put(&mut cx.tx, &cx.args[3], b"")?;
+                target.put(&mut cx.tx, cx.args[3], b"")?;
                 source.close(&mut cx.tx)?;
                 target.close(&mut cx.tx)?;
             }
@@ -115,7 +115,7 @@ fn scard(cx: &mut Cx<'_>) -> Done {
 }
 
 fn sismember(cx: &mut Cx<'_>) -> Done {
-    let there = first(cx)?.has(&mut cx.tx, &cx.args[2])?;
+    let there = first(cx)?.has(&mut cx.tx, cx.args[2])?;
     cx.reply.integer(i64::from(there));
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Strings: read, replaced, extended, cut. SET and GETEX, which have options, are in `set.rs`.
 
-use bytes::Bytes;
 use haypile_engine::key::Key;
 use haypile_engine::value::Value;
 
@@ -46,8 +45,8 @@ pub const COMMANDS: &[Command] = &[
 const GROUP: Group = Group("string");
 
 /// A string as it stands at a key, without expiry.
-pub fn string(payload: impl Into<Bytes>) -> Value {
-    Value::whole(Kind::String as u8, 0, payload)
+pub fn string<P>(payload: P) -> Value<P> {
+    Value { kind: Kind::String as u8, encoding: 0, expiry: None, generation: None, payload }
 }
 
 /// Refuses a length that no string can have.
@@ -69,21 +68,34 @@ pub fn replace(
     cx: &mut Cx<'_>,
     key: &Key,
     old: Option<&Value>,
-    payload: impl Into<Bytes>,
+    payload: impl AsRef<[u8]>,
 ) -> Result<(), Fail> {
     let value = Value { expiry: old.and_then(|old| old.expiry), ..string(payload) };
     Ok(cx.tx.put(key, &value)?)
 }
 
 fn get(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let value = cx.read(cx.key(0), Kind::String)?;
-    cx.reply.bulk_or_null(value.as_ref().map(|value| &value.payload[..]));
-    Ok(())
+    let reply = &mut *cx.reply;
+    let found = cx.tx.read(&cx.keys[0], |value| {
+        let is_string = value.kind == Kind::String as u8;
+        if is_string {
+            reply.bulk(value.payload);
+        }
+        is_string
+    })?;
+    match found {
+        Some(true) => Ok(()),
+        Some(false) => Err(Fail::wrong_type()),
+        None => {
+            cx.reply.null();
+            Ok(())
+        }
+    }
 }
 
 fn getset(cx: &mut Cx<'_>) -> Result<(), Fail> {
     get(cx)?;
-    Ok(cx.tx.put(cx.key(0), &string(cx.arg(2).clone()))?)
+    Ok(cx.tx.put(cx.key(0), &string(cx.arg(2)))?)
 }
 
 fn getdel(cx: &mut Cx<'_>) -> Result<(), Fail> {
@@ -95,7 +107,7 @@ fn getdel(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn setnx(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let absent = cx.tx.get(cx.key(0))?.is_none();
     if absent {
-        cx.tx.put(cx.key(0), &string(cx.arg(2).clone()))?;
+        cx.tx.put(cx.key(0), &string(cx.arg(2)))?;
     }
     cx.reply.integer(i64::from(absent));
     Ok(())
@@ -112,7 +124,7 @@ fn psetex(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn set_expiring(cx: &mut Cx<'_>, unit: Unit, command: &str) -> Result<(), Fail> {
     let key = cx.key(0);
     let at = deadline(cx.arg(2), unit, Base::Now(cx.now(key)), command)?;
-    cx.tx.put(key, &Value { expiry: Some(at), ..string(cx.arg(3).clone()) })?;
+    cx.tx.put(key, &Value { expiry: Some(at), ..string(cx.arg(3)) })?;
     cx.reply.ok();
     Ok(())
 }
@@ -129,7 +141,7 @@ fn mget(cx: &mut Cx<'_>) -> Result<(), Fail> {
 /// Sets all pairs; where a key comes twice its last value stays.
 fn put_pairs(cx: &mut Cx<'_>) -> Result<(), Fail> {
     for (key, value) in cx.keys.iter().zip(cx.args[2..].iter().step_by(2)) {
-        cx.tx.put(key, &string(value.clone()))?;
+        cx.tx.put(key, &string(value))?;
     }
     Ok(())
 }

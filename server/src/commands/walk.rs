@@ -130,12 +130,12 @@ async fn scan_keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 async fn keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let pattern = cx.arg(1).clone();
+    let pattern = cx.arg(1);
     let mut found = Vec::new();
     let mut place = Place::of_cursor(BEGINNING);
     while let Some(here) = place {
         let ((keys, _), next) = page(cx, here, PAGE_KEYS).await?;
-        found.extend(keys.into_iter().map(|(key, _)| key).filter(|key| glob::matches(&pattern, key)));
+        found.extend(keys.into_iter().map(|(key, _)| key).filter(|key| glob::matches(pattern, key)));
         place = next;
     }
     cx.reply.bulks(found.iter());

@@ -84,10 +84,9 @@ fn a_command_that_fails_half_way_leaves_nothing() {
 
 #[test]
 fn an_unknown_command_is_shown_with_a_part_of_its_arguments() {
-    let args: Vec<Bytes> = std::iter::once("nosuch".to_owned())
-        .chain((0..3).map(|n| n.to_string().repeat(60)))
-        .map(Bytes::from)
-        .collect();
+    let long = [0, 1, 2].map(|n| n.to_string().repeat(60));
+    let args: Vec<&[u8]> =
+        std::iter::once("nosuch").chain(long.iter().map(|arg| &arg[..])).map(str::as_bytes).collect();
     let text = unknown(&args);
     let shown = format!("'{}' '{}' '22' ", "0".repeat(60), "1".repeat(60));
     assert_eq!(text, format!("ERR unknown command 'nosuch', with args beginning with: {shown}"));

@@ -5,5 +5,5 @@
 mod parse;
 mod reply;
 
-pub use parse::{Limits, Parser, ProtocolError, split_words};
+pub use parse::{Args, Limits, Parsed, Parser, ProtocolError, split_words};
 pub use reply::{Proto, ReplyWriter};

@@ -1,12 +1,12 @@
 //! Requests: arrays of bulk strings (RESP2) and inline commands, cut out of a buffer that fills bit by bit.
 //!
-//! Promises: arguments share the buffer's memory; work already done is not repeated when more bytes come; memory
+//! Promises: arguments are found where they lie; work already done is not repeated when more bytes come; memory
 //! grows only with bytes that were received, never with a length that was merely announced. The texts of
 //! errors are Redis' own. Does not read sockets.
 
 use std::ops::Range;
 
-use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 /// The longest line (inline command or length) that is looked for, in bytes.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -50,6 +50,20 @@ impl ProtocolError {
     }
 }
 
+/// A request's arguments; the first is the command's name.
+pub type Args<'a> = SmallVec<[&'a [u8]; 6]>;
+
+/// What stands at the front of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    /// A request of so many bytes: see [`Parser::args`].
+    Request(usize),
+    /// So many bytes that ask for nothing.
+    Nothing(usize),
+    /// Not all of a request.
+    Incomplete,
+}
+
 /// Where in a request the bytes ended.
 ///
 /// Invariant: positions are relative to the start of the request, which is the start of the buffer.
@@ -61,49 +75,72 @@ pub struct Parser {
     missing: i64,
     /// The announced length of the argument being read.
     bulk: Option<usize>,
-    /// Arguments found so far.
+    /// Arguments found so far: in the buffer, or in `words`.
     found: Vec<Range<usize>>,
+    /// An inline command's words without their quotes, back to back.
+    words: Option<Vec<u8>>,
 }
 
 impl Parser {
-    /// Takes the first request off `buffer` into `args`, which is emptied first. `Ok(false)` if it is not all there.
+    /// Looks for a request at the front of `buffer`. Once it is found or passed over, the next call's buffer begins after it;
+    /// until then, with the same bytes and more.
     ///
     /// # Errors
     /// See [`ProtocolError`]; the connection can't be used further.
-    pub fn next(
-        &mut self,
-        buffer: &mut BytesMut,
-        limits: &Limits,
-        args: &mut Vec<Bytes>,
-    ) -> Result<bool, ProtocolError> {
-        args.clear();
-        while !buffer.is_empty() {
-            if self.missing == 0 && buffer[0] != b'*' {
-                match inline(buffer, args)? {
-                    Line::Missing => return Ok(false),
-                    Line::Empty => continue,
-                    Line::Command => return Ok(true),
-                }
-            }
-            if !self.multibulk(buffer, limits)? {
-                if buffer.len() > limits.request_bytes_max {
-                    return Err(ProtocolError::new("too big request"));
-                }
-                return Ok(false);
-            }
-            let request = buffer.split_to(self.position).freeze();
-            args.extend(self.found.drain(..).map(|range| request.slice(range)));
-            self.position = 0;
-            if !args.is_empty() {
-                return Ok(true);
+    pub fn next(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+        let Some(&first) = buffer.first() else { return Ok(Parsed::Incomplete) };
+        if self.missing == 0 {
+            self.found.clear();
+            self.words = None;
+            if first != b'*' {
+                return self.inline(buffer);
             }
         }
-        Ok(false)
+        if !self.multibulk(buffer, limits)? {
+            return if buffer.len() > limits.request_bytes_max {
+                Err(ProtocolError::new("too big request"))
+            } else {
+                Ok(Parsed::Incomplete)
+            };
+        }
+        let bytes = std::mem::take(&mut self.position);
+        Ok(if self.found.is_empty() { Parsed::Nothing(bytes) } else { Parsed::Request(bytes) })
+    }
+
+    fn inline(&mut self, buffer: &[u8]) -> Result<Parsed, ProtocolError> {
+        let window = &buffer[..buffer.len().min(LINE_BYTES_MAX + 1)];
+        let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
+            return if buffer.len() > LINE_BYTES_MAX {
+                Err(ProtocolError::new("too big inline request"))
+            } else {
+                Ok(Parsed::Incomplete)
+            };
+        };
+        let text = &buffer[..end];
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let words = split_words(text).ok_or_else(|| ProtocolError::new("unbalanced quotes in request"))?;
+        if words.is_empty() {
+            return Ok(Parsed::Nothing(end + 1));
+        }
+        let mut text = Vec::new();
+        for word in words {
+            self.found.push(text.len()..text.len() + word.len());
+            text.extend_from_slice(&word);
+        }
+        self.words = Some(text);
+        Ok(Parsed::Request(end + 1))
+    }
+
+    /// The arguments of the request that was found in `buffer`.
+    #[must_use]
+    pub fn args<'a>(&'a self, buffer: &'a [u8]) -> Args<'a> {
+        let text = self.words.as_deref().unwrap_or(buffer);
+        self.found.iter().map(|range| &text[range.clone()]).collect()
     }
 
     /// How many more bytes the argument being read needs at least: a hint for the buffer's next growth.
     #[must_use]
-    pub fn wanted(&self, buffer: &BytesMut) -> usize {
+    pub fn wanted(&self, buffer: &[u8]) -> usize {
         self.bulk.map_or(0, |len| (self.position + len + 2).saturating_sub(buffer.len()))
     }
 
@@ -188,31 +225,6 @@ fn integer(text: &[u8]) -> Option<i64> {
 
 fn printable(byte: u8) -> char {
     if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '?' }
-}
-
-enum Line {
-    Missing,
-    Empty,
-    Command,
-}
-
-fn inline(buffer: &mut BytesMut, args: &mut Vec<Bytes>) -> Result<Line, ProtocolError> {
-    let window = &buffer[..buffer.len().min(LINE_BYTES_MAX + 1)];
-    let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
-        if buffer.len() > LINE_BYTES_MAX {
-            return Err(ProtocolError::new("too big inline request"));
-        }
-        return Ok(Line::Missing);
-    };
-    let text = &buffer[..end];
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let words = split_words(text).ok_or_else(|| ProtocolError::new("unbalanced quotes in request"))?;
-    buffer.advance(end + 1);
-    if words.is_empty() {
-        return Ok(Line::Empty);
-    }
-    args.extend(words.into_iter().map(Bytes::from));
-    Ok(Line::Command)
 }
 
 /// Cuts a line into words with Redis' quoting: `"…"` with escapes (`\n \r \t \b \a \xHH`), `'…'` with `\'` only.

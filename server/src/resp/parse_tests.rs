@@ -2,16 +2,18 @@ use super::*;
 
 /// Parses `input`, delivered in pieces that end at `cuts`, to the commands and the error in it.
 fn parse(input: &[u8], cuts: &[usize], limits: &Limits) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
-    let (mut parser, mut buffer, mut args) = (Parser::default(), BytesMut::new(), Vec::new());
-    let mut commands = Vec::new();
-    let mut start = 0;
+    let (mut parser, mut commands) = (Parser::default(), Vec::new());
+    let mut begin = 0;
     for &cut in cuts.iter().chain([&input.len()]) {
-        buffer.extend_from_slice(&input[start..cut]);
-        start = cut;
         loop {
-            match parser.next(&mut buffer, limits, &mut args) {
-                Ok(true) => commands.push(args.iter().map(|arg| arg.to_vec()).collect()),
-                Ok(false) => break,
+            let buffer = &input[begin..cut];
+            match parser.next(buffer, limits) {
+                Ok(Parsed::Request(bytes)) => {
+                    commands.push(parser.args(buffer).iter().map(|arg| arg.to_vec()).collect());
+                    begin += bytes;
+                }
+                Ok(Parsed::Nothing(bytes)) => begin += bytes,
+                Ok(Parsed::Incomplete) => break,
                 Err(error) => return (commands, Some(error.to_string())),
             }
         }
@@ -120,9 +122,9 @@ fn damaged_requests_give_the_same_however_they_are_cut_and_never_panic() {
 
 #[test]
 fn an_announced_length_takes_no_memory() {
-    let (mut parser, mut args) = (Parser::default(), Vec::new());
-    let mut buffer = BytesMut::from(&b"*1000000\r\n$536870912\r\n"[..]);
-    assert_eq!(parser.next(&mut buffer, &Limits::default(), &mut args), Ok(false));
-    assert!(buffer.capacity() < 1024 && args.capacity() < 1024);
-    assert_eq!(parser.wanted(&buffer), 536_870_914);
+    let mut parser = Parser::default();
+    let buffer = b"*1000000\r\n$536870912\r\n";
+    assert_eq!(parser.next(buffer, &Limits::default()), Ok(Parsed::Incomplete));
+    assert!(parser.found.capacity() < 1024);
+    assert_eq!(parser.wanted(buffer), 536_870_914);
 }

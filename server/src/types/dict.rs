@@ -172,13 +172,17 @@ impl<'k> Dict<'k> {
     ///
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
-    pub fn gather<'n>(&self, tx: &mut Tx<'_>, names: impl ExactSizeIterator<Item = &'n Bytes>) -> Read<()> {
+    pub fn gather<'n>(
+        &self,
+        tx: &mut Tx<'_>,
+        names: impl ExactSizeIterator<Item = &'n (impl AsRef<[u8]> + 'n)>,
+    ) -> Read<()> {
         if !self.is_large() || names.len() < 2 {
             return Ok(());
         }
         let mut misses = Misses::default();
         for name in names {
-            misses.pass(self.get(tx, name))?;
+            misses.pass(self.get(tx, name.as_ref()))?;
         }
         misses.end()
     }
@@ -223,7 +227,7 @@ impl<'k> Dict<'k> {
                 let old = tx.element(self.key, *generation, &sub)?;
                 let new = old.is_none();
                 if old.is_none_or(|old| old != value) {
-                    tx.put_element(self.key, *generation, &sub, Bytes::copy_from_slice(value));
+                    tx.put_element(self.key, *generation, &sub, value);
                 }
                 *len += u64::from(new);
                 self.changed |= new;
@@ -240,12 +244,7 @@ impl<'k> Dict<'k> {
         match &mut self.form {
             Form::Small(_) => self.put(tx, name, value).map(drop),
             Form::Large { generation, len } => {
-                tx.put_element(
-                    self.key,
-                    *generation,
-                    &hashed::sub_key(TAG, name),
-                    Bytes::copy_from_slice(value),
-                );
+                tx.put_element(self.key, *generation, &hashed::sub_key(TAG, name), value);
                 *len += 1;
                 self.changed = true;
                 Ok(())

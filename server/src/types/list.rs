@@ -213,7 +213,7 @@ impl<'k> List<'k> {
     ///
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
-    pub fn push(&mut self, tx: &mut Tx<'_>, end: End, item: &Bytes) -> Read<()> {
+    pub fn push(&mut self, tx: &mut Tx<'_>, end: End, item: &[u8]) -> Read<()> {
         self.changed = true;
         match (&mut self.form, end) {
             (Form::Small(_), End::Head) => self.splice(tx, 0, 0, item),
@@ -228,7 +228,7 @@ impl<'k> List<'k> {
                 }
                 span.len += 1;
                 let position = if end == End::Head { 0 } else { span.len - 1 };
-                tx.put_element(self.key, span.generation, &span.sub_key(position), item.clone());
+                tx.put_element(self.key, span.generation, &span.sub_key(position), item);
                 Ok(())
             }
         }
@@ -272,13 +272,13 @@ impl<'k> List<'k> {
     ///
     /// # Panics
     /// If there is no such position.
-    pub fn set(&mut self, tx: &mut Tx<'_>, position: usize, item: &Bytes) -> Read<()> {
+    pub fn set(&mut self, tx: &mut Tx<'_>, position: usize, item: &[u8]) -> Read<()> {
         assert!(position < self.len(), "position {position} of {}", self.len());
         self.changed |= matches!(self.form, Form::Small(_));
         match &self.form {
             Form::Small(_) => self.splice(tx, position, 1, item),
             Form::Large(span) => {
-                tx.put_element(self.key, span.generation, &span.sub_key(position), item.clone());
+                tx.put_element(self.key, span.generation, &span.sub_key(position), item);
                 Ok(())
             }
         }
@@ -291,7 +291,7 @@ impl<'k> List<'k> {
     ///
     /// # Panics
     /// If the list is shorter than that.
-    pub fn insert(&mut self, tx: &mut Tx<'_>, position: usize, item: &Bytes) -> Read<()> {
+    pub fn insert(&mut self, tx: &mut Tx<'_>, position: usize, item: &[u8]) -> Read<()> {
         assert!(position <= self.len(), "position {position} of {}", self.len());
         self.changed = true;
         let Form::Large(old) = self.form else { return self.splice(tx, position, 0, item) };
@@ -314,7 +314,7 @@ impl<'k> List<'k> {
             }
             new
         };
-        tx.put_element(self.key, new.generation, &new.sub_key(position), item.clone());
+        tx.put_element(self.key, new.generation, &new.sub_key(position), item);
         self.form = Form::Large(new);
         Ok(())
     }
@@ -412,7 +412,7 @@ impl<'k> List<'k> {
     }
 
     /// Puts one item in the place of `removed` ones in a small list, which may grow large by it.
-    fn splice(&mut self, tx: &mut Tx<'_>, position: usize, removed: usize, item: &Bytes) -> Read<()> {
+    fn splice(&mut self, tx: &mut Tx<'_>, position: usize, removed: usize, item: &[u8]) -> Read<()> {
         let Form::Small(items) = &mut self.form else { return Ok(()) };
         items.splice(position, removed, &[item]);
         let fits = small::takes(item) && items.fit(1);

@@ -183,13 +183,17 @@ impl<'k> Zset<'k> {
     ///
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
-    pub fn gather<'n>(&self, tx: &mut Tx<'_>, members: impl ExactSizeIterator<Item = &'n Bytes>) -> Read<()> {
+    pub fn gather<'n>(
+        &self,
+        tx: &mut Tx<'_>,
+        members: impl ExactSizeIterator<Item = &'n (impl AsRef<[u8]> + 'n)>,
+    ) -> Read<()> {
         if !self.is_large() || members.len() < 2 {
             return Ok(());
         }
         let mut misses = Misses::default();
         for member in members {
-            misses.pass(self.score(tx, member))?;
+            misses.pass(self.score(tx, member.as_ref()))?;
         }
         misses.end()
     }
@@ -302,9 +306,8 @@ fn remove_pair(items: &mut Items, member: &[u8]) {
 }
 
 fn put_elements(tx: &mut Tx<'_>, key: &Key, generation: Generation, member: &[u8], score: f64) {
-    let bytes = Bytes::copy_from_slice(&score::encode(score));
-    tx.put_element(key, generation, &hashed::sub_key(MEMBERS, member), bytes);
-    tx.put_element(key, generation, &score::sub_key(score, member), Bytes::new());
+    tx.put_element(key, generation, &hashed::sub_key(MEMBERS, member), score::encode(score));
+    tx.put_element(key, generation, &score::sub_key(score, member), []);
 }
 
 #[cfg(test)]

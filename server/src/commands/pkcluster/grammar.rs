@@ -14,7 +14,6 @@
 //! GROUP = element *("," element), element = N | N-M; empty elements count for nothing
 //! ```
 
-use bytes::Bytes;
 use haypile_engine::types::{SLOT_COUNT, Slot};
 
 use crate::topology::Force;
@@ -105,7 +104,7 @@ pub const HELP: &[&str] = &[
 ///
 /// # Errors
 /// The text for the client, with its code.
-pub fn parse(words: &[Bytes]) -> Result<Request, String> {
+pub fn parse(words: &[&[u8]]) -> Result<Request, String> {
     let Some(name) = words.get(1) else {
         return Err(
             "ERR unknown or unsupported command 'pkcluster': a subcommand is missing, see PKCLUSTER HELP"
@@ -131,7 +130,7 @@ pub fn parse(words: &[Bytes]) -> Result<Request, String> {
     }
 }
 
-fn one_group(words: &[Bytes], name: &str) -> Result<Vec<Slot>, String> {
+fn one_group(words: &[&[u8]], name: &str) -> Result<Vec<Slot>, String> {
     let usage = || format!("ERR syntax error: PKCLUSTER {name} <group> [table]");
     let (text, trailing) = words.split_first().ok_or_else(usage)?;
     let slots = group(text)?;
@@ -144,7 +143,7 @@ fn one_group(words: &[Bytes], name: &str) -> Result<Vec<Slot>, String> {
     }
 }
 
-fn slots_slave_of(words: &[Bytes]) -> Result<Request, String> {
+fn slots_slave_of(words: &[&[u8]]) -> Result<Request, String> {
     let [first, second, slots, trailing @ ..] = words else {
         return Err("ERR wrong number of arguments for 'pkclusterslotsslaveof' command: \
                     PKCLUSTER SLOTSSLAVEOF NO ONE|<host> <port> <group|all> [force] [table]"
@@ -163,7 +162,7 @@ fn slots_slave_of(words: &[Bytes]) -> Result<Request, String> {
     Ok(if no_one { Request::NoOne { slots, force } } else { Request::Follow { master, slots, force } })
 }
 
-fn checkpoint(words: &[Bytes]) -> Result<Request, String> {
+fn checkpoint(words: &[&[u8]]) -> Result<Request, String> {
     let usage = || "ERR syntax error: PKCLUSTER CHECKPOINT <dir> [<group|all>]".to_owned();
     let (dir, rest) = words.split_first().ok_or_else(usage)?;
     let dir = std::str::from_utf8(dir).ok().filter(|dir| !dir.is_empty() && !dir.contains('\0'));
@@ -184,7 +183,7 @@ fn checkpoint(words: &[Bytes]) -> Result<Request, String> {
     }
 }
 
-fn info(words: &[Bytes]) -> Result<Request, String> {
+fn info(words: &[&[u8]]) -> Result<Request, String> {
     let arity = || Err("ERR wrong number of arguments for 'pkclusterinfo' command".to_owned());
     let (section, rest) = match words {
         [] => return arity(),
@@ -198,7 +197,7 @@ fn info(words: &[Bytes]) -> Result<Request, String> {
             None => Ok(Request::InfoTable(Totals::Shown)),
             Some(Some(Table::Zero)) => Ok(Request::InfoTable(Totals::Left)),
             Some(Some(Table::Other(_))) => Ok(Request::InfoUnknown),
-            Some(None) => Err(format!("ERR Invalid Argument: '{}' is no table", shown(&rest[0]))),
+            Some(None) => Err(format!("ERR Invalid Argument: '{}' is no table", shown(rest[0]))),
         };
     }
     if !is(section, "slot") {
@@ -207,14 +206,14 @@ fn info(words: &[Bytes]) -> Result<Request, String> {
     let Some(word) = rest.first() else { return Ok(Request::InfoSlot(Choice::All)) };
     let invalid = |why: &str| format!("ERR Invalid Argument: {}", why.strip_prefix("ERR ").unwrap_or(why));
     let slots = match word.iter().position(|&byte| byte == b':') {
-        None => word.clone(),
+        None => word,
         Some(colon) => match table(&word[..colon]) {
-            Some(Table::Zero) => word.slice(colon + 1..),
+            Some(Table::Zero) => &word[colon + 1..],
             Some(Table::Other(_)) => return Ok(Request::InfoUnknown),
             None => return Err(invalid(&format!("'{}' is no table", shown(&word[..colon])))),
         },
     };
-    choice(&slots).map(Request::InfoSlot).map_err(|why| invalid(&why))
+    choice(slots).map(Request::InfoSlot).map_err(|why| invalid(&why))
 }
 
 /// Reads a host and a port as `host:port`.
@@ -272,7 +271,7 @@ struct Trailing {
 }
 
 impl Trailing {
-    fn parse(words: &[Bytes]) -> Result<Trailing, String> {
+    fn parse(words: &[&[u8]]) -> Result<Trailing, String> {
         let mut trailing = Trailing::default();
         for word in words {
             if (is(word, "force") || is(word, "-f")) && trailing.force == Force::No {
@@ -357,7 +356,7 @@ mod tests {
     /// A request in few words, so that the tables below can be read.
     fn parsed(line: &str) -> String {
         let words = crate::resp::split_words(line.as_bytes()).expect("balanced quotes");
-        let words: Vec<Bytes> = words.into_iter().map(Bytes::from).collect();
+        let words: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
         let which = |slots: &Choice| match slots {
             Choice::All => "all".to_owned(),
             Choice::Group(slots) => format!("[{}]", slot_group::show(slots)),

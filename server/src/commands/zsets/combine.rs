@@ -122,7 +122,7 @@ struct Input<'a> {
 struct Asked<'a> {
     inputs: Vec<Input<'a>>,
     /// The arguments behind the keys.
-    options: &'a [Bytes],
+    options: &'a [&'a [u8]],
     aggregate: Aggregate,
     scores: Scores,
 }

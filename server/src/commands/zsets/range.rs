@@ -32,7 +32,7 @@ enum Window {
 }
 
 impl Window {
-    fn parse(by: By, least: &Bytes, most: &Bytes) -> Result<Window, Fail> {
+    fn parse(by: By, least: &[u8], most: &[u8]) -> Result<Window, Fail> {
         match by {
             By::Rank => Ok(Window::Ranks(integer(least)?, integer(most)?)),
             By::Score => match (bound(least), bound(most)) {
@@ -63,12 +63,12 @@ fn bound(text: &[u8]) -> Option<Bound<f64>> {
     Some(if open { Bound::Excluded(score) } else { Bound::Included(score) })
 }
 
-fn cut(text: &Bytes) -> Option<Cut> {
-    match &text[..] {
+fn cut(text: &[u8]) -> Option<Cut> {
+    match text {
         b"-" => Some(Cut::First),
         b"+" => Some(Cut::Last),
-        [b'[', ..] => Some(Cut::At(text.slice(1..))),
-        [b'(', ..] => Some(Cut::Beside(text.slice(1..))),
+        [b'[', member @ ..] => Some(Cut::At(Bytes::copy_from_slice(member))),
+        [b'(', member @ ..] => Some(Cut::Beside(Bytes::copy_from_slice(member))),
         _ => None,
     }
 }
@@ -93,7 +93,7 @@ enum For {
 impl Asked {
     /// Reads the two ends of a range and the options behind them; `None` is for options to decide.
     fn parse(
-        ends: &[Bytes],
+        ends: &[&[u8]],
         mut by: Option<By>,
         mut direction: Option<Direction>,
         purpose: For,

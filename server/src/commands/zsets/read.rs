@@ -1,6 +1,5 @@
 //! ZCARD, ZSCORE, ZRANK, ZRANDMEMBER, ZSCAN: what reads members one by one.
 
-use bytes::Bytes;
 use haypile_engine::read::Direction;
 
 use crate::commands::random::{self, Choice};
@@ -24,7 +23,7 @@ pub fn zcard(cx: &mut Cx<'_>) -> Result<(), Fail> {
 
 pub fn zscore(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let score = match open(cx, cx.key(0))? {
-        Some(zset) => zset.score(&mut cx.tx, &cx.args[2])?,
+        Some(zset) => zset.score(&mut cx.tx, cx.args[2])?,
         None => None,
     };
     reply_score(cx, score);
@@ -96,7 +95,7 @@ pub fn zrandmember(cx: &mut Cx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-fn scores_wanted(options: &[Bytes]) -> Result<Scores, Fail> {
+fn scores_wanted(options: &[&[u8]]) -> Result<Scores, Fail> {
     match options {
         [] => Ok(Scores::Without),
         [option] if cx::is(option, "withscores") => Ok(Scores::With),

@@ -118,6 +118,9 @@ pub struct Run {
     pub configuration: BTreeMap<String, String>,
     /// The workload.
     pub workload: String,
+    /// What a table calls it, where the workload's name is not enough: `fillrandom, 8 threads`.
+    #[serde(default)]
+    pub label: Option<String>,
     /// All workloads that were run on the same data, in order.
     pub chain: Vec<String>,
     /// Which repetition of the chain, from 1.

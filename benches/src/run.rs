@@ -107,6 +107,7 @@ pub fn run(target: &dyn Target, order: &Order, watcher: &mut dyn Watcher) -> Res
         target: target.name(),
         configuration: target.configuration().into_iter().collect(),
         workload: workload.name.to_owned(),
+        label: None,
         chain: order.chain.clone(),
         repeat: order.repeat,
         plan: plan.clone(),

@@ -54,7 +54,10 @@ pub fn rust_files(folder: &str) -> Vec<(String, String)> {
         for entry in entries {
             let path = format!("{folder}/{}", entry.name);
             if entry.is_dir {
-                folders.push(path);
+                // What a crate outside the workspace has built lies beside its sources.
+                if entry.name != "target" {
+                    folders.push(path);
+                }
             } else if path.ends_with(".rs") {
                 let text = text(&path);
                 found.push((path, text));

@@ -119,7 +119,9 @@ fn no_crate_of_ours_has_unsafe_code_and_the_lint_that_denies_it_is_on_in_all() {
         assert!(manifest.contains("[lints]\nworkspace = true"), "{name} takes the workspace's lints");
         // What libFuzzer's macro needs is its own.
         let words = [concat!("unsafe", " "), concat!("unsafe", "("), concat!("allow(", "unsafe_code")];
-        nothing_holds(&rust_files(name), &words, &[], "Miri has nothing of ours to look at");
+        // C is called from one file of a crate that nothing depends on.
+        let except = ["benches/peers/src/ffi.rs"];
+        nothing_holds(&rust_files(name), &words, &except, "Miri has nothing of ours to look at");
     }
 }
 

@@ -17,6 +17,7 @@ fn run(target: &str, workload: &str, threads: usize, rate: f64) -> Run {
         target: target.to_owned(),
         configuration: BTreeMap::from([("memory".to_owned(), "1 <2>".to_owned())]),
         workload: workload.to_owned(),
+        label: None,
         chain: vec![workload.to_owned()],
         repeat: 1,
         plan,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::clock::TimeMs;
 use crate::engine::{Engine, SyncMode};
 use crate::error::{Error, Result};
+use crate::log::LogState;
 use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
 use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState};
 use crate::planted::{self, Bug};
@@ -98,10 +99,24 @@ impl Engine {
         let needs = Needs {
             slots: Slot::all().filter_map(need).collect(),
             replicas,
-            unflushed_bytes_max: self.options().log_unflushed_bytes(),
+            unflushed_bytes_max: if self.must_shrink_log() {
+                0
+            } else {
+                self.options().log_unflushed_bytes()
+            },
             replica_bytes_max: self.options().log_retain_bytes,
         };
         retain(&segments, &needs)
+    }
+
+    /// The log has no room to go on, but files have: what is in files holds no log, and that may make the room.
+    fn must_shrink_log(&self) -> bool {
+        // Not where the files would not fit either: each try would fill the device to the last byte.
+        let fits = || {
+            let free = self.fs().free_bytes(&self.folders().data).unwrap_or(0);
+            free > self.memtable_bytes() as u64
+        };
+        matches!(self.log().state(), LogState::ReadOnly(_)) && fits()
     }
 
     /// Makes durable now and then what replicas are known and how far they are.

@@ -254,3 +254,34 @@ fn files_stay_where_nobody_knows_whether_the_manifest_names_them() {
     }
     assert!(stopped > 40, "{stopped} of {operations} failures stopped the engine");
 }
+
+/// A node was read-only for ever once its log had filled the disk, although nothing but records in memory held that log.
+#[test]
+fn a_log_that_fills_the_disk_makes_room_for_itself() {
+    let fs = MemoryFs::new();
+    let engine = fresh(&fs);
+    fs.set_capacity(Some(fs.used_bytes() + (400 << 10)));
+    let mut written = 0_u32;
+    let full = loop {
+        match set(&engine, &format!("key{}", written % 3), &format!("{written:0>4000}")) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1000, "the disk is full some time");
+        drop(engine.step(Job::Prepare));
+    };
+    assert!(matches!(full, Error::ReadOnly(_)), "{full}");
+    let mut steps = 0;
+    while set(&engine, "key0", "again").is_err() {
+        engine.step(Job::Flush).expect("there is room for a file");
+        drop(engine.step(Job::Prepare));
+        steps += 1;
+        assert!(steps < 5, "read-only for ever");
+    }
+    assert!(steps > 0);
+    drop(engine);
+    let (engine, _) = open(&fs.restart()).expect("opens");
+    assert_eq!(get(&engine, "key0").as_deref(), Some("again"));
+    let last = (0..written).rev().find(|number| number % 3 == 1).expect("there were many");
+    assert_eq!(get(&engine, "key1"), Some(format!("{last:0>4000}")));
+}

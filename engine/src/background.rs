@@ -55,10 +55,12 @@ impl Engine {
     }
 
     fn flush_step(&self) -> Result<bool> {
-        let limit = self.options().memtable_bytes();
-        let used = self.memtable_bytes();
-        let mut slots = if used >= limit { self.largest_slots(used - limit / 2) } else { Vec::new() };
-        slots.extend(self.retention().flush);
+        let budget = self.options().budget();
+        // A piece at a time: what it frees is there for writers that wait before the next begins.
+        let mut slots = self.piece_of(self.retention().flush, budget.flush_piece());
+        if self.memtable_bytes() >= budget.flush_at() {
+            slots.extend(self.largest_slots(budget.flush_piece()));
+        }
         slots.sort_unstable();
         slots.dedup();
         if slots.is_empty() {

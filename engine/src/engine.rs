@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::cache::BlockCache;
 use crate::clock::{Clock, TimeMs};
 use crate::error::{Error, Result};
@@ -53,7 +54,8 @@ impl SyncMode {
 pub struct Options {
     /// When a reply may leave.
     pub sync: SyncMode,
-    /// Bytes for memtables, block cache, log tail and pinned indexes together.
+    /// Bytes for everything that the engine keeps in memory: memtables, block cache, log tail, indexes and filters, and a
+    /// reserve for what is not counted.
     pub memory_bytes: usize,
     /// Bytes of a log segment.
     pub log_segment_bytes: u64,
@@ -86,9 +88,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Bytes that memtables may take before the largest are flushed.
-    pub(crate) fn memtable_bytes(&self) -> usize {
-        self.memory_bytes / 2
+    /// Who may take how much memory.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.memory_bytes)
     }
 
     /// How a run of at most `entries_max` entries is written.
@@ -210,7 +212,7 @@ impl Engine {
     pub(crate) fn from_parts(parts: Parts) -> Engine {
         let engine = Engine {
             node: parts.node,
-            cache: BlockCache::new((parts.options.memory_bytes / 4) as u64),
+            cache: BlockCache::new(parts.options.budget().cache(0) as u64),
             sync: AtomicU64::new(parts.options.sync as u64),
             options: parts.options,
             fs: parts.fs,
@@ -236,6 +238,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             _lock: parts.lock,
         };
+        engine.cache.set_bytes_max(engine.options.budget().cache(engine.packs.pinned_bytes()) as u64);
         let replayed = Slot::all().map(|slot| engine.lock(slot).memory_bytes()).sum();
         engine.account_memtable(0, replayed);
         engine
@@ -354,7 +357,7 @@ impl Engine {
 
     /// Whether writes have to wait for a flush: see [`Engine::room`].
     pub fn is_full(&self) -> bool {
-        self.memtable_bytes() >= self.options.memory_bytes
+        self.memtable_bytes() >= self.options.budget().memtables_max()
     }
 
     /// Counts changes of any slot's role: whoever found a slot fenced waits for the next ([`Signal::wait_past`])
@@ -526,8 +529,9 @@ impl Engine {
         PackWriter::create(Arc::clone(&self.fs), &self.folders.data, number, self.node)
     }
 
-    /// Unlinks files that nobody refers to or reads any more.
+    /// Unlinks files that nobody refers to or reads any more, and gives the block cache what indexes and filters leave.
     pub(crate) fn sweep_files(&self) -> Result<()> {
+        self.cache.set_bytes_max(self.options.budget().cache(self.packs.pinned_bytes()) as u64);
         let gone = self.packs.sweep()?;
         self.cache.purge(&gone);
         Ok(())
@@ -551,7 +555,7 @@ impl Engine {
     pub(crate) fn account_memtable(&self, before: usize, after: usize) {
         if after >= before {
             let total = self.memtable_bytes.fetch_add(after - before, Ordering::Relaxed) + after - before;
-            let limit = self.options.memtable_bytes();
+            let limit = self.options.budget().flush_at();
             if total >= limit && total - (after - before) < limit {
                 self.pressure.notify();
             }

@@ -175,6 +175,19 @@ impl Engine {
         chosen.map(|(_, slot)| slot).collect()
     }
 
+    /// Some of these slots, the first ones: about `bytes` of memory, and one at least.
+    pub(crate) fn piece_of(&self, mut slots: Vec<Slot>, bytes: usize) -> Vec<Slot> {
+        let mut sum = 0;
+        let count = slots.iter().take_while(|slot| {
+            let more = sum < bytes;
+            sum += self.lock(**slot).memory_bytes();
+            more
+        });
+        let count = count.count();
+        slots.truncate(count);
+        slots
+    }
+
     /// Flushes every slot.
     ///
     /// # Errors
@@ -207,10 +220,10 @@ fn freeze(slot: Slot, cell: &mut SlotCell) -> Option<Part> {
     Some(Part { slot, life: cell.life, frozen, first_seq: cell.flushed_seq.next(), oldest })
 }
 
-/// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
-pub(crate) fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
+/// The newest entry of each key in these tables, newest first.
+fn merged(tables: &[Arc<Frozen>]) -> Vec<(&[u8], Stored<'_>)> {
     let mut merged: Vec<(&[u8], Stored<'_>)> = Vec::new();
-    for frozen in &part.frozen {
+    for frozen in tables {
         merged.extend(frozen.table.iter());
         if frozen.table.clears_older() {
             break;
@@ -219,10 +232,25 @@ pub(crate) fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) 
     // Each table is sorted already, so that sorting is merging; stable, so that of equal keys the newest comes first.
     merged.sort_by_key(|(entry_key, _)| *entry_key);
     merged.dedup_by_key(|(entry_key, _)| *entry_key);
-    pack.begin_run(part.slot, options.run(merged.len() as u64));
+    merged
+}
+
+/// Writes one slot's run: newest entry of each key, without elements that no longer belong to anything.
+pub(crate) fn write_part(pack: &mut PackWriter, part: &Part, options: &Options) -> Result<()> {
+    type Entries<'a> = Box<dyn Iterator<Item = (&'a [u8], Stored<'a>)> + 'a>;
+    let (entries, count): (Entries<'_>, usize) = match &part.frozen[..] {
+        [only] => (Box::new(only.table.iter()), only.table.len()),
+        // After a flush that failed there are several.
+        several => {
+            let merged = merged(several);
+            let count = merged.len();
+            (Box::new(merged.into_iter()), count)
+        }
+    };
+    pack.begin_run(part.slot, options.run(count as u64));
     // The last user's key that was seen, and the generation that it says its elements belong to.
     let mut owner: Option<(&[u8], Option<key::Generation>)> = None;
-    for (entry_key, entry) in merged {
+    for (entry_key, entry) in entries {
         let parts = key::split(entry_key).expect("memtables hold entry keys only");
         match parts.element {
             None => {

@@ -4,6 +4,7 @@
 //! It knows records, keys and files; it knows no command, socket or replica. See `docs/ARCHITECTURE.md`.
 
 pub mod background;
+mod budget;
 pub mod cache;
 pub mod checkpoint;
 pub mod clock;

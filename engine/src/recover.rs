@@ -98,7 +98,8 @@ impl Engine {
         }
         let log_options = LogOptions {
             segment_bytes: options.log_segment_bytes,
-            tail_bytes: options.memory_bytes / 16,
+            tail_bytes: options.budget().log_tail(),
+            pending_bytes: options.budget().log_pending(),
             room: options.sync.room(),
         };
         let promised = found.log_promise();

@@ -64,6 +64,8 @@ pub trait Fs: Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` if somebody has it for itself; `NotFound`.
     fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// How many files this process may have open at a time, if that is limited.
+    fn open_files_max(&self) -> Option<u64>;
     /// Bytes that an unprivileged user can still write below this folder.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }

@@ -54,13 +54,20 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// How much of the log's end is kept in memory for readers.
     pub tail_bytes: usize,
+    /// How much may be appended and not written yet before whoever appends writes it; within bounds.
+    pub pending_bytes: usize,
     /// How the first segment of a new log is made.
     pub room: Room,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: 64 << 20, tail_bytes: 16 << 20, room: Room::Reserved }
+        LogOptions {
+            segment_bytes: 64 << 20,
+            tail_bytes: 16 << 20,
+            pending_bytes: 8 << 20,
+            room: Room::Reserved,
+        }
     }
 }
 

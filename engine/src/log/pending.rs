@@ -9,8 +9,10 @@ use crate::error::{Error, Result};
 use crate::sync::MutexGuard;
 use crate::types::{Seq, Slot};
 
-/// From here on whoever begins an append writes first.
+/// From here on, at the latest, whoever begins an append writes first.
 pub(super) const PENDING_BYTES_MAX: usize = 64 << 20;
+/// What may wait in any case: small writes are not written one by one.
+pub(super) const PENDING_BYTES_MIN: usize = 1 << 20;
 /// The greatest atomic group: the records of one [`Appender`], in bytes.
 pub const GROUP_BYTES_MAX: usize = LOGICAL_BYTES_MAX - PENDING_BYTES_MAX;
 

@@ -17,7 +17,7 @@ mod writing;
 
 const NODE: NodeId = NodeId([7; 20]);
 const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: SEGMENT_BYTES_MIN, tail_bytes: 4096, room: Room::Zeroed };
+    LogOptions { segment_bytes: SEGMENT_BYTES_MIN, tail_bytes: 4096, pending_bytes: 0, room: Room::Zeroed };
 
 fn slot(number: u16) -> Slot {
     Slot::new(number).unwrap()

@@ -11,7 +11,7 @@ use super::frame::{self, FrameHeader, HEADER_BYTES as FRAME_HEADER_BYTES};
 use super::index::GrowingIndex;
 use super::layout::{Geometry, Part, Place};
 use super::lock;
-use super::pending::{Appender, PENDING_BYTES_MAX, Pending};
+use super::pending::{Appender, PENDING_BYTES_MAX, PENDING_BYTES_MIN, Pending};
 use super::reader::LogReader;
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, TRAILER_BYTES};
 use super::spares::Spares;
@@ -38,6 +38,7 @@ pub struct Log {
     geometry: Geometry,
     writer: Mutex<Writer>,
     pending: Mutex<Pending>,
+    pending_bytes_max: usize,
     spares: Spares,
     /// Held while the log's files are synced: of two syncs at once the kernel tells only one of an error.
     syncing: Mutex<()>,
@@ -108,6 +109,7 @@ impl Log {
             geometry: Geometry::new(header, options.segment_bytes),
             writer: Mutex::new(writer),
             pending: Mutex::new(Pending::new(at)),
+            pending_bytes_max: options.pending_bytes.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
             spares: Spares::new(header.number),
             syncing: Mutex::default(),
             removing: Mutex::default(),
@@ -124,7 +126,7 @@ impl Log {
         loop {
             self.check_open()?;
             let pending = lock(&self.pending);
-            if pending.body_bytes() < PENDING_BYTES_MAX {
+            if pending.body_bytes() < self.pending_bytes_max {
                 return Ok(Appender::new(self, pending));
             }
             drop(pending);

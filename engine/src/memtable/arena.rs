@@ -13,12 +13,12 @@
 
 use bytes::Bytes;
 
-use super::{Stored, ValueRef};
+use super::{Stored, ValueRef, pool};
 
 /// Values from this size on stay apart.
 const APART_BYTES_MIN: usize = 2 << 10;
+/// The first chunk: most slots hold little. Each next one doubles what there is, up to the usual size.
 const CHUNK_BYTES_MIN: usize = 512;
-const CHUNK_BYTES_MAX: usize = 256 << 10;
 
 const HEAD_BYTES: usize = 12;
 const TOMBSTONE: u32 = u32::MAX;
@@ -164,10 +164,13 @@ impl Arena {
         let room = form.room() + spare;
         let needed = HEAD_BYTES + key.len() + room;
         if self.chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < needed) {
-            let usual = (self.allocated / 8).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
-            let capacity = usual.max(needed);
-            self.chunks.push(Vec::with_capacity(capacity));
-            self.allocated += capacity;
+            let usual = self.allocated.clamp(CHUNK_BYTES_MIN, pool::CHUNK_BYTES);
+            let chunk = match usual.max(needed) {
+                pool::CHUNK_BYTES => pool::take(),
+                capacity => Vec::with_capacity(capacity),
+            };
+            self.allocated += chunk.capacity();
+            self.chunks.push(chunk);
         }
         let number = self.keep_apart(&form);
         let last = self.chunks.len() - 1;
@@ -190,6 +193,12 @@ impl Arena {
         self.allocated += bytes.len();
         self.apart.push(bytes.clone());
         narrow(self.apart.len() - 1).to_ne_bytes()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        pool::give(&mut self.chunks);
     }
 }
 

@@ -7,6 +7,7 @@
 mod arena;
 mod elements;
 mod keys;
+mod pool;
 
 use std::ops::{self, Bound, Deref};
 

@@ -147,9 +147,9 @@ pub fn check_budgets(engine: &Engine) -> Result<(), Violation> {
         _ => 0,
     };
     for (what, used, most) in [
-        ("memtables", engine.memtable_bytes() as u64, options.memtable_bytes() as u64),
+        ("memtables", engine.memtable_bytes() as u64, options.budget().flush_at() as u64),
         ("log that nobody holds", kept, options.log_unflushed_bytes() + options.log_segment_bytes),
-        ("block cache", engine.cache().bytes(), options.memory_bytes as u64 / 4),
+        ("block cache", engine.cache().bytes(), options.budget().cache(0) as u64),
         ("open files", engine.packs().open_files() as u64, OPEN_FILES_MAX as u64),
     ] {
         if used > most {

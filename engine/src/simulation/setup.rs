@@ -21,8 +21,8 @@ pub struct Setup {
     pub name: &'static str,
     /// When a reply may leave.
     pub sync: SyncMode,
-    /// [`Options::memory_bytes`]. Half of it is for memtables: with little, each flush is small; a quarter is the block
-    /// cache: with little, no block stays.
+    /// [`Options::memory_bytes`]. Half of it is for memtables: with little, each flush is small; about a quarter is the
+    /// block cache: with little, no block stays.
     pub memory_bytes: usize,
     /// [`Options::log_segment_bytes`].
     pub segment_bytes: u64,

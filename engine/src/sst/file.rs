@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use super::FileNo;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// See the file's head.
@@ -41,6 +41,8 @@ pub(super) struct OpenFiles {
     ring: Mutex<VecDeque<Weak<Handle>>>,
     /// Files that nobody refers to or reads any more.
     trash: Mutex<Vec<FileNo>>,
+    /// Bytes of memory that what was read of them takes for good. Only a measure: nothing is ordered by it.
+    pinned: AtomicUsize,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +75,20 @@ impl PackFile {
     /// The manifest no longer refers to it: it goes with the last who reads it.
     pub(super) fn set_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
+    }
+
+    /// Counts bytes of memory that are kept of the file until [`PackFile::unpin`]; says how many were counted.
+    pub(super) fn pin(&self, bytes: usize) -> usize {
+        let Some(files) = &self.files else { return 0 };
+        files.pinned.fetch_add(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Ends the counting of what [`PackFile::pin`] counted.
+    pub(super) fn unpin(&self, bytes: usize) {
+        if let Some(files) = &self.files {
+            files.pinned.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     fn held(&self) -> Option<Arc<dyn File>> {
@@ -134,12 +150,23 @@ impl Drop for PackFile {
 impl OpenFiles {
     /// At most `files_max` open files, but one at least.
     pub(super) fn new(fs: Arc<dyn Fs>, files_max: usize) -> Arc<OpenFiles> {
-        Arc::new(OpenFiles { fs, files_max, ring: Mutex::default(), trash: Mutex::default() })
+        Arc::new(OpenFiles {
+            fs,
+            files_max,
+            ring: Mutex::default(),
+            trash: Mutex::default(),
+            pinned: AtomicUsize::new(0),
+        })
     }
 
     /// A file that may be removed.
     pub(super) fn discard(&self, file: FileNo) {
         lock(&self.trash).push(file);
+    }
+
+    /// See [`PackFile::pin`].
+    pub(super) fn pinned_bytes(&self) -> usize {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     /// Takes one of the files that may be removed.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::sync::{self, Mutex, Weak};
 
-/// How many pack files are open at a time, unless told otherwise: half of what a process may usually open.
+/// How many pack files are open at a time, unless told otherwise.
 pub const OPEN_FILES_MAX: usize = 512;
 
 /// The number that names a pack file. Never used for two files that the manifest refers to.
@@ -80,10 +80,13 @@ pub struct Packs {
 }
 
 impl Packs {
-    /// The pack files of a folder, none of which is in use yet. At most [`OPEN_FILES_MAX`] are open at a time.
+    /// The pack files of a folder, none of which is in use yet. At most [`OPEN_FILES_MAX`] are open at a time, and at most
+    /// a quarter of what the process may open: connections need the others.
     #[must_use]
     pub fn new(fs: Arc<dyn Fs>, dir: &Path) -> Packs {
-        Packs::with_open_files_max(fs, dir, OPEN_FILES_MAX)
+        let allowed = fs.open_files_max().and_then(|allowed| usize::try_from(allowed / 4).ok());
+        let files_max = allowed.map_or(OPEN_FILES_MAX, |allowed| allowed.clamp(1, OPEN_FILES_MAX));
+        Packs::with_open_files_max(fs, dir, files_max)
     }
 
     /// As [`Packs::new`], with another number of files that are open at a time.
@@ -97,6 +100,12 @@ impl Packs {
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.files.count()
+    }
+
+    /// Bytes of memory that the indexes and filters of all open runs take.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        self.files.pinned_bytes()
     }
 
     /// Opens a run. Reads its index and filter; waits for the disk.

@@ -47,6 +47,14 @@ pub struct Run {
     file: Arc<PackFile>,
     index: Index,
     filter: Filter,
+    /// What was counted of its memory.
+    pinned: usize,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.file.unpin(self.pinned);
+    }
 }
 
 impl std::fmt::Debug for Run {
@@ -59,11 +67,12 @@ impl Run {
     /// Opens the run at a place of a file, whose properties it must have.
     pub(super) fn open(file: Arc<PackFile>, meta: &RunMeta) -> Result<Arc<Run>> {
         let read = Run::read(file, meta.offset, meta.len, meta.crc);
-        let (run, props) = read.map_err(|error| meta.naming(error))?;
+        let (mut run, props) = read.map_err(|error| meta.naming(error))?;
         if props != meta.props {
             let error = Error::corrupt(&run.file.path, meta.offset, "not the run that the manifest means");
             return Err(meta.naming(error));
         }
+        run.pinned = run.file.pin(run.pinned_bytes());
         Ok(Arc::new(run))
     }
 
@@ -87,7 +96,7 @@ impl Run {
         let index = Index::decode(&part(footer.index_at, footer.properties_at, "index")?, footer.filter_at)
             .ok_or_else(|| corrupt(footer.index_at, "index has no meaning"))?;
         let meta = RunMeta { file: file.file_no, offset, len, crc, props: props.clone() };
-        Ok((Run { meta, file, index, filter }, props))
+        Ok((Run { meta, file, index, filter, pinned: 0 }, props))
     }
 
     /// Its place and properties.

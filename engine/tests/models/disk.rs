@@ -156,6 +156,10 @@ impl Fs for Disk {
         Ok(Box::new(()))
     }
 
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
+
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         Ok(u64::MAX)
     }

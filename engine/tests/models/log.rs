@@ -49,7 +49,8 @@ impl Store {
             promised: Lsn::ZERO,
             clean_end: None,
         };
-        let options = LogOptions { segment_bytes: 64 << 10, tail_bytes, room: Room::Zeroed };
+        let options =
+            LogOptions { segment_bytes: 64 << 10, tail_bytes, pending_bytes: 0, room: Room::Zeroed };
         let (log, _) =
             Log::recover(Arc::new(disk.clone()), Path::new("/log"), start, options, &mut |_| Ok(()))
                 .expect("an empty log opens");

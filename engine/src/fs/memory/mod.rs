@@ -326,6 +326,10 @@ impl Fs for MemoryFs {
         Ok(Box::new(SharedLock { fs: self.clone(), path: path.to_owned() }))
     }
 
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
+
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
         Ok(self.state().disk.free_bytes())
     }

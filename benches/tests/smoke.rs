@@ -137,6 +137,12 @@ fn a_settled_store_has_nothing_left_to_compact_and_its_log_is_counted() {
     let asked = Asked { settle: Settle::Flush, ..asked() };
     let run = &run_chain(&["fillrandom"], &asked)[0];
     assert!(run.counters["log_write_bytes"] >= run.written_bytes as f64);
+    // Everything was flushed, so a run holds it, compressed to half or so.
+    let written = run.counters["flush_write_bytes"];
+    assert!(
+        written > 0.4 * run.written_bytes as f64 && written < 3.0 * run.written_bytes as f64,
+        "{written}"
+    );
     let json = serde_json::to_string(run).expect("writes");
     assert_eq!(&serde_json::from_str::<Run>(&json).expect("reads"), run);
 }

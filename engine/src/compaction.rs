@@ -92,6 +92,7 @@ impl Engine {
             }
         }
         let outputs = pack.finish()?;
+        self.work().compacted(&outputs);
         self.install_compactions(&works[..done], &outputs)?;
         Ok(true)
     }

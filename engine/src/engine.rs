@@ -21,6 +21,7 @@ use crate::registry::Registry;
 use crate::signal::Signal;
 use crate::slot::SlotCell;
 use crate::sst::{BLOCK_BYTES_MAX, FileNo, PackWriter, Packs, RunOptions};
+use crate::stats::Work;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tx::Tx;
 use crate::types::{Lsn, NodeId, Seq, Slot};
@@ -172,6 +173,7 @@ pub struct Engine {
     pub(crate) pressure: Signal,
     /// Something was written that somebody waits to see synced.
     pub(crate) unsynced: Signal,
+    work: Work,
     /// Why the last flush failed, while it does.
     trouble: Mutex<Option<Error>>,
     pub(crate) closing: AtomicBool,
@@ -234,6 +236,7 @@ impl Engine {
             flushes: Signal::default(),
             pressure: Signal::default(),
             unsynced: Signal::default(),
+            work: Work::default(),
             trouble: Mutex::default(),
             closing: AtomicBool::new(false),
             _lock: parts.lock,
@@ -342,9 +345,14 @@ impl Engine {
     /// # Errors
     /// If memory is full and flushing fails: why it does.
     pub async fn room(&self) -> Result<()> {
+        if !self.is_full() {
+            return Ok(());
+        }
+        let begin = self.clock.monotonic();
         loop {
             let flushes = self.flushes.count();
             if !self.is_full() {
+                self.work.stalled(self.clock.monotonic().saturating_sub(begin));
                 return Ok(());
             }
             if let Some(trouble) = self.trouble() {
@@ -488,6 +496,10 @@ impl Engine {
 
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
     }
 
     pub(crate) fn packs(&self) -> &Packs {

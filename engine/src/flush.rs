@@ -93,7 +93,9 @@ impl Engine {
         for part in parts {
             write_part(&mut pack, part, self.options())?;
         }
-        pack.finish()
+        let runs = pack.finish()?;
+        self.work().flushed(&runs);
+        Ok(runs)
     }
 
     fn install_flush(&self, parts: &[Part], runs: Vec<RunMeta>) -> Result<()> {

@@ -37,6 +37,7 @@ pub mod signal;
 pub mod simulation;
 pub mod slot;
 pub mod sst;
+pub mod stats;
 pub mod sync;
 pub mod testing;
 pub mod tx;

@@ -255,7 +255,7 @@ pub fn bar_chart(title: &str, show: fn(f64) -> String, groups: &[(String, Vec<Ba
 
 /// A name that fits beside bars.
 fn shortened(name: &str) -> String {
-    const MAX: usize = 27;
+    const MAX: usize = 25;
     match name.char_indices().nth(MAX) {
         None => name.to_owned(),
         Some((end, _)) => format!("{}…", &name[..end]),

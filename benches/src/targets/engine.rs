@@ -157,8 +157,16 @@ impl Target for EngineTarget {
     }
 
     fn counters(&self) -> Vec<Counter> {
+        let stats = self.engine.stats();
+        let stall_ms = u64::try_from(stats.stalled.as_millis()).unwrap_or(u64::MAX);
         vec![
-            Counter::total("log_write_bytes", self.engine.log_end().0),
+            Counter::total("log_write_bytes", stats.log_write_bytes),
+            Counter::total("flush_write_bytes", stats.flush_write_bytes),
+            Counter::total("compaction_write_bytes", stats.compaction_write_bytes),
+            Counter::total("cache_hits", stats.cache_hits),
+            Counter::total("cache_misses", stats.cache_misses),
+            Counter::total("stalls", stats.stalls),
+            Counter::total("stall_ms", stall_ms),
             Counter::level("memtable_bytes", self.engine.memtable_bytes() as f64),
         ]
     }

@@ -22,7 +22,7 @@ use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -176,10 +176,12 @@ pub fn run(settings: Settings, config_file: Option<PathBuf>) -> Result<(), Strin
     let runtime = runtime()?;
     survive_file_limits(&runtime).map_err(|error| format!("can't be told of limits on files: {error}"))?;
     let running = start_real(settings, config_file)?;
-    let signals = running.node.clone();
+    // Before the line: who has read it may send them. Before that a signal ends a recovery at once.
+    let signals =
+        StopSignals::listen(&runtime).map_err(|error| format!("can't wait for signals: {error}"))?;
     // Whoever started it may have closed the pipe: no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{}", start_line(&running));
-    runtime.block_on(stop_by_signal(&signals)).map_err(|error| format!("can't wait for signals: {error}"))?;
+    runtime.block_on(signals.stop(&running.node));
     running
         .wait()
         .map_err(|error| format!("the stop was not clean, the next start will recover: {error}"))?;
@@ -214,17 +216,31 @@ fn start_line(running: &Running) -> String {
     )
 }
 
-async fn stop_by_signal(node: &Node) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut stopping = node.stopping();
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => tracing::info!("SHUTDOWN: stopping"),
+/// The signals that ask a node to stop; none is lost from the moment that this is there.
+struct StopSignals {
+    terminate: Listener,
+    interrupt: Listener,
+}
+
+impl StopSignals {
+    fn listen(runtime: &Runtime) -> std::io::Result<StopSignals> {
+        let _entered = runtime.enter();
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    node.stop();
-    Ok(())
+
+    /// Waits for one of them, or for SHUTDOWN, and asks the node to stop.
+    async fn stop(mut self, node: &Node) {
+        let mut stopping = node.stopping();
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => tracing::info!("SHUTDOWN: stopping"),
+        }
+        node.stop();
+    }
 }
 
 fn runtime() -> Result<Runtime, String> {

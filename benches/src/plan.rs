@@ -261,7 +261,9 @@ impl Plan {
         let zipfian_slots = chain.iter().any(|workload| workload.slots_zipfian);
         let slots = asked.slots.unwrap_or(if ordered { 1 } else { haypile_engine::types::SLOT_COUNT });
         let tagged = ordered || zipfian_slots || asked.slot_spread != SlotSpread::Uniform;
-        let plan = |workload: &&'static Workload| {
+        let plan = |(place, workload): (usize, &&'static Workload)| {
+            // A fill that others follow only makes their data.
+            let prepares = workload.is_fill() && place + 1 < chain.len();
             let operations = match (workload.amount, asked.operations, asked.seconds) {
                 (Amount::EachKeyOnce, _, _) => Some(asked.keys),
                 (_, Some(operations), _) => Some(operations),
@@ -286,7 +288,7 @@ impl Plan {
                 operations,
                 seconds: if workload.is_fill() { None } else { asked.seconds },
                 warm_up_seconds: if workload.is_fill() { 0.0 } else { asked.warm_up_seconds },
-                rate: asked.rate,
+                rate: asked.rate.filter(|_| !prepares),
                 batch: asked.batch.unwrap_or(if workload.name == "fillbatch" { 100 } else { 10 }),
                 scan: asked.scan.unwrap_or(if workload.name == "ycsb-e" { 100 } else { 10 }),
                 collections: asked.collections,
@@ -298,6 +300,6 @@ impl Plan {
                 settle: asked.settle,
             }
         };
-        Ok(chain.iter().map(plan).collect())
+        Ok(chain.iter().enumerate().map(plan).collect())
     }
 }

@@ -131,14 +131,21 @@ fn below(run: &Run, out: &mut dyn Write) -> std::io::Result<()> {
             )?;
         }
     }
+    let mut facts = Vec::new();
     if run.found_entries > 0 {
-        writeln!(out, "{title}: found {} entries, {}", grouped(run.found_entries), bytes(run.found_bytes))?;
+        facts.push(format!("found {} entries, {}", grouped(run.found_entries), bytes(run.found_bytes)));
+    }
+    for (name, value) in run.counters.iter().filter(|(_, value)| **value != 0.0) {
+        facts.push(match name.strip_suffix("_bytes") {
+            Some(name) => format!("{name} {}", bytes(crate::load::floor(*value))),
+            None => format!("{name} {value}"),
+        });
     }
     if run.harness_ns > 0.0 {
-        writeln!(out, "{title}: of each operation, making and timing it is {:.0} ns", run.harness_ns)?;
+        facts.push(format!("making and timing an operation {:.0} ns", run.harness_ns));
     }
-    for (name, value) in &run.counters {
-        writeln!(out, "{title}: {name} {value}")?;
+    if !facts.is_empty() {
+        writeln!(out, "{title}: {}", facts.join(", "))?;
     }
     Ok(())
 }

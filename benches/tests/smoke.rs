@@ -113,6 +113,7 @@ fn an_open_loop_keeps_its_rate_and_counts_from_the_intended_start() {
     // 100 operations at 1000 a second end 99 ms after the first; nothing says how much later on a busy machine.
     assert!(runs[1].seconds >= 0.097, "{}", runs[1].seconds);
     assert_eq!(runs[1].operations, 100);
+    assert_eq!((runs[0].plan.rate, runs[1].plan.rate), (None, Some(1000.0)), "the fill only makes the data");
 }
 
 #[test]

@@ -115,7 +115,11 @@ fn load_args() -> Vec<Arg> {
         fraction("duration", "SECONDS", "for how long, except of fills"),
         fraction("warm-up", "SECONDS", "for how long before it counts, except of fills").default_value("0"),
         number("threads", "1", "how many threads make operations"),
-        fraction("rate", "OPS", "open loop: so many operations a second, latency from the intended start"),
+        fraction(
+            "rate",
+            "OPS",
+            "open loop: so many operations a second, latency from the intended start; of fills only the last of a chain",
+        ),
         number("seed", "1", "all choices follow from it"),
         number("key-size", "16", "bytes of a key"),
         text(

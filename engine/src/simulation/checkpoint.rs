@@ -206,6 +206,9 @@ impl Node {
             return Ok(());
         }
         let cleared = remove_leftovers(self.fs(), Path::new(PLACE), NAME);
+        if cleared.is_err() && self.machine() != Machine::Sound {
+            return Ok(());
+        }
         let left = names(self.fs())?;
         if cleared.is_err() || left.iter().any(|name| name != NAME) {
             let what = format!("what is left of a checkpoint ({left:?}) can't be removed: {cleared:?}");

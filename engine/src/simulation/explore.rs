@@ -341,6 +341,7 @@ impl Workload {
         let Some(operation) = &point.operation else { return Ok(()) };
         tally.recoveries += 1;
         node.fs().fail_operation(point.number, failure);
+        node.expect_failure();
         match node.start() {
             Ok(_) => guarded(|| node.check(stopped))?,
             Err(Error::Io { .. } | Error::ReadOnly(_) | Error::Poisoned(_)) => {}

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 mod expire;
 pub mod features;
+mod flipped;
 mod flush;
 pub mod fs;
 pub mod history;

@@ -1,6 +1,7 @@
 //! Follows each slot's records through the log, as recovery does, and tells what is missing between them.
 
 use crate::log::RecordAt;
+use crate::log::record::Header;
 use crate::manifest::State;
 use crate::memtable::Memtable;
 use crate::replica::{self, Wrong};
@@ -105,8 +106,9 @@ impl Followers {
     }
 
     /// Whether a record that was found damaged is the one that comes next in its slot, so that its header can be
-    /// believed. A slot whose number differs in one bit must not be meant instead.
-    pub(super) fn believes(&self, slot: Slot, term: u32, seq: Seq, at: Lsn) -> bool {
+    /// believed. Unless its checksum makes that sure, a slot whose number differs in one bit must not be meant instead.
+    pub(super) fn believes(&self, header: Header, at: Lsn, sure: bool) -> bool {
+        let Header { slot, term, seq } = header;
         let fits = |slot: Slot| {
             let follower = &self.0[slot.index()];
             let running = follower.cell.history.current().map_or(0, |epoch| epoch.term);
@@ -115,7 +117,7 @@ impl Followers {
                 && (running == term || seq <= follower.flushed)
         };
         let others = (0..10).filter_map(|bit| Slot::new(slot.number() ^ (1 << bit)));
-        fits(slot) && !others.into_iter().any(fits)
+        fits(slot) && (sure || !others.into_iter().any(fits))
     }
 
     /// Whether this record of the slot was passed, or its loss is known.

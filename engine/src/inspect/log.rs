@@ -8,6 +8,7 @@ use super::findings::Finding;
 use super::follow::{Followers, Missing, Told};
 use crate::error::Result;
 use crate::log::index::{GrowingIndex, SlotIndex};
+use crate::log::inspect::LostRecord;
 use crate::log::inspect::{Hole, Item, SegmentFile, Walker, folder};
 use crate::log::record::Header;
 use crate::log::segment::{number_of, path_of};
@@ -33,7 +34,7 @@ struct LogCheck<'c, 'f> {
     /// The segment has a hole: its index can't be made again.
     has_hole: bool,
     /// Damaged records of the last hole, until the records that were saved out of it have passed.
-    claims: Vec<(Header, Lsn)>,
+    claims: Vec<(LostRecord, Lsn)>,
     /// Holes in this segment, and in those before it whose index could not tell.
     here: Vec<Doubt>,
     doubts: Vec<Doubt>,
@@ -241,7 +242,7 @@ impl LogCheck<'_, '_> {
         let finding = Finding::problem(&self.path, hole.offset, what);
         self.problem(&finding, self.number);
         let lsn = self.base.advance(hole.offset);
-        self.claims.extend(hole.lost.iter().map(|header| (*header, lsn)));
+        self.claims.extend(hole.lost.iter().map(|lost| (*lost, lsn)));
         if hole.unknown {
             self.here.push(Doubt { lsn, finding });
         }
@@ -249,11 +250,12 @@ impl LogCheck<'_, '_> {
 
     /// What became of records that were found damaged, now that those that were saved beside them have passed.
     fn settle_claims(&mut self) {
-        for (Header { slot, term, seq }, lsn) in std::mem::take(&mut self.claims) {
+        for (LostRecord { header, sure }, lsn) in std::mem::take(&mut self.claims) {
+            let Header { slot, seq, .. } = header;
             if self.followers.is_past(slot, seq, lsn) {
                 continue;
             }
-            if self.followers.believes(slot, term, seq, lsn) {
+            if self.followers.believes(header, lsn, sure) {
                 if let Some(missing) = self.followers.lose(slot, seq, lsn) {
                     self.missing(missing, lsn);
                 }

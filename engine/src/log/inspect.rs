@@ -5,7 +5,7 @@
 
 use super::frame::{self, Frame, FrameHeader, LOGICAL_BYTES_MAX, Parsed};
 use super::index::SlotIndex;
-use super::record::{Header, Record};
+use super::record::Record;
 use super::salvage::{Salvage, salvage, salvage_body};
 use super::scan::Image;
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::fs::{Fs, OpenMode};
 use crate::types::{Lsn, NodeId};
 use std::path::{Path, PathBuf};
+
+pub use super::salvage::LostRecord;
 
 /// A segment's file.
 #[derive(Clone, Debug)]
@@ -50,8 +52,8 @@ pub struct Hole {
     pub what: String,
     /// What says that there was something.
     pub promised_by: String,
-    /// Records that do not hold, by the word of what is left of their headers.
-    pub lost: Vec<Header>,
+    /// Records that do not hold.
+    pub lost: Vec<LostRecord>,
     /// There may have been more records, of any slot.
     pub unknown: bool,
 }

@@ -531,28 +531,30 @@ impl Replay<'_, '_> {
     /// Holds that nothing promises anything beyond where the scan stopped.
     fn check_torn(&self, image: &Image, stop: Stop, is_last: bool) -> Result<()> {
         let at = image.lsn(stop.offset);
-        let promised_by = if !is_last {
-            Some("the segment after it".to_owned())
-        } else if self.start.promised > at {
-            Some("the manifest".to_owned())
-        } else {
-            self.promising_frame(image, stop.offset).map(|lsn| format!("the frame at {lsn}"))
+        let by_frame = || {
+            let counts =
+                |frame: &Frame| frame.header.incarnation >= self.incarnation && frame.header.synced > at;
+            image
+                .frames_after(stop.offset)
+                .filter(counts)
+                .map(|frame| (frame.header.synced, frame.header.lsn))
         };
-        let Some(promised_by) = promised_by else { return Ok(()) };
-        let lost = self.lost(image, stop)?;
+        let (promised_by, promised) = if !is_last {
+            ("the segment after it".to_owned(), None)
+        } else if self.start.promised > at {
+            let most = by_frame().map(|(synced, _)| synced).chain([self.start.promised]).max();
+            ("the manifest".to_owned(), most)
+        } else if let Some((_, lsn)) = by_frame().next() {
+            (format!("the frame at {lsn}"), by_frame().map(|(synced, _)| synced).max())
+        } else {
+            return Ok(());
+        };
+        let lost = self.lost(image, stop, promised)?;
         let what = format!("{}, but {promised_by} promises that it was durable; {lost}", stop.why);
         Err(Error::corrupt(&self.segments[stop.segment].path, stop.offset as u64, what))
     }
 
-    /// The first frame after `offset` that promises something beyond `offset`.
-    fn promising_frame(&self, image: &Image, offset: usize) -> Option<Lsn> {
-        let stopped_at = image.lsn(offset);
-        let promises =
-            |frame: &Frame| frame.header.incarnation >= self.incarnation && frame.header.synced > stopped_at;
-        image.frames_after(offset).find(promises).map(|frame| frame.header.lsn)
-    }
-
-    fn lost(&self, image: &Image, stop: Stop) -> Result<Lost> {
+    fn lost(&self, image: &Image, stop: Stop, promised: Option<Lsn>) -> Result<Lost> {
         let mut later = BTreeMap::new();
         for segment in &self.segments[stop.segment + 1..] {
             Image::load(segment)?.first_seqs_after(0, &mut later);
@@ -561,7 +563,7 @@ impl Replay<'_, '_> {
         let begun = self.chain.as_ref().map(|chain| chain.body.clone()).unwrap_or_default();
         let last = Slot::all().map(|slot| (slot, self.last_seqs[slot.index()]));
         let before = last.filter(|(_, seq)| *seq > Seq::ZERO).collect();
-        let around = Around { before, later, index, begun };
+        let around = Around { before, later, index, begun, promised };
         Ok(image.lost(stop.offset, &around))
     }
 }

@@ -2,13 +2,13 @@
 
 use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed};
 use super::index::SlotIndex;
-use super::record::{Header, Record, claimed};
+use super::record::{Claim, Header, Record, claimed};
 use super::records;
 use super::salvage::salvage;
 use super::segment::{HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader, TRAILER_BYTES};
 use crate::error::{Error, Result};
 use crate::types::{Lsn, Seq, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The records of slots' histories in a frame's body, up to the first that does not hold.
@@ -128,13 +128,18 @@ impl Image {
         last
     }
 
-    /// Notes the first record of each slot in the whole frames after `offset`.
+    /// Notes the first record of each slot that begins in a frame after `offset`.
     pub(super) fn first_seqs_after(&self, offset: usize, first: &mut BTreeMap<Slot, Seq>) {
         for frame in
             self.frames_after(offset).filter(|frame| !frame.header.has(frame::SEAL | frame::CONTINUED))
         {
-            for record in history(&self.bytes[frame.body]) {
-                first.entry(record.header.slot).or_insert(record.header.seq);
+            // The last one may go on in the next segment; its header tells all the same.
+            let mut body = &self.bytes[frame.body];
+            while let Some(Claim { header, bytes, is_history }) = claimed(body) {
+                if is_history {
+                    first.entry(header.slot).or_insert(header.seq);
+                }
+                body = body.get(bytes..).unwrap_or_default();
             }
         }
     }
@@ -151,7 +156,12 @@ pub(super) struct Around {
     pub(super) index: SlotIndex,
     /// The beginning of the logical frame that goes on in the stretch.
     pub(super) begun: Vec<u8>,
+    /// What lies from here on was promised by nothing: if it does not hold either, it is torn.
+    pub(super) promised: Option<Lsn>,
 }
+
+/// The first and the last of some records of a slot.
+type Span = (Seq, Seq);
 
 impl Image {
     /// The records that the stretch at `offset`, in which no frame holds, may have held.
@@ -159,24 +169,32 @@ impl Image {
         let mut after = BTreeMap::new();
         self.first_seqs_after(offset, &mut after);
         around.later.iter().for_each(|(slot, seq)| _ = after.entry(*slot).or_insert(*seq));
-        let mut spans: BTreeMap<Slot, (Seq, Seq)> = BTreeMap::new();
-        let mut more = self.spans_left(offset, around, &mut spans);
-        for (slot, indexed) in around.index.iter() {
-            // A logical frame that began in the segment before is in that one's index.
-            let span = spans.entry(slot).or_insert((indexed.first, indexed.last));
-            *span = (span.0.min(indexed.first), span.1.max(indexed.last));
-            more = !around.begun.is_empty();
+        let mut within = BTreeMap::new();
+        if !self.spans_left(offset, around, &after, &mut within) {
+            let hit = |(slot, (first, last))| Hit { slot, first, last };
+            return Lost { hits: within.into_iter().map(hit).collect(), more: false };
         }
-        Lost { hits: hits(&around.before, &after, &spans), more }
+        // The index is of all logical frames that begin in the segment.
+        let more = around.index.iter().len() == 0 || !around.begun.is_empty();
+        Lost { hits: hits(around, &after, &within), more }
     }
 
     /// Notes the records whose headers are left in a damaged stretch; says whether there may have been more.
-    fn spans_left(&self, offset: usize, around: &Around, spans: &mut BTreeMap<Slot, (Seq, Seq)>) -> bool {
-        let end = self.next_frame(offset).map_or(self.used_end.max(offset), |(at, _)| at);
-        let saved = salvage(self, offset, end.min(self.frames_end()));
+    fn spans_left(
+        &self,
+        offset: usize,
+        around: &Around,
+        after: &BTreeMap<Slot, Seq>,
+        within: &mut BTreeMap<Slot, Span>,
+    ) -> bool {
+        let next = self.next_frame(offset);
+        let end = next.as_ref().map_or(self.used_end.max(offset), |(at, _)| *at);
+        let promised = around.promised.and_then(|promised| promised.0.checked_sub(self.header.base.0));
+        let end = end.min(promised.map_or(usize::MAX, |end| usize::try_from(end).unwrap_or(usize::MAX)));
+        let saved = salvage(self, offset, end.min(self.frames_end()).max(offset));
         let claims = saved.records.into_iter().filter_map(|range| claimed(&self.bytes[range]));
         let held = claims.filter(|claim| claim.is_history).map(|claim| (claim.header, true));
-        let lost = saved.lost.into_iter().map(|header| (header, false));
+        let lost = saved.lost.into_iter().map(|lost| (lost.header, lost.sure));
         let mut headers: Vec<_> = held.chain(lost).collect();
         // What has begun lies in frames that hold; only its last record goes on in the stretch.
         let mut begun = &around.begun[..];
@@ -185,14 +203,17 @@ impl Image {
             begun = begun.get(claim.bytes..).unwrap_or_default();
         }
         headers.sort_by_key(|(header, _)| (header.slot, header.seq));
-        let mut more = saved.unknown || !around.begun.is_empty();
-        for (Header { slot, seq, .. }, holds) in headers {
-            let last = spans.get(&slot).map(|span| span.1).or(around.before.get(&slot).copied());
-            // A header that was hit itself may say anything: it counts if it goes on where the slot was.
-            if holds || last.is_some_and(|last| last.next() == seq) {
-                spans.entry(slot).or_insert((seq, seq)).1 = seq;
-            } else {
-                more = true;
+        let goes_on = next.is_some_and(|(_, frame)| frame.header.has(frame::CONTINUED));
+        let mut more = saved.unknown || goes_on || !around.begun.is_empty();
+        for (Header { slot, seq, .. }, sure) in headers {
+            let last = within.get(&slot).map(|span| span.1).or(around.before.get(&slot).copied());
+            let follows = last.is_some_and(|last| last.next() == seq);
+            // A header that was hit itself may say anything: it counts if it goes on where the slot was. Of a slot that
+            // had no record before nothing says where that is.
+            let unheard = last.is_none() && after.get(&slot).is_none_or(|next| seq < *next);
+            more |= !sure && !follows;
+            if sure || follows || unheard {
+                within.entry(slot).or_insert((seq, seq)).1 = seq;
             }
         }
         more
@@ -207,21 +228,23 @@ struct Hit {
     last: Seq,
 }
 
-/// The records that lie in a hole, told from what lies around it: the last record of each slot before it, the
-/// first after it, and the span that the segment's own index gives.
-fn hits(
-    before: &BTreeMap<Slot, Seq>,
-    after: &BTreeMap<Slot, Seq>,
-    indexed: &BTreeMap<Slot, (Seq, Seq)>,
-) -> Vec<Hit> {
-    let mut slots: Vec<Slot> = after.keys().chain(indexed.keys()).copied().collect();
-    slots.sort_unstable();
-    slots.dedup();
+/// The records that lie in a hole, told from what is left in it and from what lies around it: the last record of each
+/// slot before it, the first after it, and the span that the segment's own index gives.
+fn hits(around: &Around, after: &BTreeMap<Slot, Seq>, within: &BTreeMap<Slot, Span>) -> Vec<Hit> {
+    let indexed: BTreeMap<Slot, Span> =
+        around.index.iter().map(|(slot, span)| (slot, (span.first, span.last))).collect();
+    let slots: BTreeSet<Slot> = after.keys().chain(within.keys()).chain(indexed.keys()).copied().collect();
     let hit = |slot: Slot| {
-        let first = before.get(&slot).map(|seq| seq.next()).or(indexed.get(&slot).map(|span| span.0))?;
+        let (within, indexed): (Option<&Span>, _) = (within.get(&slot), indexed.get(&slot));
+        let before = around.before.get(&slot).map(|seq| seq.next());
+        let first = match within {
+            // What lies here lies behind what came before, whatever that was: the slot may have begun anew.
+            Some((first, _)) => before.filter(|before| before <= first).unwrap_or(*first),
+            None => before.or(indexed.map(|span| span.0))?,
+        };
         let last = match after.get(&slot) {
-            Some(seq) => Seq(seq.0.checked_sub(1)?),
-            None => indexed.get(&slot)?.1,
+            Some(next) if within.is_none_or(|span| span.1 < *next) => Seq(next.0.checked_sub(1)?),
+            _ => within.into_iter().chain(indexed).map(|span| span.1).max()?,
         };
         (first <= last).then_some(Hit { slot, first, last })
     };
@@ -241,7 +264,8 @@ pub(super) struct Lost {
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.hits.is_empty() {
-            return f.write_str("which records it held can't be told");
+            let told = if self.more { "which records it held can't be told" } else { "it held no records" };
+            return f.write_str(told);
         }
         f.write_str("it held")?;
         for (index, hit) in self.hits.iter().take(NAMED_HITS_MAX).enumerate() {

@@ -18,6 +18,7 @@
 //! its own, and the next frame takes its place: it tells damage to the last frame from a torn end.
 
 use crate::features::Features;
+use crate::flipped::flipped;
 
 /// Bytes of a frame's header. Part of the format.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -82,6 +83,20 @@ fn parse(file: &[u8], position: usize) -> Option<Found<'_>> {
         FORMAT_VERSION => Some(Found::Frame { body: &whole[HEADER_BYTES..], len }),
         newer => Some(Found::Newer(newer)),
     }
+}
+
+/// The body that the frame which fills these bytes had, if one flipped bit is all that is wrong with it.
+pub(super) fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = bytes.to_vec();
+    let len = u32::try_from(bytes.len().checked_sub(HEADER_BYTES)?).ok()?.to_le_bytes();
+    let other_len = frame[4..8] != len;
+    frame[4..8].copy_from_slice(&len);
+    let wrong = crc32fast::hash(&frame[4..]) ^ u32::from_le_bytes(*frame.first_chunk()?);
+    if wrong != 0 && (other_len || !wrong.is_power_of_two()) {
+        let (at, bit) = flipped(frame.len() - 4, 0, wrong).filter(|_| !other_len)?;
+        *frame.get_mut(4 + at)? ^= bit;
+    }
+    Some(frame.split_off(HEADER_BYTES))
 }
 
 /// The first position after `from` at which a whole frame lies.

@@ -259,7 +259,7 @@ fn take_edit(state: &mut Option<State>, edit: Edit, at: usize, see: See<'_>) {
     }
 }
 
-fn slot_of(edit: &Edit) -> Option<Slot> {
+pub(super) fn slot_of(edit: &Edit) -> Option<Slot> {
     match edit {
         Edit::Slot(slot, _) | Edit::Runs { slot, .. } => Some(*slot),
         _ => None,
@@ -267,7 +267,7 @@ fn slot_of(edit: &Edit) -> Option<Slot> {
 }
 
 /// The edits that can be read in the body of a frame that does not hold, and whether there may have been others.
-fn salvage(mut body: &[u8]) -> (Vec<Edit>, bool) {
+pub(super) fn salvage(mut body: &[u8]) -> (Vec<Edit>, bool) {
     let (mut edits, mut unknown) = (Vec::new(), false);
     while !body.is_empty() {
         let mut rest = body;

@@ -13,6 +13,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::features;
 use crate::fs::{File, Fs, OpenMode};
 use crate::planted::{self, Bug};
+use crate::types::Slot;
 
 pub use edit::{BadEdit, encode as encode_edit, take as take_edit};
 pub use state::{
@@ -32,6 +34,8 @@ pub use state::{
 const ROLL_BYTES_MIN: u64 = 1 << 20;
 /// A file is replaced when it is more than so many times as large as the state that it began with.
 const ROLL_FACTOR: u64 = 4;
+/// How many slots an error names.
+const NAMED_SLOTS_MAX: usize = 16;
 /// No manifest is that large; a greater file is damage.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
@@ -346,14 +350,40 @@ fn replay(path: &Path, file: &[u8]) -> Result<State> {
     if at < file.len()
         && let Some(next) = frame::next_after(file, at)
     {
-        let what = format!("a frame of edits does not hold, but one at byte {next} does");
+        let told = told(&file[at..next]);
+        let what = format!("a frame of edits does not hold, but one at byte {next} does; {told}");
         return Err(Error::corrupt(path, at as u64, what));
     }
     if at < file.len() {
         tracing::info!(path = %path.display(), from = at, bytes = file.len() - at, "cut the torn end of the manifest");
     }
     // The first frame was synced before CURRENT named the file.
-    state.ok_or_else(|| Error::corrupt(path, 0, "the first frame, the whole state, does not hold"))
+    state.ok_or_else(|| {
+        let what = format!("the first frame, the whole state, does not hold; {}", told(file));
+        Error::corrupt(path, 0, what)
+    })
+}
+
+/// What a frame was about that does not hold, for a person.
+fn told(frame: &[u8]) -> String {
+    let whole = frame::explained(frame);
+    let (edits, more) = match &whole {
+        Some(body) => inspect::salvage(body),
+        None => (inspect::salvage(frame.get(frame::HEADER_BYTES..).unwrap_or_default()).0, true),
+    };
+    let slots: BTreeSet<Slot> = edits.iter().filter_map(inspect::slot_of).collect();
+    let named: Vec<String> = slots.iter().take(NAMED_SLOTS_MAX).map(|slot| format!("slot {slot}")).collect();
+    let mut told = match (named.is_empty(), more) {
+        (true, true) => "which slots it was about can't be told".to_owned(),
+        (true, false) => "it was about no slot".to_owned(),
+        (false, _) => format!("it was about {}", named.join(", ")),
+    };
+    match slots.len() - named.len() {
+        0 if more && !named.is_empty() => told += ", perhaps more",
+        0 => {}
+        others => told += &format!(" and {others} more slots"),
+    }
+    told
 }
 
 fn fold_frame(state: &mut Option<State>, mut body: &[u8], path: &Path, at: usize) -> Result<()> {

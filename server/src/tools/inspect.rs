@@ -623,8 +623,11 @@ fn log_row(name: &str, base: Lsn, only: Option<Slot>, item: &Item<'_>) -> Option
             unless(only.filter(|_| bad.is_none()), row("seal", *offset, None, note))
         }
         Item::Hole(hole) => {
-            let lost: Vec<String> =
-                hole.lost.iter().map(|lost| format!("slot {} seq {}", lost.slot, lost.seq)).collect();
+            let lost: Vec<String> = hole
+                .lost
+                .iter()
+                .map(|lost| format!("slot {} seq {}", lost.header.slot, lost.header.seq))
+                .collect();
             let lost = if lost.is_empty() { String::new() } else { format!("; lost: {}", lost.join(", ")) };
             let unknown = if hole.unknown { "; there may have been other records" } else { "" };
             let note = format!("no frame: {}; {} promises one{lost}{unknown}", hole.what, hole.promised_by);

@@ -112,14 +112,30 @@ fn is_told(error: &Error, region: &Region) -> Result<(), String> {
     let is_named = |(slot, first, last): &Span| {
         named.iter().any(|(other, from, to)| other == slot && from <= first && last <= to)
     };
-    // A record's own header says whose it is, and its frame's how far records go: with them that may be gone too. Then
-    // the error has to say so.
-    let admits = what.ends_with("can't be told") || what.ends_with("perhaps more");
-    let may_be_gone = ["log record header", "log frame header"].contains(&region.kind);
-    match region.holds.iter().find(|span| !is_named(span)) {
-        Some(span) if !(may_be_gone && admits) => Err(format!("{span:?} was hit and is not named: {error}")),
-        _ => Ok(()),
+    if let Some(span) = region.holds.iter().find(|span| !is_named(span)) {
+        return Err(format!("{span:?} was hit and is not named: {error}"));
     }
+    let words: Vec<&str> = what.split([' ', ',']).collect();
+    let tells_of = |slot: &&Slot| words.windows(2).any(|pair| pair == ["slot", &slot.to_string()]);
+    if let Some(slot) = region.about.iter().find(|slot| !tells_of(slot)) {
+        return Err(format!("it is about slot {slot}, which is not named: {error}"));
+    }
+    // A logical frame's parts are on disk in several places, each of which may be hit by itself. All else is told exactly.
+    let exact = ["log frame", "log record", "log clean stop", "manifest edits", "manifest state"];
+    if exact.iter().any(|kind| region.kind.starts_with(kind)) {
+        let held = |slot: Slot, seq: Seq| {
+            region.holds.iter().any(|(of, from, to)| *of == slot && *from <= seq && seq <= *to)
+        };
+        let other =
+            named.iter().find(|(slot, first, last)| (first.0..=last.0).any(|seq| !held(*slot, Seq(seq))));
+        if let Some(span) = other {
+            return Err(format!("{span:?} is named and was not hit: {error}"));
+        }
+        if what.ends_with("can't be told") || what.ends_with("perhaps more") {
+            return Err(format!("one flipped bit, and not told exactly: {error}"));
+        }
+    }
+    Ok(())
 }
 
 /// The `slot N seq A..B` of a text.

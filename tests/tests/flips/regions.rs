@@ -8,7 +8,7 @@ use haypile_engine::fs::{Fs, OpenMode};
 use haypile_engine::log::frame::{self, Frame, Parsed};
 use haypile_engine::log::segment::{self, SegmentHeader};
 use haypile_engine::log::{record, records};
-use haypile_engine::manifest;
+use haypile_engine::manifest::{self, Edit};
 use haypile_engine::sst::{FileNo, RunMeta, read_directory};
 use haypile_engine::types::{Lsn, Seq, Slot};
 use haypile_engine::varint;
@@ -31,6 +31,8 @@ pub struct Region {
     pub kind: &'static str,
     /// What is lost with them: an error has to name it.
     pub holds: Vec<Span>,
+    /// Slots that the bytes are about, where they hold no records: an error has to name them.
+    pub about: Vec<Slot>,
     /// Whether anything on the disk says that they were synced.
     pub promised: bool,
 }
@@ -93,7 +95,15 @@ impl Cutter<'_> {
         let (from, to) = (self.at as u64, to as u64);
         self.at = usize::try_from(to).expect("small");
         let path = self.path.to_owned();
-        self.regions.push(Region { path, from, to, kind, holds: Vec::new(), promised: true });
+        self.regions.push(Region {
+            path,
+            from,
+            to,
+            kind,
+            holds: Vec::new(),
+            about: Vec::new(),
+            promised: true,
+        });
         self.regions.last_mut().expect("pushed just now")
     }
 }
@@ -180,10 +190,10 @@ impl Logs {
 
 fn cut_frame(cutter: &mut Cutter<'_>, bytes: &[u8], frame: &Frame) {
     let kinds = match frame.header.flags {
-        0 => ["log frame header", ""],
-        flags if flags & frame::SEAL != 0 => ["log seal header", "log slot index"],
-        flags if flags & frame::CLEAN_STOP != 0 => ["log clean stop", ""],
-        _ => ["log part header", "log part body"],
+        0 => ["log frame header", "", "log frame padding"],
+        flags if flags & frame::SEAL != 0 => ["log seal header", "log slot index", "log seal padding"],
+        flags if flags & frame::CLEAN_STOP != 0 => ["log clean stop", "", ""],
+        _ => ["log part header", "log part body", "log part padding"],
     };
     cutter.cut(frame::HEADER_BYTES, kinds[0]);
     if frame.header.flags == 0 {
@@ -195,7 +205,7 @@ fn cut_frame(cutter: &mut Cutter<'_>, bytes: &[u8], frame: &Frame) {
     } else {
         cutter.cut_to(frame.body.end, kinds[1]);
     }
-    cutter.cut_to(frame.end, "log frame padding");
+    cutter.cut_to(frame.end, kinds[2]);
 }
 
 fn le(bytes: &[u8], at: usize, len: usize) -> usize {
@@ -221,14 +231,27 @@ fn manifest_file(fs: &MemoryFs, path: &Path, current: u64) -> Vec<Region> {
                 (_, 0) => ["manifest confirmation", ""],
                 _ => ["manifest edits header", "manifest edits"],
             };
-            cutter.cut(32, kinds[0]);
-            cutter.cut(body, kinds[1]);
+            let about = slots_of(&bytes[cutter.at + 32..cutter.at + 32 + body]);
+            cutter.cut(32, kinds[0]).about.clone_from(&about);
+            cutter.cut(body, kinds[1]).about = about;
         }
         // The last frame has nothing after it that says it was synced.
         cutter.regions.iter_mut().rev().take(2).for_each(|region| region.promised = false);
         cutter.cut_to(bytes.len(), "manifest torn").promised = false;
     }
     cutter.regions
+}
+
+/// The slots that edits are about.
+fn slots_of(mut edits: &[u8]) -> Vec<Slot> {
+    let mut slots = BTreeSet::new();
+    while !edits.is_empty() {
+        match manifest::take_edit(&mut edits).expect("an edit that holds") {
+            Edit::Slot(slot, _) | Edit::Runs { slot, .. } => _ = slots.insert(slot),
+            _ => {}
+        }
+    }
+    slots.into_iter().collect()
 }
 
 fn pack(fs: &MemoryFs, path: &Path, live: &BTreeSet<FileNo>) -> Vec<Region> {

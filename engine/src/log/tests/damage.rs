@@ -37,6 +37,12 @@ fn every_flipped_bit_is_reported_or_lies_in_what_nothing_promised() {
                 assert!(promised, "bit {bit}: {what}");
                 assert_eq!(path, segment_path(0));
                 assert!(offset <= bit as u64 / 8);
+                let held = match ends.iter().filter(|end| end.0 <= bit as u64 / 8).count() {
+                    0 => continue,
+                    1 => "it held slot 1 seq 1..1, slot 2 seq 1..1",
+                    _ => "it held slot 1 seq 2..2",
+                };
+                assert!(what.ends_with(held), "bit {bit}: {what}");
             }
             Err(error) => panic!("bit {bit}: {error}"),
             Ok(opened) => {
@@ -246,6 +252,7 @@ fn inspect_walks_through_damage_and_saves_the_records_that_it_spared() {
     assert_eq!(holes.len(), 1);
     assert_eq!((holes[0].offset, holes[0].bytes), (ends[0].0, ends[1].0 - ends[0].0));
     assert_eq!(holes[0].what, "wrong checksum");
-    let lost: Vec<_> = holes[0].lost.iter().map(|lost| (lost.slot.number(), lost.seq.0)).collect();
+    let lost: Vec<_> =
+        holes[0].lost.iter().map(|lost| (lost.header.slot.number(), lost.header.seq.0)).collect();
     assert_eq!((lost, holes[0].unknown), (vec![(2, 1)], false));
 }

@@ -18,7 +18,25 @@ use crate::types::{Seq, Slot};
 use crate::varint;
 
 /// The bytes that order an entry; short ones without an allocation.
-pub type EntryKey = SmallVec<[u8; 64]>;
+pub type EntryKey = SmallVec<[u8; INLINE_BYTES]>;
+
+/// The longest entry key without an allocation, in bytes.
+const INLINE_BYTES: usize = 64;
+
+/// An entry key of these parts.
+fn concat<const N: usize>(parts: [&[u8]; N]) -> EntryKey {
+    let len = parts.iter().map(|part| part.len()).sum();
+    if len > INLINE_BYTES {
+        return EntryKey::from_vec(parts.concat());
+    }
+    let mut bytes = [0; INLINE_BYTES];
+    let mut at = 0;
+    for part in parts {
+        bytes[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    EntryKey::from_buf_and_len(bytes, len)
+}
 
 /// The 48-bit hash that orders keys. Part of the format.
 #[must_use]
@@ -77,31 +95,22 @@ impl Key {
     /// The entry key of one of its elements.
     #[must_use]
     pub fn element(&self, generation: Generation, sub: &[u8]) -> EntryKey {
-        let mut out = EntryKey::with_capacity(self.entry.len() + 8 + sub.len());
-        out.extend_from_slice(&self.entry);
-        out.extend_from_slice(&generation.0.to_be_bytes());
-        out.extend_from_slice(sub);
-        out
+        concat([&self.entry, &generation.0.to_be_bytes(), sub])
     }
 }
 
 /// The entry key of a user's key.
 #[must_use]
 pub fn entry_key(key: &[u8]) -> EntryKey {
-    let mut out = EntryKey::with_capacity(key.len() + 16);
-    out.extend_from_slice(&hash48(key).to_be_bytes()[2..]);
-    varint::put(&mut out, key.len() as u64);
-    out.extend_from_slice(key);
-    out
+    let mut len = SmallVec::<[u8; 10]>::new();
+    varint::put(&mut len, key.len() as u64);
+    concat([&hash48(key).to_be_bytes()[2..], &len, key])
 }
 
 /// The entry key of a collection's element.
 #[must_use]
 pub fn element_key(key: &[u8], generation: Generation, sub: &[u8]) -> EntryKey {
-    let mut out = entry_key(key);
-    out.extend_from_slice(&generation.0.to_be_bytes());
-    out.extend_from_slice(sub);
-    out
+    concat([&entry_key(key), &generation.0.to_be_bytes(), sub])
 }
 
 /// An entry key taken apart.

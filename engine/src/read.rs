@@ -1,7 +1,7 @@
 //! Reading a slot's entries through its layers: own writes, memtable, frozen memtables, runs; newest wins.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::cache::BlockCache;
@@ -63,7 +63,7 @@ impl Wanted {
 
 /// Blocks that were fetched for a command: pinned while it runs again, so that it gets further each time.
 #[derive(Default)]
-pub struct Fetched(pub(crate) HashMap<BlockId, std::sync::Arc<Block>>);
+pub struct Fetched(pub(crate) BTreeMap<BlockId, std::sync::Arc<Block>>);
 
 /// Where a transaction finds blocks, and where it notes those that it did not find.
 pub(crate) struct BlockSource<'a> {

@@ -148,6 +148,23 @@ impl<'a> Cx<'a> {
         Xoshiro256PlusPlus::seed_from_u64(self.seed)
     }
 
+    /// What `open` makes of the value at a key, which must be of this type, where it lies.
+    ///
+    /// # Errors
+    /// WRONGTYPE, what `open` says, or what the engine meets.
+    pub fn open<T, E: Into<Fail>>(
+        &mut self,
+        key: &Key,
+        kind: Kind,
+        open: impl FnOnce(&Value<&[u8]>) -> Result<T, E>,
+    ) -> Result<Option<T>, Fail> {
+        match self.tx.read(key, |value| (value.kind == kind as u8).then(|| open(&value)))? {
+            None => Ok(None),
+            Some(None) => Err(Fail::wrong_type()),
+            Some(Some(opened)) => opened.map(Some).map_err(Into::into),
+        }
+    }
+
     /// The value at a key, which must be of this type.
     ///
     /// # Errors

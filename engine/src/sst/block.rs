@@ -45,7 +45,7 @@ const CODEC_LZ4: u8 = 1;
 const _: () = assert!(BLOCK_BYTES_MAX <= u16::MAX as usize);
 
 /// Where a block lies: its identity in the cache.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockId {
     /// The pack file.
     pub file: super::FileNo,

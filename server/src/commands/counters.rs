@@ -2,7 +2,7 @@
 
 use haypile_engine::value::Value;
 
-use super::strings::replace;
+use super::strings::{replace, string};
 use crate::cx::{Cx, Fail, integer};
 use crate::extended::{Extended, Parsed};
 use crate::kind::Kind;
@@ -36,13 +36,13 @@ fn decrby(cx: &mut Cx<'_>) -> Result<(), Fail> {
 
 fn add(cx: &mut Cx<'_>, by: i64) -> Result<(), Fail> {
     let key = cx.key(0);
-    let old = cx.read(key, Kind::String)?;
-    let value = old.as_ref().map_or(Ok(0), |old| integer(&old.payload))?;
+    let old = cx.open(key, Kind::String, |old| integer(old.payload).map(|value| (value, old.expiry)))?;
+    let (value, expiry) = old.unwrap_or_default();
     let sum =
         value.checked_add(by).ok_or_else(|| Fail::error("ERR increment or decrement would overflow"))?;
     cx.reply.integer(sum);
     let mut digits = Decimal::default();
-    replace(cx, key, old.as_ref(), digits.format(sum))
+    Ok(cx.tx.put(key, &Value { expiry, ..string(digits.format(sum)) })?)
 }
 
 /// The sum of two numbers in text, as Redis writes it.

@@ -54,8 +54,8 @@ pub const COMMANDS: &[Command] = &[
 /// The hash at the command's key.
 fn open<'a>(cx: &mut Cx<'a>) -> Result<Dict<'a>, Fail> {
     let key = cx.key(0);
-    let value = cx.read(key, Kind::Hash)?;
-    Ok(Dict::hash(key, value)?)
+    let hash = cx.open(key, Kind::Hash, |value| Dict::hash(key, value))?;
+    Ok(hash.unwrap_or_else(|| Dict::new_hash(key)))
 }
 
 /// Sets the fields that the command names; says how many are new.

@@ -40,10 +40,7 @@ const GROUP: Group = Group("list");
 
 /// The list at a key.
 fn open<'a>(cx: &mut Cx<'_>, key: &'a Key) -> Result<Option<List<'a>>, Fail> {
-    match cx.read(key, Kind::List)? {
-        Some(value) => Ok(Some(List::decode(key, &value)?)),
-        None => Ok(None),
-    }
+    cx.open(key, Kind::List, |value| List::decode(key, value))
 }
 
 fn end(text: &[u8]) -> Result<End, Fail> {

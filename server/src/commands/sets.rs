@@ -48,8 +48,8 @@ pub const COMMANDS: &[Command] = &[
 
 /// The set at a key.
 fn open<'k>(cx: &mut Cx<'_>, key: &'k Key) -> Result<Dict<'k>, Fail> {
-    let value = cx.read(key, Kind::Set)?;
-    Ok(Dict::set(key, value)?)
+    let set = cx.open(key, Kind::Set, |value| Dict::set(key, value))?;
+    Ok(set.unwrap_or_else(|| Dict::new_set(key)))
 }
 
 /// The set at the command's first key.
@@ -325,7 +325,7 @@ fn store(cx: &mut Cx<'_>, members: &[Bytes]) -> Done {
     if members.is_empty() {
         cx.tx.delete(target)?;
     } else {
-        let mut set = Dict::set(target, None)?;
+        let mut set = Dict::new_set(target);
         for member in members {
             set.put_new(&mut cx.tx, member, b"")?;
         }

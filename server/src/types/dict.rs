@@ -22,7 +22,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::small::{self, Items};
-use super::{LARGE, Misses, Page, Pages, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, Page, Pages, Payload, SMALL, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Parts a large one's elements from what a later format may put beside them. Part of the format.
@@ -74,31 +74,44 @@ enum Form {
 }
 
 impl<'k> Dict<'k> {
-    /// The hash of a value that stands at the key, or an empty one.
+    /// The hash of a value that stands at the key.
     ///
     /// # Errors
     /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
-    pub fn hash(key: &'k Key, value: Option<Value>) -> Read<Dict<'k>> {
+    pub fn hash<P: AsRef<[u8]>>(key: &'k Key, value: &Value<P>) -> Read<Dict<'k>> {
         Self::open(key, Shape::Hash, value)
     }
 
-    /// The set of a value that stands at the key, or an empty one.
+    /// The set of a value that stands at the key.
     ///
     /// # Errors
     /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
-    pub fn set(key: &'k Key, value: Option<Value>) -> Read<Dict<'k>> {
+    pub fn set<P: AsRef<[u8]>>(key: &'k Key, value: &Value<P>) -> Read<Dict<'k>> {
         Self::open(key, Shape::Set, value)
     }
 
-    fn open(key: &'k Key, shape: Shape, value: Option<Value>) -> Read<Dict<'k>> {
-        let Some(value) = value else {
-            let form = Form::Small(Items::default());
-            return Ok(Dict { key, shape, expiry: None, form, existed: false, changed: false });
-        };
+    /// An empty hash, for a key where there is none.
+    #[must_use]
+    pub fn new_hash(key: &'k Key) -> Dict<'k> {
+        Self::empty(key, Shape::Hash)
+    }
+
+    /// An empty set, for a key where there is none.
+    #[must_use]
+    pub fn new_set(key: &'k Key) -> Dict<'k> {
+        Self::empty(key, Shape::Set)
+    }
+
+    fn empty(key: &'k Key, shape: Shape) -> Dict<'k> {
+        let form = Form::Small(Items::default());
+        Dict { key, shape, expiry: None, form, existed: false, changed: false }
+    }
+
+    fn open<P: AsRef<[u8]>>(key: &'k Key, shape: Shape, value: &Value<P>) -> Read<Dict<'k>> {
         let form = match (value.encoding, value.generation) {
-            (SMALL, None) => Form::Small(Items::decode(key, &value.payload)?),
+            (SMALL, None) => Form::Small(Items::decode(key, value.payload.as_ref())?),
             (LARGE, Some(generation)) => {
-                let (len, _) = varint::read(&value.payload).ok_or_else(|| damaged(key))?;
+                let (len, _) = varint::read(value.payload.as_ref()).ok_or_else(|| damaged(key))?;
                 Form::Large { generation, len }
             }
             _ => return Err(damaged(key)),
@@ -151,7 +164,7 @@ impl<'k> Dict<'k> {
     pub fn get(&self, tx: &mut Tx<'_>, name: &[u8]) -> Read<Option<Bytes>> {
         match &self.form {
             Form::Small(items) => {
-                Ok(Self::find(items, self.shape, name).map(|(_, value)| items.detach(value)))
+                Ok(Self::find(items, self.shape, name).map(|(_, value)| Bytes::copy_from_slice(value)))
             }
             Form::Large { generation, .. } => tx.element(self.key, *generation, &hashed::sub_key(TAG, name)),
         }
@@ -292,17 +305,17 @@ impl<'k> Dict<'k> {
         Ok(true)
     }
 
-    fn value(&self) -> Value {
+    fn value(&self) -> Value<Payload> {
         let (encoding, generation, payload) = match &self.form {
-            Form::Small(items) => (SMALL, None, items.encode()),
+            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
             Form::Large { generation, len } => {
-                let mut payload = Vec::new();
+                let mut payload = Payload::new();
                 varint::put(&mut payload, *len);
                 (LARGE, Some(*generation), payload)
             }
         };
         let kind = self.shape.kind() as u8;
-        Value { kind, encoding, expiry: self.expiry, generation, payload: payload.into() }
+        Value { kind, encoding, expiry: self.expiry, generation, payload }
     }
 
     /// Writes what has to stand at the key; nothing if nothing changed. An empty one's key is deleted.
@@ -339,7 +352,7 @@ impl<'k> Dict<'k> {
         let mut iter = items.iter();
         while let Some(name) = iter.next() {
             let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
-            page.push((items.detach(name), items.detach(value)));
+            page.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
         }
         page
     }
@@ -386,7 +399,7 @@ impl<'k> Dict<'k> {
                 let mut iter = items.iter().skip(at);
                 let name = iter.next().unwrap_or_default();
                 let value = if self.shape == Shape::Hash { iter.next().unwrap_or_default() } else { &[] };
-                Ok(Some((items.detach(name), items.detach(value))))
+                Ok(Some((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))))
             }
             Form::Large { generation, len } => hashed::random(tx, self.key, *generation, TAG, *len, rng),
         }

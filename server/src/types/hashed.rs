@@ -23,7 +23,7 @@ use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Tx};
 use rand::{Rng, RngExt};
 
-use super::{Misses, Page, damaged};
+use super::{Misses, Page, SubKey, damaged};
 
 /// One beyond the greatest hash.
 const HASHES: u64 = 1 << 48;
@@ -42,10 +42,11 @@ const THROWS_MAX: usize = 256;
 
 /// The sub-key of the element with this name.
 #[must_use]
-pub fn sub_key(tag: u8, name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(7 + name.len());
-    out.push(tag);
-    out.extend_from_slice(&hash48(name).to_be_bytes()[2..]);
+pub fn sub_key(tag: u8, name: &[u8]) -> SubKey {
+    let mut head = hash48(name).to_be_bytes();
+    // The hash has six bytes: the tag takes the place of the one before.
+    head[1] = tag;
+    let mut out = SubKey::from_slice(&head[1..]);
     out.extend_from_slice(name);
     out
 }

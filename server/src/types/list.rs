@@ -23,7 +23,7 @@ use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
 use super::small::{self, Items};
-use super::{LARGE, Page, Pages, SMALL, damaged, new_generation};
+use super::{LARGE, Page, Pages, Payload, SMALL, damaged, new_generation};
 use crate::kind::Kind;
 
 /// An end of a list.
@@ -68,8 +68,10 @@ impl Span {
         Some(Span { generation, head, len: usize::try_from(len).ok()? })
     }
 
-    fn encode(self) -> Vec<u8> {
-        [self.head.to_le_bytes(), (self.len as u64).to_le_bytes()].concat()
+    fn encode(self) -> Payload {
+        let mut out = Payload::from_slice(&self.head.to_le_bytes());
+        out.extend_from_slice(&(self.len as u64).to_le_bytes());
+        out
     }
 
     /// The index of a position; -1 is one before the head.
@@ -107,11 +109,11 @@ impl<'k> List<'k> {
     ///
     /// # Errors
     /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
-    pub fn decode(key: &'k Key, value: &Value) -> Read<List<'k>> {
+    pub fn decode<P: AsRef<[u8]>>(key: &'k Key, value: &Value<P>) -> Read<List<'k>> {
         let form = match (value.encoding, value.generation) {
-            (SMALL, None) => Form::Small(Items::decode(key, &value.payload)?),
+            (SMALL, None) => Form::Small(Items::decode(key, value.payload.as_ref())?),
             (LARGE, Some(generation)) => {
-                Form::Large(Span::decode(generation, &value.payload).ok_or_else(|| damaged(key))?)
+                Form::Large(Span::decode(generation, value.payload.as_ref()).ok_or_else(|| damaged(key))?)
             }
             _ => return Err(damaged(key)),
         };
@@ -145,10 +147,9 @@ impl<'k> List<'k> {
             return tx.delete(self.key).map(drop);
         }
         let (encoding, generation, payload) = match self.form {
-            Form::Small(items) => (SMALL, None, items.encode()),
+            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
             Form::Large(span) => (LARGE, Some(span.generation), span.encode()),
         };
-        let payload = Bytes::from(payload);
         tx.put(
             self.key,
             &Value { kind: Kind::List as u8, encoding, expiry: self.expiry, generation, payload },

@@ -19,6 +19,7 @@ use haypile_engine::error::Error;
 use haypile_engine::key::{Generation, Key};
 use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Stop, Tx};
+use smallvec::SmallVec;
 
 /// A collection's `encoding` if it is whole in its value. Part of the format.
 pub const SMALL: u8 = 0;
@@ -55,6 +56,12 @@ pub fn new_generation(tx: &mut Tx<'_>, key: &Key) -> Read<Generation> {
         page.iter().for_each(|(sub, _)| tx.delete_element(key, generation, sub));
     }
 }
+
+/// The bytes that find an element in its collection; short ones without an allocation.
+pub type SubKey = SmallVec<[u8; 48]>;
+
+/// What stands at a collection's key.
+type Payload = SmallVec<[u8; 16]>;
 
 /// Elements as they come: sub-key and value.
 pub type Page = Vec<(Bytes, Bytes)>;

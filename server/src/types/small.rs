@@ -7,7 +7,6 @@
 //! ```
 //! A hash has two items for each field (field, value), a sorted set two for each member; lists and sets one.
 
-use bytes::Bytes;
 use haypile_engine::key::Key;
 use haypile_engine::tx::Read;
 use haypile_engine::varint;
@@ -35,39 +34,7 @@ pub fn takes(item: &[u8]) -> bool {
 pub struct Items {
     count: usize,
     /// The items, without the count. Invariant: `count` whole items and nothing more.
-    body: Body,
-}
-
-/// What was read is shared with its block or memtable until it is changed.
-#[derive(Clone, Debug)]
-enum Body {
-    Shared(Bytes),
-    Own(Vec<u8>),
-}
-
-impl Default for Body {
-    fn default() -> Body {
-        Body::Own(Vec::new())
-    }
-}
-
-impl Body {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Body::Shared(bytes) => bytes,
-            Body::Own(bytes) => bytes,
-        }
-    }
-
-    fn own(&mut self) -> &mut Vec<u8> {
-        if let Body::Shared(bytes) = self {
-            *self = Body::Own(bytes.to_vec());
-        }
-        match self {
-            Body::Own(bytes) => bytes,
-            Body::Shared(_) => unreachable!("it was just made its own"),
-        }
-    }
+    body: Vec<u8>,
 }
 
 impl Items {
@@ -75,27 +42,27 @@ impl Items {
     ///
     /// # Errors
     /// [`haypile_engine::tx::Stop::Failed`] if the bytes are no items.
-    pub fn decode(key: &Key, payload: &Bytes) -> Read<Items> {
+    pub fn decode(key: &Key, payload: &[u8]) -> Read<Items> {
         Self::try_decode(payload).ok_or_else(|| damaged(key))
     }
 
-    fn try_decode(payload: &Bytes) -> Option<Items> {
+    fn try_decode(payload: &[u8]) -> Option<Items> {
         let (count, used) = varint::read(payload)?;
         let count = usize::try_from(count).ok()?;
-        let mut rest = payload.get(used..)?;
+        let body = payload.get(used..)?;
+        let mut rest = body;
         for _ in 0..count {
             varint::take_slice(&mut rest)?;
         }
-        rest.is_empty().then(|| Items { count, body: Body::Shared(payload.slice(used..)) })
+        rest.is_empty().then(|| Items { count, body: body.to_vec() })
     }
 
     /// The payload that stands for them.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let body = self.body.as_slice();
-        let mut out = Vec::with_capacity(body.len() + 2);
+        let mut out = Vec::with_capacity(self.body.len() + 2);
         varint::put(&mut out, self.count as u64);
-        out.extend_from_slice(body);
+        out.extend_from_slice(&self.body);
         out
     }
 
@@ -115,13 +82,13 @@ impl Items {
     /// was asked before it was put in ([`takes`]).
     #[must_use]
     pub fn fit(&self, items_each: usize) -> bool {
-        self.count <= ELEMENTS_MAX * items_each && self.body.as_slice().len() + 2 <= PAYLOAD_BYTES_MAX
+        self.count <= ELEMENTS_MAX * items_each && self.body.len() + 2 <= PAYLOAD_BYTES_MAX
     }
 
     /// The items in their order.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rest: self.body.as_slice(), left: self.count }
+        Iter { rest: &self.body, left: self.count }
     }
 
     /// The item at a position.
@@ -130,18 +97,9 @@ impl Items {
         self.iter().nth(index)
     }
 
-    /// An item of these as bytes of their own; no copy if they are as they were read.
-    #[must_use]
-    pub fn detach(&self, item: &[u8]) -> Bytes {
-        match &self.body {
-            Body::Shared(bytes) => bytes.slice_ref(item),
-            Body::Own(_) => Bytes::copy_from_slice(item),
-        }
-    }
-
     /// Appends an item.
     pub fn push(&mut self, item: &[u8]) {
-        varint::put_slice(self.body.own(), item);
+        varint::put_slice(&mut self.body, item);
         self.count += 1;
     }
 
@@ -159,7 +117,7 @@ impl Items {
         let end = whole - iter.rest.len();
         let mut bytes = Vec::with_capacity(items.iter().map(|item| item.len() + 2).sum());
         items.iter().for_each(|item| varint::put_slice(&mut bytes, item));
-        self.body.own().splice(start..end, bytes);
+        self.body.splice(start..end, bytes);
         self.count = self.count - removed + items.len();
     }
 }

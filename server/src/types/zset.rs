@@ -33,7 +33,7 @@ use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
 use super::small::{self, Items};
-use super::{LARGE, Misses, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, Payload, SMALL, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Tag of the elements that are found by their member.
@@ -73,10 +73,10 @@ impl<'k> Zset<'k> {
     ///
     /// # Errors
     /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
-    pub fn decode(key: &'k Key, value: &Value) -> Read<Zset<'k>> {
+    pub fn decode<P: AsRef<[u8]>>(key: &'k Key, value: &Value<P>) -> Read<Zset<'k>> {
         let form = match (value.encoding, value.generation) {
             (SMALL, None) => {
-                let items = Items::decode(key, &value.payload)?;
+                let items = Items::decode(key, value.payload.as_ref())?;
                 let whole = items.len() % 2 == 0;
                 if !whole || items.iter().skip(1).step_by(2).any(|score| score::decode(score).is_none()) {
                     return Err(damaged(key));
@@ -84,7 +84,7 @@ impl<'k> Zset<'k> {
                 Form::Small(items)
             }
             (LARGE, Some(generation)) => {
-                let count = value.payload[..].try_into().ok().map(u64::from_le_bytes);
+                let count = value.payload.as_ref().try_into().ok().map(u64::from_le_bytes);
                 let count = count.and_then(|count| usize::try_from(count).ok());
                 Form::Large { generation, count: count.ok_or_else(|| damaged(key))? }
             }
@@ -152,12 +152,12 @@ impl<'k> Zset<'k> {
             return tx.delete(self.key).map(drop);
         }
         let (encoding, generation, payload) = match self.form {
-            Form::Small(items) => (SMALL, None, items.encode()),
+            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
             Form::Large { generation, count } => {
-                (LARGE, Some(generation), (count as u64).to_le_bytes().to_vec())
+                (LARGE, Some(generation), Payload::from_slice(&(count as u64).to_le_bytes()))
             }
         };
-        let (kind, payload) = (Kind::SortedSet as u8, Bytes::from(payload));
+        let kind = Kind::SortedSet as u8;
         tx.put(self.key, &Value { kind, encoding, expiry: self.expiry, generation, payload })
     }
 

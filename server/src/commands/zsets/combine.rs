@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
         let Some(value) = cx.tx.get(key)? else { return Ok(Source::Nothing) };
         match Kind::of(&value) {
             Some(Kind::SortedSet) => Ok(Source::Zset(Zset::decode(key, &value)?)),
-            Some(Kind::Set) => Ok(Source::Set(Dict::set(key, Some(value))?)),
+            Some(Kind::Set) => Ok(Source::Set(Dict::set(key, &value)?)),
             _ => Err(Fail::wrong_type()),
         }
     }

@@ -70,10 +70,7 @@ const GROUP: Group = Group("sorted-set");
 
 /// The sorted set at a key.
 fn open<'a>(cx: &mut Cx<'_>, key: &'a Key) -> Result<Option<Zset<'a>>, Fail> {
-    match cx.read(key, Kind::SortedSet)? {
-        Some(value) => Ok(Some(Zset::decode(key, &value)?)),
-        None => Ok(None),
-    }
+    cx.open(key, Kind::SortedSet, |value| Zset::decode(key, value))
 }
 
 /// Whether a reply has the scores too.

@@ -16,7 +16,7 @@ use crate::types::tests::run;
 
 fn with<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>, &mut Dict<'_>) -> Read<T>) -> T {
     run(engine, &[key], |tx| {
-        let mut dict = Dict::hash(key, tx.get(key)?)?;
+        let mut dict = tx.get(key)?.map_or(Ok(Dict::new_hash(key)), |value| Dict::hash(key, &value))?;
         let out = body(tx, &mut dict)?;
         dict.close(tx)?;
         Ok(out)
@@ -168,14 +168,14 @@ fn a_value_without_meaning_is_an_error() {
         Value::whole(kind, 2, &b"\x00"[..]),
     ];
     for value in values {
-        assert!(matches!(Dict::hash(&key, Some(value)), Err(Stop::Failed(_))));
+        assert!(matches!(Dict::hash(&key, &value), Err(Stop::Failed(_))));
     }
 }
 
 /// A set of `count` names, small or large by its number.
 fn set(engine: &Engine, key: &Key, count: usize) {
     run(engine, &[key], |tx| {
-        let mut set = Dict::set(key, None)?;
+        let mut set = Dict::new_set(key);
         for number in 0..count {
             set.put_new(tx, format!("{number}").as_bytes(), b"")?;
         }
@@ -194,7 +194,7 @@ fn samples_are_distinct_complete_and_even() {
         let mut hits = HashMap::<Bytes, f64>::new();
         let rounds = 20_000 / size;
         run(&engine, &[&key], |tx| {
-            let set = Dict::set(&key, tx.get(&key)?)?;
+            let set = Dict::set(&key, &tx.get(&key)?.expect("it was filled"))?;
             for _ in 0..rounds {
                 let chosen = set.sample(tx, size, &mut rng)?;
                 assert_eq!(chosen.len(), size);

@@ -177,7 +177,7 @@ impl Zset<'_> {
                 Ok(if direction == Direction::Forward { before } else { items.len() / 2 - 1 - before })
             }
             (Form::Large { generation, .. }, _) => {
-                let here = Bound::Excluded(Bytes::from(score::sub_key(score, member)));
+                let here = Bound::Excluded(Bytes::copy_from_slice(&score::sub_key(score, member)));
                 let (first, last) = everything();
                 let (from, to) = if direction == Direction::Forward { (first, here) } else { (here, last) };
                 count(tx, Pages::range(self.key, *generation, from, to, direction))
@@ -213,8 +213,12 @@ impl Zset<'_> {
                 };
                 let cut = |cut: &Cut, open| match cut {
                     Cut::First | Cut::Last => open,
-                    Cut::At(member) => Bound::Included(Bytes::from(score::sub_key(score, member))),
-                    Cut::Beside(member) => Bound::Excluded(Bytes::from(score::sub_key(score, member))),
+                    Cut::At(member) => {
+                        Bound::Included(Bytes::copy_from_slice(&score::sub_key(score, member)))
+                    }
+                    Cut::Beside(member) => {
+                        Bound::Excluded(Bytes::copy_from_slice(&score::sub_key(score, member)))
+                    }
                 };
                 Ok(Some((cut(min, first), cut(max, last))))
             }

@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use super::Scored;
+use crate::types::SubKey;
 
 /// Tag of the elements that are in the order of scores.
 pub const SCORES: u8 = 2;
@@ -58,8 +59,8 @@ pub fn prefix(rank: u64) -> Vec<u8> {
 }
 
 /// The sub-key of a member with this score.
-pub fn sub_key(score: f64, member: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(9 + member.len());
+pub fn sub_key(score: f64, member: &[u8]) -> SubKey {
+    let mut out = SubKey::new();
     out.push(SCORES);
     out.extend_from_slice(&rank(score).to_be_bytes());
     out.extend_from_slice(member);
@@ -95,7 +96,7 @@ mod tests {
             assert!(sub_key(pair[0], b"z") < sub_key(pair[1], b"a"), "{pair:?}");
         }
         for score in scores.into_iter().chain([0.0]) {
-            let (member, back) = split(&Bytes::from(sub_key(score, b"m"))).expect("whole");
+            let (member, back) = split(&Bytes::copy_from_slice(&sub_key(score, b"m"))).expect("whole");
             assert_eq!((&member[..], back.to_bits()), (&b"m"[..], unsigned_zero(score).to_bits()));
         }
         assert_eq!(rank(0.0), rank(-0.0));

@@ -131,7 +131,7 @@ impl Engine {
     fn is_unchanged(&self, work: &Work) -> bool {
         let cell = self.lock(work.slot);
         let has = |input: &Arc<Run>| cell.version.runs().iter().any(|run| Arc::ptr_eq(run, input));
-        cell.life == work.life && work.inputs().iter().all(has)
+        planted::is(Bug::FormerLifeInstalled) || cell.life == work.life && work.inputs().iter().all(has)
     }
 }
 

@@ -102,7 +102,9 @@ impl Engine {
         let mut manifest = self.manifest();
         let opened: Vec<Arc<Run>> =
             runs.iter().map(|meta| self.packs().open_run(meta)).collect::<Result<_>>()?;
-        let alive: Vec<&Part> = parts.iter().filter(|part| self.lock(part.slot).life == part.life).collect();
+        let lives =
+            |part: &&Part| planted::is(Bug::FormerLifeInstalled) || self.lock(part.slot).life == part.life;
+        let alive: Vec<&Part> = parts.iter().filter(lives).collect();
         let mut edits = Vec::new();
         let mut changes: Vec<Change<'_>> = Vec::new();
         for part in alive {

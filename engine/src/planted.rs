@@ -45,6 +45,8 @@ bugs! {
     FlushAheadOfLog,
     /// Recovery replays records of a slot's former life.
     OldEpochReplayed,
+    /// What a flush or a compaction made of a slot's former life is installed into the next.
+    FormerLifeInstalled,
     /// A compaction drops an expired key where older runs still have a value for it.
     ExpiredDataBack,
     /// A key that has expired is hidden from a reader, and the log does not learn the time.

@@ -25,6 +25,7 @@ mod model;
 mod node;
 mod setup;
 mod shrink;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod violation;
@@ -39,4 +40,4 @@ pub use node::{DIR, Done, Machine, Node, Told, transact};
 pub use setup::{Disk, Setup};
 pub use shrink::shrink;
 pub use violation::Violation;
-pub use workload::{Change, Choices, Payload, SLOTS, Step, key, slot, tag};
+pub use workload::{Change, Choices, Payload, SLOTS, Step, Work, key, slot, tag};

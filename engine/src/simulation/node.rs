@@ -9,8 +9,9 @@ use super::clock::SimClock;
 use super::inspect;
 use super::model::{Content, Model, Stopped, after, is_seen_as};
 use super::setup::Setup;
+use super::slots::Slots;
 use super::violation::Violation;
-use super::workload::{Change, NUMBER, SLOTS, Step, key, slot};
+use super::workload::{Change, NUMBER, SLOTS, Step, Work, key, slot};
 use crate::background::Job;
 use crate::clock::{Clock, TimeMs};
 use crate::engine::{Engine, Fetched, Gate, Opened, Options, SyncMode};
@@ -77,7 +78,7 @@ pub struct Node {
     clock: Arc<SimClock>,
     told: Arc<Mutex<Told>>,
     /// `None` after a start that failed.
-    engine: Option<Engine>,
+    engine: Option<Arc<Engine>>,
     /// Replies that have not left, each with the last event that it tells of.
     gates: Vec<(Telling, Gate)>,
     machine: Machine,
@@ -170,7 +171,7 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let fs = Arc::new(self.fs.clone());
         let (engine, opened) = Engine::open(fs, std::path::Path::new(DIR), clock, options)?;
-        self.engine = Some(engine);
+        self.engine = Some(Arc::new(engine));
         Ok(opened)
     }
 
@@ -248,8 +249,14 @@ impl Node {
                 }
                 done.map(drop)
             }
-            Step::Add(slots) => self.add(slots),
-            Step::Remove(index) => self.remove(*index),
+            Step::Add(slots) => self.slots().add(slots),
+            Step::Remove(index) => self.slots().remove(*index),
+            Step::Renew { slot: index, during } => {
+                self.slots().renew_during(&self.fs, *index, |engine| match during {
+                    Work::Flush => engine.flush_all(),
+                    Work::Compact => engine.step(Job::Compact).map(drop),
+                })
+            }
             Step::Wait(ms) => {
                 self.clock.advance(*ms);
                 Ok(())
@@ -380,37 +387,10 @@ impl Node {
         Ok(Done::Yes)
     }
 
-    fn add(&self, slots: &[usize]) -> Result<()> {
-        let new: Vec<usize> = slots.iter().copied().filter(|&index| !self.is_there(index)).collect();
-        let numbers: Vec<Slot> = new.iter().map(|&index| slot(index)).collect();
-        self.change_slots(&new, true, |engine| engine.add_slots(&numbers))
-    }
-
-    fn remove(&self, index: usize) -> Result<()> {
-        if !self.is_there(index) {
-            return Ok(());
-        }
-        self.change_slots(&[index], false, |engine| engine.remove_slots(&[slot(index)]))
-    }
-
-    fn change_slots(
-        &self,
-        slots: &[usize],
-        added: bool,
-        change: impl FnOnce(&Engine) -> Result<()>,
-    ) -> Result<()> {
-        self.model().model.changing(slots, &added.then(Arc::default));
-        let done = change(self.engine());
-        match &done {
-            // What of it became durable is not known.
-            Err(Error::Poisoned(_)) => {}
-            // An error after the change: an old file that can't be removed.
-            _ if slots.iter().all(|&index| (self.engine().role(slot(index)) == Role::Absent) != added) => {
-                self.model().model.changed(slots);
-            }
-            _ => self.model().model.unchanged(slots),
-        }
-        done
+    /// The slots, for whoever changes which are there.
+    fn slots(&self) -> Slots {
+        let engine = self.engine.as_ref().expect("steps are done to a node that was started");
+        Slots::of(Arc::clone(engine), Arc::clone(&self.told))
     }
 
     fn restart(&mut self) -> Result<Done, Violation> {

@@ -170,6 +170,15 @@ pub enum Change {
     Clear,
 }
 
+/// Background work that makes a pack file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// A flush of all slots.
+    Flush,
+    /// A compaction, if there is anything to do.
+    Compact,
+}
+
 /// One step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -189,6 +198,13 @@ pub enum Step {
     Add(Vec<usize>),
     /// Removes a slot.
     Remove(usize),
+    /// Does background work; in its midst a slot is removed, if it is there, and added: another life of it begins.
+    Renew {
+        /// Which slot.
+        slot: usize,
+        /// In the midst of what.
+        during: Work,
+    },
     /// Lets milliseconds pass.
     Wait(u64),
     /// Makes a checkpoint of some slots, in the place of the one before.
@@ -221,6 +237,10 @@ impl Step {
                 Step::Checkpoint((0..SLOTS).filter(|index| *index == one || choices.below(4) != 0).collect())
             }
             18 if choices.below(2) == 0 => Step::Discard,
+            19 if choices.below(2) == 0 => {
+                let during = if choices.below(2) == 0 { Work::Flush } else { Work::Compact };
+                Step::Renew { slot: one, during }
+            }
             17..=20 => {
                 let parts = (0..SLOTS).filter(|index| *index == one || choices.below(2) == 0);
                 let slots: Vec<usize> = parts.collect();
@@ -311,6 +331,9 @@ impl fmt::Display for Step {
             Step::Background(job) => write!(f, "run job {job:?}"),
             Step::Add(slots) => write!(f, "add slots {}", names(slots)),
             Step::Remove(index) => write!(f, "remove slot {}", slot(*index)),
+            Step::Renew { slot: index, during } => {
+                write!(f, "{during:?}, and meanwhile remove slot {0} and add slot {0}", slot(*index))
+            }
             Step::Wait(ms) => write!(f, "wait {ms} ms"),
             Step::Checkpoint(slots) => write!(f, "make a checkpoint of slots {}", names(slots)),
             Step::Discard => f.write_str("remove the checkpoint"),

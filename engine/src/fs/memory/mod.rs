@@ -34,6 +34,7 @@ pub struct MemoryFs {
     state: Arc<Mutex<State>>,
 }
 
+type Interruption = Box<dyn FnOnce() + Send>;
 type Watcher = Box<dyn FnMut(&Step<'_>) + Send>;
 
 #[derive(Default)]
@@ -49,6 +50,7 @@ struct State {
     ignores_syncs: bool,
     journal: Option<Vec<Operation>>,
     watcher: Option<Watcher>,
+    interruption: Option<(PathBuf, Interruption)>,
 }
 
 /// An operation that is about to be done, and the file system before it.
@@ -167,6 +169,17 @@ impl MemoryFs {
         self.state().watcher = Some(Box::new(watcher));
     }
 
+    /// Does this before the next file is made in a folder, on the same thread and once; it may use this file system. So
+    /// other work comes in the midst of one that makes a file, at the same place in every run.
+    pub fn before_next_file(&self, dir: &Path, act: impl FnOnce() + Send + 'static) {
+        self.state().interruption = Some((dir.to_owned(), Box::new(act)));
+    }
+
+    /// Forgets what was to be done before the next file is made.
+    pub fn before_no_file(&self) {
+        let _forgotten = self.state().interruption.take();
+    }
+
     /// Turns a bit (0 is the lowest) of a file over, as it is seen and on the disk.
     ///
     /// # Errors
@@ -252,6 +265,11 @@ impl State {
 impl Fs for MemoryFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         if mode == OpenMode::CreateNew {
+            let due = |(dir, _): &mut (PathBuf, Interruption)| path.parent() == Some(dir);
+            let interruption = self.state().interruption.take_if(due);
+            if let Some((_, act)) = interruption {
+                act();
+            }
             let inode = self.operate(path, Action::Create, |disk| disk.create(path))?;
             return Ok(self.handle(inode));
         }

@@ -92,7 +92,10 @@ impl Engine {
             }
         }
         let outputs = pack.finish()?;
-        self.work().compacted(&outputs);
+        for work in &works[..done] {
+            let of_slot = outputs.iter().filter(|run| run.props.slot == work.slot);
+            of_slot.for_each(|run| self.work().compacted(work.job.reason, run));
+        }
         self.install_compactions(&works[..done], &outputs)?;
         Ok(true)
     }

@@ -295,7 +295,9 @@ impl Engine {
     /// # Errors
     /// If it fails nothing is acknowledged any more.
     pub fn write(&self) -> Result<()> {
+        let begin = self.clock.monotonic();
         self.log.write()?;
+        self.work.wrote_log(self.clock.monotonic().saturating_sub(begin));
         if self.sync_mode() == SyncMode::Always {
             self.unsynced.notify();
         }

@@ -179,6 +179,22 @@ impl Engine {
         chosen.map(|(_, slot)| slot).collect()
     }
 
+    /// A slot as it is now, all that it has in memory frozen.
+    pub(crate) fn frozen_cell(&self, slot: Slot) -> SlotCell {
+        let mut cell = self.lock(slot);
+        if !cell.memtable.is_empty() {
+            freeze(slot, &mut cell);
+        }
+        SlotCell {
+            role: cell.role.clone(),
+            keys: cell.keys,
+            time: cell.time,
+            frozen: cell.frozen.clone(),
+            version: Arc::clone(&cell.version),
+            ..SlotCell::default()
+        }
+    }
+
     /// Some of these slots, the first ones: about `bytes` of memory, and one at least.
     pub(crate) fn piece_of(&self, mut slots: Vec<Slot>, bytes: usize) -> Vec<Slot> {
         let mut sum = 0;

@@ -1,11 +1,13 @@
-//! What an engine has done since it was opened, in numbers that only grow. Any thread may count and look; nothing is ordered
-//! by them.
+//! What an engine has done since it was opened, and what it holds. Any thread may count and look; nothing is ordered by
+//! these numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::compact::Reason;
 use crate::engine::Engine;
 use crate::sst::RunMeta;
+use crate::types::Slot;
 
 /// See the file's head.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -16,6 +18,12 @@ pub struct Stats {
     pub flush_write_bytes: u64,
     /// Bytes of runs that compactions wrote.
     pub compaction_write_bytes: u64,
+    /// The same by why they were done, in the order of [`REASONS`].
+    pub compaction_write_bytes_by_reason: [u64; REASONS.len()],
+    /// Bytes of the records that were written: what users' writes are before anything is written twice.
+    pub record_bytes: u64,
+    /// Bytes of frames that were written to the log, their records included.
+    pub frame_bytes: u64,
     /// How often a block was in the cache.
     pub cache_hits: u64,
     /// How often a block was not there.
@@ -24,15 +32,82 @@ pub struct Stats {
     pub stalls: u64,
     /// How long all writers together waited for it.
     pub stalled: Duration,
+    /// The longest of these waits.
+    pub stalled_worst: Duration,
+    /// How often one write of the log took longer than [`SLOW_LOG_WRITE`].
+    pub slow_log_writes: u64,
+    /// The longest write of the log among them.
+    pub slow_log_write_worst: Duration,
+    /// How often a write had to make the log's next segment itself, since none was ready.
+    pub segments_waited_for: u64,
+    /// Bytes of memory that the engine may take, all in all.
+    pub memory_max: usize,
+    /// Bytes that memtables take.
+    pub memtable_bytes: usize,
+    /// Bytes that cached blocks take.
+    pub cache_bytes: u64,
+    /// Bytes that indexes and filters of open runs take.
+    pub pinned_bytes: usize,
+    /// Bytes that the log's last frames take.
+    pub log_tail_bytes: usize,
+    /// Bytes of log on disk, room ahead not counted.
+    pub log_bytes: u64,
+    /// Bytes of runs on disk that are in use.
+    pub run_bytes: u64,
+    /// How many runs there are.
+    pub runs: usize,
+    /// How many pack files they lie in.
+    pub files: usize,
+    /// How many of these are open.
+    pub open_files: usize,
+}
+
+/// Why compactions are done.
+pub const REASONS: [Reason; 6] = [
+    Reason::TooManyRuns,
+    Reason::Bottom,
+    Reason::Tombstones,
+    Reason::Tier,
+    Reason::Evacuation,
+    Reason::Asked,
+];
+
+/// A write of the log that takes longer is counted as slow.
+pub const SLOW_LOG_WRITE: Duration = Duration::from_millis(20);
+
+/// The name of a reason, in words.
+#[must_use]
+pub const fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TooManyRuns => "too_many_runs",
+        Reason::Bottom => "bottom",
+        Reason::Tombstones => "tombstones",
+        Reason::Tier => "tier",
+        Reason::Evacuation => "evacuation",
+        Reason::Asked => "asked",
+    }
+}
+
+impl Stats {
+    /// How many bytes were written for each byte of the records: log, flushes and compactions. 0 before any write.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // a ratio to look at
+    pub fn write_amplification(&self) -> f64 {
+        let written = self.frame_bytes + self.flush_write_bytes + self.compaction_write_bytes;
+        if self.record_bytes == 0 { 0.0 } else { written as f64 / self.record_bytes as f64 }
+    }
 }
 
 /// The counters behind [`Stats`] that are kept nowhere else.
 #[derive(Default, Debug)]
 pub(crate) struct Work {
     flush_write_bytes: AtomicU64,
-    compaction_write_bytes: AtomicU64,
+    compaction_write_bytes: [AtomicU64; REASONS.len()],
     stalls: AtomicU64,
     stalled_ns: AtomicU64,
+    stalled_worst_ns: AtomicU64,
+    slow_log_writes: AtomicU64,
+    slow_log_write_worst_ns: AtomicU64,
 }
 
 impl Work {
@@ -41,17 +116,32 @@ impl Work {
         self.flush_write_bytes.fetch_add(bytes(runs), Ordering::Relaxed);
     }
 
-    /// A compaction wrote these runs.
-    pub fn compacted(&self, runs: &[RunMeta]) {
-        self.compaction_write_bytes.fetch_add(bytes(runs), Ordering::Relaxed);
+    /// A compaction wrote this run.
+    pub fn compacted(&self, reason: Reason, run: &RunMeta) {
+        if let Some(number) = REASONS.iter().position(|other| *other == reason) {
+            self.compaction_write_bytes[number].fetch_add(run.len, Ordering::Relaxed);
+        }
+    }
+
+    /// A write of the log took so long.
+    pub fn wrote_log(&self, took: Duration) {
+        if took >= SLOW_LOG_WRITE {
+            self.slow_log_writes.fetch_add(1, Ordering::Relaxed);
+            self.slow_log_write_worst_ns.fetch_max(nanoseconds(took), Ordering::Relaxed);
+        }
     }
 
     /// A writer had to wait for memory so long.
     pub fn stalled(&self, waited: Duration) {
-        let waited = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        let waited = nanoseconds(waited);
         self.stalls.fetch_add(1, Ordering::Relaxed);
         self.stalled_ns.fetch_add(waited, Ordering::Relaxed);
+        self.stalled_worst_ns.fetch_max(waited, Ordering::Relaxed);
     }
+}
+
+fn nanoseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn bytes(runs: &[RunMeta]) -> u64 {
@@ -59,19 +149,39 @@ fn bytes(runs: &[RunMeta]) -> u64 {
 }
 
 impl Engine {
-    /// What it has done since it was opened.
+    /// What it has done since it was opened, and what it holds. Looks at every slot: not for every command.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let work = self.work();
+        let (work, log) = (self.work(), self.log());
+        let by_reason = work.compaction_write_bytes.each_ref().map(count);
+        let usage = self.packs().usage();
+        let nanoseconds = |counter: &AtomicU64| Duration::from_nanos(count(counter));
         Stats {
             log_write_bytes: self.log_end().0,
             flush_write_bytes: count(&work.flush_write_bytes),
-            compaction_write_bytes: count(&work.compaction_write_bytes),
+            compaction_write_bytes: by_reason.iter().sum(),
+            compaction_write_bytes_by_reason: by_reason,
+            record_bytes: log.record_bytes(),
+            frame_bytes: log.frame_bytes(),
             cache_hits: self.cache().hits(),
             cache_misses: self.cache().misses(),
             stalls: count(&work.stalls),
-            stalled: Duration::from_nanos(count(&work.stalled_ns)),
+            stalled: nanoseconds(&work.stalled_ns),
+            stalled_worst: nanoseconds(&work.stalled_worst_ns),
+            slow_log_writes: count(&work.slow_log_writes),
+            slow_log_write_worst: nanoseconds(&work.slow_log_write_worst_ns),
+            segments_waited_for: log.segments_waited_for(),
+            memory_max: self.options().memory_bytes,
+            memtable_bytes: self.memtable_bytes(),
+            cache_bytes: self.cache().bytes(),
+            pinned_bytes: self.packs().pinned_bytes(),
+            log_tail_bytes: log.tail_bytes(),
+            log_bytes: log.segments().iter().map(|segment| segment.end.0 - segment.base.0).sum(),
+            run_bytes: usage.iter().map(|file| file.live_bytes).sum(),
+            runs: Slot::all().map(|slot| self.lock(slot).version.runs().len()).sum(),
+            files: usage.len(),
+            open_files: self.packs().open_files(),
         }
     }
 }

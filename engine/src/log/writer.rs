@@ -26,6 +26,7 @@ use crate::types::{Lsn, Seq, Slot};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Buffers that grew beyond this are not kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -39,6 +40,10 @@ pub struct Log {
     writer: Mutex<Writer>,
     pending: Mutex<Pending>,
     pending_bytes_max: usize,
+    /// Only measures: nothing is ordered by them.
+    frame_bytes: AtomicU64,
+    record_bytes: AtomicU64,
+    segments_waited_for: AtomicU64,
     spares: Spares,
     /// Held while the log's files are synced: of two syncs at once the kernel tells only one of an error.
     syncing: Mutex<()>,
@@ -109,6 +114,9 @@ impl Log {
             geometry: Geometry::new(header, options.segment_bytes),
             writer: Mutex::new(writer),
             pending: Mutex::new(Pending::new(at)),
+            frame_bytes: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
+            segments_waited_for: AtomicU64::new(0),
             pending_bytes_max: options.pending_bytes.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
             spares: Spares::new(header.number),
             syncing: Mutex::default(),
@@ -159,6 +167,7 @@ impl Log {
         if end.segment <= self.spares.last() {
             return Ok(());
         }
+        self.segments_waited_for.fetch_add(1, Ordering::Relaxed);
         self.spares.prepare_up_to(end.segment, &*self.fs, &self.dir, &self.geometry)
     }
 
@@ -206,6 +215,7 @@ impl Log {
     fn write_batch(&self, writer: &mut Writer, mut batch: Batch) -> Result<()> {
         assert_eq!(writer.at, batch.from, "frames are written where they were planned");
         let body_bytes = batch.buffer.len() - FRAME_HEADER_BYTES;
+        self.record_bytes.fetch_add(body_bytes as u64, Ordering::Relaxed);
         let mut parts = Vec::with_capacity(1);
         let end = self.geometry.plan(batch.from, body_bytes as u64, |part| parts.push(part));
         let first = parts[0].at;
@@ -270,6 +280,7 @@ impl Log {
             .write_at(buffer, at.offset)
             .map_err(|error| Error::io(&segment.path, "write", &error))?;
         writer.at = Place { segment: at.segment, offset: at.offset + buffer.len() as u64 };
+        self.frame_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -408,6 +419,24 @@ impl Log {
     #[must_use]
     pub fn tail_bytes(&self) -> usize {
         lock(&self.view).tail.bytes()
+    }
+
+    /// Bytes of frames that were written since it was opened.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the records in them.
+    #[must_use]
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often an append had to make its segment itself, since none was ready.
+    #[must_use]
+    pub fn segments_waited_for(&self) -> u64 {
+        self.segments_waited_for.load(Ordering::Relaxed)
     }
 
     /// Ends all acknowledgement: something that the log's promises rest on failed elsewhere.

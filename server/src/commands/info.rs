@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use haypile_engine::slot::Role;
+use haypile_engine::stats::{REASONS, Stats, reason_name};
 use haypile_engine::types::Slot;
 
 use super::walk::key_counts;
@@ -119,7 +121,11 @@ fn memory(node: &Node, lines: &mut Lines) {
     lines.put("maxmemory", budget);
     lines.put("maxmemory_human", human(budget));
     lines.put("maxmemory_policy", "noeviction");
-    lines.put("memtable_bytes", node.engine.memtable_bytes());
+    let stats = node.engine.stats();
+    lines.put("memtable_bytes", stats.memtable_bytes);
+    lines.put("block_cache_bytes", stats.cache_bytes);
+    lines.put("index_and_filter_bytes", stats.pinned_bytes);
+    lines.put("log_tail_bytes", stats.log_tail_bytes);
 }
 
 /// Bytes as people read them, as Redis writes it.
@@ -160,6 +166,33 @@ fn stats(node: &Node, lines: &mut Lines) {
     ] {
         lines.put(name, counter.load(Ordering::Relaxed));
     }
+    engine_stats(&node.engine.stats(), lines);
+}
+
+/// What the engine wrote and why, and what writers waited for.
+fn engine_stats(stats: &Stats, lines: &mut Lines) {
+    lines.put("write_amplification", format_args!("{:.2}", stats.write_amplification()));
+    lines.put("written_record_bytes", stats.record_bytes);
+    lines.put("written_log_bytes", stats.frame_bytes);
+    lines.put("written_flush_bytes", stats.flush_write_bytes);
+    lines.put("written_compaction_bytes", stats.compaction_write_bytes);
+    for (reason, bytes) in REASONS.into_iter().zip(stats.compaction_write_bytes_by_reason) {
+        lines.put(&format!("written_compaction_{}_bytes", reason_name(reason)), bytes);
+    }
+    lines.put("block_cache_hits", stats.cache_hits);
+    lines.put("block_cache_misses", stats.cache_misses);
+    let ms = |took: Duration| took.as_millis();
+    lines.put("stalls_for_memory", stats.stalls);
+    lines.put("stalls_for_memory_ms", ms(stats.stalled));
+    lines.put("stalls_for_memory_worst_ms", ms(stats.stalled_worst));
+    lines.put("stalls_of_log_writes", stats.slow_log_writes);
+    lines.put("stalls_of_log_writes_worst_ms", ms(stats.slow_log_write_worst));
+    lines.put("stalls_for_log_segments", stats.segments_waited_for);
+    lines.put("runs", stats.runs);
+    lines.put("run_bytes", stats.run_bytes);
+    lines.put("pack_files", stats.files);
+    lines.put("pack_files_open", stats.open_files);
+    lines.put("log_bytes", stats.log_bytes);
 }
 
 /// What this node is to each slot that it has.
@@ -213,9 +246,15 @@ mod tests {
         let mut bench = Bench::new();
         bench.run("set k v");
         let all = lines(&mut bench, "info");
-        for line in
-            ["# Server", "redis_version:7.0.15", "role:master", "db0:keys=1,expires=0,avg_ttl=0", "loading:0"]
-        {
+        for line in [
+            "# Server",
+            "redis_version:7.0.15",
+            "role:master",
+            "db0:keys=1,expires=0,avg_ttl=0",
+            "loading:0",
+            "stalls_for_memory:0",
+            "written_flush_bytes:0",
+        ] {
             assert!(all.iter().any(|have| have == line), "{line} in {all:?}");
         }
         let run_id = all.iter().find_map(|line| line.strip_prefix("run_id:")).expect("there");

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::background::Job;
 use crate::clock::{Clock, TimeMs};
 use crate::engine::{Engine, Opened, Options, Parts};
 use crate::error::{Error, Result};
@@ -136,7 +137,7 @@ impl Engine {
             random,
             next_file: state.node.next_file,
         });
-        engine.begin_epochs(&mut engine.manifest(), &finish)?;
+        engine.begin_owed_epochs(&finish)?;
         let opened = Opened {
             fresh,
             copied,
@@ -147,6 +148,34 @@ impl Engine {
             took: engine.clock().monotonic().saturating_sub(started),
         };
         Ok((engine, opened))
+    }
+
+    /// Begins the epochs that a start owes. Where a full disk leaves the log no room for their records, what was replayed
+    /// goes into files first: then log can go.
+    fn begin_owed_epochs(&self, slots: &[Slot]) -> Result<()> {
+        let full = match self.begin_epochs(&mut self.manifest(), slots) {
+            Err(Error::ReadOnly(why)) => why,
+            done => return done,
+        };
+        tracing::warn!("the disk is full: flushing, so that the log can shrink");
+        // Only the log may know of an epoch that was begun on a replica: it stays, until the manifest knows.
+        let in_log_only = |slot: &Slot| matches!(self.lock(*slot).role, Role::Replica { .. });
+        let others: Vec<Slot> =
+            Slot::all().filter(|slot| !(slots.contains(slot) && in_log_only(slot))).collect();
+        self.flush(&others)
+            .and_then(|()| self.step(Job::Prepare))
+            .and_then(|_| self.begin_epochs(&mut self.manifest(), slots))
+            .map_err(|error| match error {
+                Error::ReadOnly(_) | Error::Io { kind: ErrorKind::StorageFull, .. } => Error::Unusable {
+                    path: self.folders().log.clone(),
+                    why: format!(
+                        "a start after an unclean stop writes to the log, and the disk is full: make room for {} \
+                         bytes, then start again ({full})",
+                        self.options().log_segment_bytes
+                    ),
+                },
+                error => error,
+            })
     }
 }
 

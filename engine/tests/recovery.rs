@@ -285,3 +285,46 @@ fn a_log_that_fills_the_disk_makes_room_for_itself() {
     let last = (0..written).rev().find(|number| number % 3 == 1).expect("there were many");
     assert_eq!(get(&engine, "key1"), Some(format!("{last:0>4000}")));
 }
+
+/// A node that was killed with its log's disk full did not start again before somebody made room, although what held
+/// the log could go into files.
+#[test]
+fn a_start_on_a_disk_that_its_log_has_filled_makes_room_for_itself() {
+    let fs = MemoryFs::new();
+    let (engine, _) = open(&fs).expect("a fresh folder opens");
+    // A manifest of all slots is as large as a segment here.
+    engine.add_slots(&["key0", "key1", "key2"].map(slot_of)).expect("slots are added");
+    fs.set_capacity(Some(fs.used_bytes() + (400 << 10)));
+    let mut written = 0_u32;
+    let value = |number: u32| format!("{number:0>100}");
+    while set(&engine, &format!("key{}", written % 3), &value(written)).is_ok() {
+        written += 1;
+        assert!(written < 10_000, "the disk is full some time");
+    }
+    drop(engine);
+    let full = fs.restart().used_bytes();
+    let (mut advised, mut last_refusal) = (0, String::new());
+    // From not even a frame of the manifest to a file, but never another segment.
+    for more in (0..20 << 10).step_by(128) {
+        let fs = fs.restart();
+        fs.set_capacity(Some(full + more));
+        let (engine, opened) = match open(&fs) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                let refused = refused.to_string();
+                assert!(refused.contains("make room for ") || refused.contains("no space left"), "{refused}");
+                advised += u32::from(refused.contains("make room for "));
+                last_refusal = refused;
+                continue;
+            }
+        };
+        assert!(!opened.clean && opened.records > 0 && advised > 0, "{opened:?}, advised {advised} times");
+        set(&engine, "key0", "again").expect("there is room again");
+        for key in 1..3 {
+            let last = (0..written).rev().find(|number| number % 3 == key).expect("there were many");
+            assert_eq!(get(&engine, &format!("key{key}")), Some(value(last)));
+        }
+        return;
+    }
+    panic!("room for a file was not enough: {last_refusal}");
+}

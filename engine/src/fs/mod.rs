@@ -84,6 +84,9 @@ pub trait File: Send + Sync {
     fn size(&self) -> io::Result<u64>;
     /// Extends a file to `size` bytes for which the device has room; those that were not written read as zeros.
     fn reserve(&self, size: u64) -> io::Result<()>;
+    /// Asks the system to forget what it remembers of the file from `offset` on. Changes no byte: what was not synced
+    /// stays, and where nothing is remembered nothing is done.
+    fn forget_cached(&self, offset: u64);
     /// Cuts or extends (with zeros) the file.
     fn set_size(&self, size: u64) -> io::Result<()>;
 }

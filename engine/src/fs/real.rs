@@ -155,6 +155,11 @@ impl File for RealFile {
         }
     }
 
+    fn forget_cached(&self, offset: u64) {
+        // Only advice: if it is not taken, nothing is wrong.
+        let _ = rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::DontNeed);
+    }
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.0.set_len(size)
     }

@@ -20,7 +20,7 @@ use super::frame::{self, Frame, HEADER_BYTES as FRAME_HEADER_BYTES, LOGICAL_BYTE
 use super::frames::Window;
 use super::index::GrowingIndex;
 use super::scan::{Around, Image, Lost};
-use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, SegmentHeader};
 use super::writer::{Log, Opened};
 use super::{LogOptions, RecordAt, records};
 use crate::error::{Error, Result};
@@ -187,6 +187,12 @@ impl Log {
         let active = segments.pop().expect("the segment with the log's end is kept");
         seen.end = active.header.base.advance(offset as u64);
         seen.cut = make_durable(&active, offset, used_end, promise)?.filter(|_| !nothing_lost);
+        if options.room == Room::Reserved {
+            // What was read ahead is in the page cache in large pieces, and the kernel goes through all blocks of a piece
+            // at each small write into it: that made a write cost three times as much. Room that was written to is kept:
+            // it would have to be read again.
+            active.file.forget_cached(offset as u64);
+        }
         if let Some(cut) = seen.cut {
             tracing::warn!(path = %active.path.display(), at = %cut.lsn, bytes = cut.bytes, "cut the log's torn end");
         }

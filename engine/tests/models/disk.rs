@@ -229,6 +229,8 @@ impl File for Contents {
         self.set_size(size)
     }
 
+    fn forget_cached(&self, _: u64) {}
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         let mut bytes = self.bytes.lock().expect("sound");
         bytes.size = usize::try_from(size).expect("small files");

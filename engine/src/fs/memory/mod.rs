@@ -439,6 +439,8 @@ impl File for MemoryFile {
         self.set_size(size)
     }
 
+    fn forget_cached(&self, _: u64) {}
+
     fn set_size(&self, size: u64) -> io::Result<()> {
         let (inode, wanted) = (self.inode, index(size)?);
         self.fs.state().operate(

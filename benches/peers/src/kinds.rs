@@ -3,6 +3,7 @@
 use haypile_bench::cli::Kind;
 use haypile_bench::files;
 use haypile_bench::targets::engine::EngineTarget;
+use haypile_bench::targets::null::Null;
 
 use crate::bare::Bare;
 use crate::fjall::Fjall;
@@ -10,7 +11,18 @@ use crate::leveled::Leveled;
 use crate::redb::Redb;
 use crate::sled::Sled;
 
-/// All targets.
+/// Nothing: what making and timing operations costs by itself.
+pub const NULL: Kind = Kind {
+    name: "null",
+    about: "nothing: what making and timing operations costs by itself",
+    settings: "",
+    open: |_, config, _| {
+        config.all_used()?;
+        Ok(Box::new(Null))
+    },
+};
+
+/// All stores.
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "haypile",

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use haypile_bench::cli;
-use haypile_bench_peers::kinds::KINDS;
+use haypile_bench_peers::kinds::{KINDS, NULL};
 use haypile_bench_peers::table;
 
 fn main() -> ExitCode {
@@ -12,5 +12,5 @@ fn main() -> ExitCode {
         args.remove(1);
         return table::main(args);
     }
-    cli::main(args, KINDS)
+    cli::main(args, &[KINDS, &[NULL]].concat())
 }

@@ -86,9 +86,10 @@ impl Results {
             configuration.remove("sync");
             configuration.remove("appendfsync");
             let side = place(&mut keys, (file, &run.target, configuration));
-            let like = |case: &Case| case.label == run.workload && comparable(&case.plan, &run.plan);
+            let name = run.label.as_ref().unwrap_or(&run.workload);
+            let like = |case: &Case| case.label == *name && comparable(&case.plan, &run.plan);
             let case = cases.iter().position(like).unwrap_or_else(|| {
-                cases.push(Case { label: run.workload.clone(), plan: run.plan.clone(), runs: Vec::new() });
+                cases.push(Case { label: name.clone(), plan: run.plan.clone(), runs: Vec::new() });
                 cases.len() - 1
             });
             let runs = &mut cases[case].runs;

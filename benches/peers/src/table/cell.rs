@@ -110,7 +110,7 @@ impl Cell<'_> {
     /// The target's setting for a budget.
     fn budget(&self, bytes: u64) -> String {
         match self.target {
-            "bare" => String::new(),
+            "bare" | "null" => String::new(),
             _ => format!("memory={bytes}"),
         }
     }

@@ -16,9 +16,9 @@ use haypile_bench::record::Run;
 use haypile_bench::terminal::three_digits;
 
 use self::cell::{Cell, Scale};
-use self::rows::{GROUPS, Group};
+use self::rows::{GROUPS, Group, HARNESS};
 use self::summary::Summary;
-use crate::kinds::KINDS;
+use crate::kinds::{KINDS, NULL};
 
 fn command() -> Command {
     let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
@@ -112,7 +112,8 @@ fn run(matches: &ArgMatches) -> Result<bool> {
     let parent = matches.get_one::<PathBuf>("dir").cloned().unwrap_or_else(std::env::temp_dir);
     let json = matches.get_one::<PathBuf>("json");
 
-    let mut runs: Vec<Run> = Vec::new();
+    let nothing = Cell { group: &HARNESS, target: NULL.name, scale, repeat: 1 };
+    let mut runs: Vec<Run> = nothing.run(&parent)?.0;
     for repeat in 1..=repeats {
         for group in &groups {
             let part = targets.iter().filter(|target| group.bare_too || **target != "bare");

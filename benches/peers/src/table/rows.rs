@@ -63,6 +63,13 @@ const PLAIN: Group = Group {
     bare_too: true,
 };
 
+/// Run once on nothing: what the benchmark itself takes.
+pub const HARNESS: Group = Group {
+    name: "harness",
+    steps: &[("fillrandom", Some("harness")), ("readrandom", Some("harness"))],
+    ..PLAIN
+};
+
 /// All of the table.
 pub const GROUPS: &[Group] = &[
     Group {
@@ -166,7 +173,7 @@ pub enum Measure {
     WriteAmplification,
     /// Disk space at the end, in MB.
     DiskMb,
-    /// The most memory, through the budget.
+    /// The most memory, without what the benchmark itself takes, through the budget.
     Memory,
 }
 

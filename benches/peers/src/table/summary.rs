@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use haypile_bench::record::Run;
 
 use super::rows::{Bound, GOALS, Goal, Measure, SUSTAINED, rows};
+use crate::kinds::NULL;
 
 /// The target that the others are compared with.
 const OURS: &str = "haypile";
@@ -38,8 +39,8 @@ impl Spread {
     }
 }
 
-/// What of a run is measured; `None` if it is not known.
-fn measure(run: &Run, what: Measure) -> Option<f64> {
+/// What of a run is measured; `None` if it is not known. The benchmark itself takes `harness_bytes` of memory.
+fn measure(run: &Run, what: Measure, harness_bytes: u64) -> Option<f64> {
     let outside = run.outside.as_ref();
     match what {
         Measure::Rate if row_of(run) == SUSTAINED => {
@@ -59,7 +60,10 @@ fn measure(run: &Run, what: Measure) -> Option<f64> {
             Some(outside?.write_call_bytes as f64 / run.written_bytes.max(1) as f64)
         }
         Measure::DiskMb => Some(run.disk_end_bytes? as f64 / 1e6),
-        Measure::Memory => Some(outside?.rss_peak_bytes as f64 / run.memory_budget_bytes? as f64),
+        Measure::Memory => {
+            let most = outside?.rss_peak_bytes.saturating_sub(harness_bytes);
+            Some(most as f64 / run.memory_budget_bytes? as f64)
+        }
     }
 }
 
@@ -68,6 +72,8 @@ pub struct Summary<'r> {
     runs: &'r [Run],
     /// Short names, in the order of their first runs, ours first.
     targets: Vec<&'r str>,
+    /// What the benchmark itself takes of memory, as a run on nothing says.
+    harness_bytes: u64,
 }
 
 impl<'r> Summary<'r> {
@@ -76,19 +82,21 @@ impl<'r> Summary<'r> {
     pub fn new(runs: &'r [Run]) -> Summary<'r> {
         let mut targets: Vec<&str> = Vec::new();
         for name in runs.iter().map(short) {
-            if !targets.contains(&name) {
+            if !targets.contains(&name) && name != NULL.name {
                 targets.push(name);
             }
         }
         targets.sort_by_key(|name| *name != OURS);
-        Summary { runs, targets }
+        let nothing = runs.iter().filter(|run| short(run) == NULL.name);
+        let harness_bytes = nothing.filter_map(|run| Some(run.outside.as_ref()?.rss_peak_bytes)).max();
+        Summary { runs, targets, harness_bytes: harness_bytes.unwrap_or_default() }
     }
 
     /// What the repetitions of a row say.
     #[must_use]
     pub fn spread(&self, row: &str, target: &str, what: Measure) -> Option<Spread> {
         let of_row = self.runs.iter().filter(|run| row_of(run) == row && short(run) == target);
-        Spread::of(of_row.filter_map(|run| measure(run, what)).collect())
+        Spread::of(of_row.filter_map(|run| measure(run, what, self.harness_bytes)).collect())
     }
 
     fn median(&self, row: &str, target: &str, what: Measure) -> Option<f64> {
@@ -138,6 +146,10 @@ impl<'r> Summary<'r> {
             "Medians (least to greatest): thousand operations a second; CPU microseconds of one.\n"
         )?;
         self.main_table(out)?;
+        for run in self.runs.iter().filter(|run| short(run) == NULL.name) {
+            let (name, cpu) = (&run.workload, run.cpu_us_per_operation().unwrap_or_default());
+            writeln!(out, "\nOf that, the benchmark's own work: {} us of each {name}.", digits(cpu))?;
+        }
         writeln!(out, "\n{OURS} through each: operations a second / CPU of one.\n")?;
         self.ratios(out)?;
         writeln!(out, "\nSlowest operation, ms.\n")?;

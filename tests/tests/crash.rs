@@ -15,6 +15,10 @@ const FOUND: &[(&str, &str)] = &[
         "1/small/full@61",
         "a file went although the manifest, whose sync had failed, named it for the next start",
     ),
+    (
+        "109/many-segments/eio@68",
+        "a segment whose first frame was not there yet ended before it began: a panic, or all of memory flushed",
+    ),
 ];
 
 fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {

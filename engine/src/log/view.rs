@@ -68,7 +68,8 @@ impl View {
         });
         let active = SegmentInfo {
             base: self.active.header.base,
-            end: self.end,
+            // Its first frame is still on its way, or failed: the log's end lies in the segment before.
+            end: self.end.max(self.active.header.base),
             sealed: false,
             index: Arc::new(self.index.snapshot()),
         };

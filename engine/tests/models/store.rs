@@ -1,7 +1,8 @@
-//! The whole engine: transactions over the same slots, their replies, and a flush under readers.
+//! The whole engine: transactions over the same slots, their replies, flushes and compactions under readers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -183,5 +184,77 @@ fn a_run_that_a_flush_replaces_is_read_to_its_end_and_goes_after_it() {
             !disk.exists(&Path::new("/haypile/data").join(&packs[0].name)).expect("looked"),
             "it stays for ever"
         );
+    });
+}
+
+/// An engine whose slot has as many runs as a compaction wants, all with the same key, and the files that they are in.
+fn with_runs(disk: &Disk) -> (Arc<Engine>, Vec<PathBuf>) {
+    let engine = open(disk, &["one"]);
+    for value in ["first", "second", "third", "fourth"] {
+        set(&engine, &["one"], value);
+        engine.flush(&slots_of(&["one"])).expect("flushed");
+    }
+    let packs = files(disk);
+    assert_eq!(packs.len(), 4);
+    (engine, packs)
+}
+
+fn files(disk: &Disk) -> Vec<PathBuf> {
+    let dir = Path::new("/haypile/data");
+    disk.list(dir).expect("listed").into_iter().map(|entry| dir.join(entry.name)).collect()
+}
+
+fn compact(engine: &Engine) {
+    assert!(engine.compact_once(&AtomicBool::new(false)).expect("compacted"), "there are enough runs");
+}
+
+#[test]
+fn what_a_compaction_merges_is_read_to_its_end_and_goes_after_it() {
+    explore_deep(2, || {
+        let disk = Disk::new();
+        let (engine, merged) = with_runs(&disk);
+        let compaction = {
+            let engine = Arc::clone(&engine);
+            spawn(move || compact(&engine))
+        };
+        assert_eq!(read(&engine, &["one"]).0, [value("fourth")]);
+        compaction.join().expect("ends");
+        assert_eq!(read(&engine, &["one"]).0, [value("fourth")]);
+        // Whoever changes the manifest next removes what a reader held.
+        set(&engine, &["one"], "fifth");
+        engine.flush(&slots_of(&["one"])).expect("flushed");
+        let left = files(&disk);
+        assert!(
+            merged.iter().all(|file| !left.contains(file)) && left.len() == 2,
+            "they stay for ever: {left:?}"
+        );
+    });
+}
+
+#[test]
+fn a_compaction_and_a_flush_of_one_slot_install_both_under_a_reader() {
+    explore_deep(1, || {
+        let disk = Disk::new();
+        let (engine, merged) = with_runs(&disk);
+        set(&engine, &["one"], "fifth");
+        let compaction = {
+            let engine = Arc::clone(&engine);
+            spawn(move || compact(&engine))
+        };
+        engine.flush(&slots_of(&["one"])).expect("flushed");
+        assert_eq!(read(&engine, &["one"]).0, [value("fifth")]);
+        compaction.join().expect("ends");
+        assert_eq!(read(&engine, &["one"]).0, [value("fifth")]);
+        set(&engine, &["one"], "sixth");
+        engine.flush(&slots_of(&["one"])).expect("flushed");
+        let left = files(&disk);
+        assert!(
+            merged.iter().all(|file| !left.contains(file)) && left.len() <= 3,
+            "they stay for ever: {left:?}"
+        );
+        engine.close().expect("stops");
+        drop(engine);
+        let again = open(&disk, &["one"]);
+        assert_eq!(read(&again, &["one"]).0, [value("sixth")], "the manifest says what was installed");
     });
 }

@@ -48,7 +48,7 @@ fn open(recorded: &Recorded) -> Engine {
     recorded.mark("opening");
     let fs = Arc::new(recorded.fs.clone());
     let (engine, _) =
-        Engine::open(fs, Path::new(DIR), Arc::new(SimClock::default()), options).expect("opens");
+        Engine::open(fs, Path::new(DIR), Arc::new(SimClock::at(60_000)), options).expect("opens");
     recorded.mark("opened");
     engine
 }

@@ -130,9 +130,14 @@ impl Model {
         content.values().filter(|held| !held.is_visible(now)).filter_map(Held::expiry).max()
     }
 
-    /// A reply has left that does not tell of what had expired by then: that it is not seen again survives such a stop.
-    pub fn hid(&mut self, index: usize, expiry: TimeMs, stop: Stopped) {
+    /// A reply has left that does not tell of what had expired by then, as the slot was after this event: that it is not
+    /// seen again survives such a stop.
+    pub fn hid(&mut self, index: usize, expiry: TimeMs, event: u64, stop: Stopped) {
         let life = self.last(index).life;
+        // It tells of a life that ended before it left.
+        if event < life {
+            return;
+        }
         let hidden = &mut self.hidden[index];
         if hidden.life != life {
             *hidden = Hidden { life, ..Hidden::default() };

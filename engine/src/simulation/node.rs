@@ -311,7 +311,7 @@ impl Node {
                     };
                     told.model.survives(stop, telling.event);
                     if let Some((index, expiry)) = telling.hidden {
-                        told.model.hid(index, expiry, stop);
+                        told.model.hid(index, expiry, telling.event, stop);
                     }
                 }
                 Poll::Ready(Err(_)) => {}

@@ -324,7 +324,7 @@ async fn convict(
     let failure = Failure {
         violations,
         script: written.is_ok().then(|| file.display().to_string()),
-        repeats: repeated,
+        repeats: (shrunk.repeats, shrunk.again),
         could_not_run: None,
     };
     write_json(options, Verdict::Violated, Some(counts), &failure)

@@ -104,8 +104,10 @@ class Torture(Case):
     # Those that don't.
 
     def test_redis_without_a_log_is_convicted_of_losing_what_it_acknowledged(self):
-        script, output, result = self.convicted(REDIS + "no", ["lost"])
-        self.assertTrue(result["repeats"], output)
+        script, output, result = self.convicted(REDIS + "no", ["lost"], seconds=40)
+        # Nothing in it hangs on what comes first: it is the same each time.
+        self.assertEqual(result["repeats"], result["repeats_of"], output)
+        self.assertNotIn("&", "".join(line for line in script.read_text().splitlines() if line.startswith("c")), output)
         text = script.read_text()
         commands = [line for line in text.splitlines() if line.startswith("c")]
         self.assertLessEqual(len(commands), 2, text)
@@ -117,7 +119,7 @@ class Torture(Case):
 
     def test_dropped_writes_are_found_and_the_script_is_small(self):
         script, output, result = self.convicted(canary("drops"), ["lost", "disordered", "wrong-answer"], seconds=24)
-        self.assertTrue(result["repeats"], output)
+        self.assertGreater(result["repeats"], 0, output)
         self.assertLess(len(script.read_text().splitlines()), 150)
 
     def test_a_buffer_in_the_process_is_found_even_where_everysec_is_promised(self):

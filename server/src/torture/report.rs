@@ -175,7 +175,8 @@ pub fn json(
     }
     if let Some(script) = &failure.script {
         fields.push(("script", quoted(script)));
-        fields.push(("repeats", failure.repeats.to_string()));
+        fields.push(("repeats", failure.repeats.0.to_string()));
+        fields.push(("repeats_of", failure.repeats.1.to_string()));
     }
     let lines: Vec<String> = fields.iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n"))
@@ -190,8 +191,8 @@ pub struct Failure<'a> {
     pub could_not_run: Option<&'a str>,
     /// The file with the history.
     pub script: Option<String>,
-    /// Whether that showed the violation again.
-    pub repeats: bool,
+    /// How often that showed the violation again, and of how many runs.
+    pub repeats: (usize, usize),
 }
 
 fn violation(violation: &Violation) -> String {

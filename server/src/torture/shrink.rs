@@ -2,9 +2,9 @@
 //!
 //! First parts of it that are likely enough are tried: the keys that the violation is about, the last kill. Then pieces are
 //! left out, large ones first, as delta debugging does (Zeller, Hildebrandt 2002). What counts is that the same kind of
-//! violation happens again, on whatever key.
+//! violation happens again, on whatever key. Where it can, the result waits for every answer before it kills the server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -26,6 +26,8 @@ const COARSE: usize = 4;
 const TRIES: usize = 2;
 /// How often the result is run again, to tell how surely it repeats.
 const REPEATS: usize = 3;
+/// How many larger histories are kept, for when the smallest one showed the violation by luck.
+const FORMER: usize = 8;
 
 /// What is to be repeated.
 pub struct Case<'a> {
@@ -129,7 +131,7 @@ pub async fn replay(command: &str, script: &Script) -> Result<Vec<Violation>, St
 
 /// Shrinks the history of these cycles, the last of which broke the promise on these keys.
 pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[String]) -> Shrunk {
-    let mut shrinker = Shrinker { case, began: Watch::start(), runs: 0, seen: None };
+    let mut shrinker = Shrinker { case, began: Watch::start(), runs: 0, seen: None, former: VecDeque::new() };
     let last = &facts[facts.len().saturating_sub(1)..];
     let operations: u64 =
         facts.iter().flat_map(|facts| &facts.lanes).map(|(first, _, end)| end - first).sum();
@@ -160,6 +162,8 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
     };
     // For whoever reads it. It rarely is the length of a value that breaks a promise.
     shrinker.short_values(&mut best).await;
+    // What is acknowledged before the kill hangs on no race, on slower machines neither.
+    shrinker.all_waited_for(&mut best).await;
     // Large steps first: each run of a long history takes its time.
     shrinker.fewer_lines(&mut best, COARSE).await;
     shrinker.fewer_kills(&mut best).await;
@@ -169,10 +173,13 @@ pub async fn shrink(case: &Case<'_>, plan: &Plan, facts: &[Facts], keys: &[Strin
     shrinker.single_operations(&mut best).await;
     shrinker.fewer_lines(&mut best, usize::MAX).await;
     shrinker.fewer_kills(&mut best).await;
-    let (mut repeats, mut again) = (0, 0);
-    while again < REPEATS && (again == 0 || shrinker.began.elapsed() < 2 * case.budget) {
-        repeats += usize::from(shrinker.run(&best).await);
-        again += 1;
+    shrinker.all_waited_for(&mut best).await;
+    shrinker.more_waited_for(&mut best).await;
+    let (mut repeats, mut again) = shrinker.again(&best).await;
+    while repeats == 0 && shrinker.began.elapsed() < 2 * case.budget {
+        let Some(former) = shrinker.former.pop_back() else { break };
+        best = former;
+        (repeats, again) = shrinker.again(&best).await;
     }
     Shrunk { script: best, violation: shrinker.seen, repeats, again, runs: shrinker.runs }
 }
@@ -182,6 +189,8 @@ struct Shrinker<'a> {
     began: Watch,
     runs: usize,
     seen: Option<Violation>,
+    /// The last few that were made smaller still.
+    former: VecDeque<Script>,
 }
 
 impl Shrinker<'_> {
@@ -218,9 +227,43 @@ impl Shrinker<'_> {
     async fn take(&mut self, best: &mut Script, smaller: Script) -> bool {
         let better = smaller.operations() > 0 && self.repeats(&smaller).await;
         if better {
-            *best = smaller;
+            self.former.push_back(std::mem::replace(best, smaller));
+            if self.former.len() > FORMER {
+                self.former.pop_front();
+            }
         }
         better
+    }
+
+    /// In how many of how many further runs it does.
+    async fn again(&mut self, script: &Script) -> (usize, usize) {
+        let (mut repeats, mut again) = (0, 0);
+        while again < REPEATS && (again == 0 || self.began.elapsed() < 2 * self.case.budget) {
+            repeats += usize::from(self.run(script).await);
+            again += 1;
+        }
+        (repeats, again)
+    }
+
+    /// Waits for every answer before the kill.
+    async fn all_waited_for(&mut self, best: &mut Script) {
+        let mut waited = best.clone();
+        waited.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines).for_each(|line| line.waits = Waits::Yes);
+        if waited != *best {
+            self.take(best, waited).await;
+        }
+    }
+
+    /// Waits for every answer that need not be under way at the kill.
+    async fn more_waited_for(&mut self, best: &mut Script) {
+        for index in 0..best.lines().count() {
+            let mut waited = best.clone();
+            let mut lines = waited.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines);
+            lines.nth(index).into_iter().for_each(|line| line.waits = Waits::Yes);
+            if waited != *best {
+                self.take(best, waited).await;
+            }
+        }
     }
 
     /// Leaves out whole cycles, kills of starts, and kills between cycles.

@@ -15,7 +15,7 @@ use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
 use crate::sst::{PackWriter, Run, RunMeta};
 use crate::sync::Arc;
-use crate::types::{Seq, Slot};
+use crate::types::{NodeId, Seq, Slot};
 
 /// What a copy of a slot consists of, at the moment it was taken.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct CopySource {
     pub keys: u64,
     /// The slot's time.
     pub time: TimeMs,
+    /// To whom the record `seq` grants the slot, if it does.
+    pub granted: Option<(NodeId, String)>,
     /// The runs, newest first. They stay readable for as long as this value lives.
     pub runs: Vec<Arc<Run>>,
     /// Bytes of all runs.
@@ -47,6 +49,8 @@ pub struct Load {
     pub keys: u64,
     /// The slot's time at the source.
     pub time: TimeMs,
+    /// To whom the record `base` grants the slot, if it does: that record itself does not come.
+    pub granted: Option<(NodeId, String)>,
     /// No runs come: the log brings everything.
     pub complete: bool,
 }
@@ -68,6 +72,7 @@ impl Engine {
             seq,
             keys: cell.flushed_keys,
             time: cell.time,
+            granted: cell.flushed_granted.clone(),
             bytes: cell.version.disk_bytes(),
             runs,
         })
@@ -120,6 +125,8 @@ impl Engine {
                 kept_time: load.time,
                 keys: load.keys,
                 flushed_keys: load.keys,
+                granted: load.granted.clone(),
+                flushed_granted: load.granted.clone(),
                 ..SlotCell::default()
             };
             edits.push(Edit::Slot(load.slot, Box::new(fresh.meta())));

@@ -187,6 +187,8 @@ impl Engine {
         }
         SlotCell {
             role: cell.role.clone(),
+            history: cell.history.clone(),
+            last_seq: cell.last_seq,
             keys: cell.keys,
             time: cell.time,
             frozen: cell.frozen.clone(),

@@ -85,6 +85,7 @@ impl Engine {
             appender.push_raw(&record)?;
             let ticket = appender.finish();
             let before = cell.memtable.bytes();
+            cell.force = false;
             apply(&mut cell, &record);
             cell.last_ticket = ticket;
             self.account_memtable(before, cell.memtable.bytes());

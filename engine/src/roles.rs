@@ -43,6 +43,8 @@ pub struct Position {
     pub keys: u64,
     /// To whom the last record grants the slot, if it does.
     pub granted: Option<(NodeId, String)>,
+    /// Whether unrelated data here may be replaced by the upstream's.
+    pub force: bool,
     /// The slot's time.
     pub time: TimeMs,
     /// Bytes of its files and of what is in memory.
@@ -88,6 +90,7 @@ impl Engine {
             base_seq: cell.base_seq,
             keys: cell.keys,
             granted: cell.granted.clone(),
+            force: cell.force,
             time: cell.time,
             data_bytes: cell.version.disk_bytes() + (cell.memtable.bytes() + frozen) as u64,
             life: cell.life,
@@ -186,6 +189,19 @@ impl Engine {
     /// # Errors
     /// `Limit` if a slot is absent or in the middle of a handover; nothing has changed then.
     pub fn follow(&self, slots: &[Slot], upstream: &str) -> Result<()> {
+        self.turn_to(slots, upstream, false)
+    }
+
+    /// As [`Engine::follow`], and remembers durably that what is here may be replaced even if it has nothing in common
+    /// with the upstream's.
+    ///
+    /// # Errors
+    /// As [`Engine::follow`].
+    pub fn follow_by_force(&self, slots: &[Slot], upstream: &str) -> Result<()> {
+        self.turn_to(slots, upstream, true)
+    }
+
+    fn turn_to(&self, slots: &[Slot], upstream: &str, force: bool) -> Result<()> {
         let mut manifest = self.manifest();
         let slots = distinct(slots);
         for &slot in &slots {
@@ -214,6 +230,7 @@ impl Engine {
                     _ => SlotState::Replica { upstream: upstream.to_owned() },
                 };
                 meta.role_lsn = role_lsn;
+                meta.force = force && !matches!(role, Role::Loading { .. });
                 (slot, meta)
             });
             let metas: Vec<_> = metas.collect();
@@ -505,6 +522,7 @@ impl Engine {
             .map(|&slot| {
                 let mut meta = self.lock(slot).meta();
                 meta.state = SlotState::Moved { to: to.to_owned() };
+                meta.force = false;
                 meta.role_lsn = role_lsn;
                 (slot, meta)
             })
@@ -556,6 +574,7 @@ impl Engine {
         let mut cell = self.lock(slot);
         cell.role = Role::from_state(&meta.state);
         cell.role_lsn = meta.role_lsn;
+        cell.force = meta.force;
     }
 
     /// A position that everything written so far lies before and that the log does not fall behind when the power

@@ -72,6 +72,9 @@ pub struct SlotCell {
     pub base_seq: Seq,
     /// To whom the last record grants the slot, if it does.
     pub granted: Option<(NodeId, String)>,
+    /// An operator said that unrelated data here may be replaced by the upstream's; so it stays until the upstream's
+    /// first records or its copy come.
+    pub force: bool,
     /// What became of grants to this node, oldest first.
     pub settled: Vec<SettledGrant>,
     /// The slot's own time: never goes back.
@@ -119,6 +122,7 @@ impl SlotCell {
             role_lsn: meta.role_lsn,
             base_seq: meta.base_seq,
             granted: meta.granted.clone(),
+            force: meta.force,
             settled: meta.settled.clone(),
             time: meta.time,
             kept_time: meta.time,
@@ -147,6 +151,7 @@ impl SlotCell {
             flushed_keys: self.flushed_keys,
             time: self.time,
             granted: self.flushed_granted.clone(),
+            force: self.force && matches!(self.role, Role::Replica { .. }),
             settled: self.settled.clone(),
         }
     }

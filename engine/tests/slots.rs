@@ -16,7 +16,7 @@ use haypile_engine::log::record::Record;
 use haypile_engine::replica::AppendError;
 use haypile_engine::roles::GrantFate;
 use haypile_engine::slot::Role;
-use haypile_engine::types::{Epoch, Seq, Slot};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
 const NAMES: [&str; 3] = ["{x}1", "{x}2", "{x}3"];
 
@@ -49,10 +49,15 @@ fn records(engine: &Engine, slot: Slot, after: Seq) -> Vec<u8> {
 /// Copies the slot from `master` to `replica`, with all that follows.
 fn copy(master: &Engine, replica: &Engine, slot: Slot) {
     replica.follow(&[slot], "master:1").expect("follows");
+    copy_into(master, replica, slot);
+}
+
+fn copy_into(master: &Engine, replica: &Engine, slot: Slot) {
     master.register_replica(replica.node(), "replica:1");
     let source = master.copy_source(slot).expect("a source");
     replica
         .start_loading(&[Load {
+            granted: source.granted.clone(),
             slot,
             history: source.history.clone(),
             base: source.seq,
@@ -233,6 +238,44 @@ fn a_third_node_that_saw_the_grant_can_only_detach() {
 }
 
 /// The slot goes from `master` to `replica` by a grant, whose epoch is returned.
+/// A copy that was taken after the granting record did not say to whom it grants: whoever took it could be promoted
+/// past the grant, and the slot had two owners.
+#[test]
+fn a_third_node_that_gets_the_grant_with_a_copy_can_only_detach() {
+    let (_, master, right, third) = pair();
+    set(&master, NAMES[0], "1").expect("writes");
+    master.fence(&[slot()]).expect("holds");
+    let to = NodeId([7; 20]);
+    master.grant(slot(), to, "new:1").expect("grants");
+    master.flush_all().expect("flushes");
+    copy(&master, &third, slot());
+    assert_eq!(third.position(slot()).granted, Some((to, "new:1".to_owned())));
+    drop(third);
+    let (third, _) = open(&right.restart()).expect("opens");
+    assert_eq!(third.position(slot()).granted, Some((to, "new:1".to_owned())), "also after a restart");
+    third.detach(&[slot()]).expect("is somebody else's");
+}
+
+/// What an operator said with `force` was forgotten when the node stopped before its master had answered.
+#[test]
+fn force_is_remembered_over_a_restart_until_the_masters_data_come() {
+    let (_, master, right, replica) = pair();
+    set(&replica, NAMES[0], "mine").expect("writes");
+    replica.follow_by_force(&[slot()], "master:1").expect("follows");
+    drop(replica);
+    let right = right.restart();
+    let (replica, _) = open(&right).expect("opens");
+    assert!(replica.position(slot()).force);
+    replica.follow(&[slot()], "master:1").expect("turned to it again");
+    assert!(!replica.position(slot()).force, "not said this time");
+    replica.follow_by_force(&[slot()], "master:1").expect("follows");
+    copy_into(&master, &replica, slot());
+    assert!(!replica.position(slot()).force, "it has been of use");
+    drop(replica);
+    let (replica, _) = open(&right.restart()).expect("opens");
+    assert!(!replica.position(slot()).force);
+}
+
 fn grant(master: &Engine, replica: &Engine) -> Epoch {
     let ended = master.position(slot()).history.current().expect("an owner has an epoch");
     master.fence(&[slot()]).expect("fences");
@@ -303,6 +346,7 @@ fn a_replica_that_is_sent_the_start_of_its_own_old_epoch_stays_a_replica() {
     replica.follow(&[slot()], "master:1").expect("follows");
     let source = master.copy_source(slot()).expect("a source");
     let load = Load {
+        granted: None,
         slot: slot(),
         history: source.history.clone(),
         base: source.seq,
@@ -367,6 +411,7 @@ fn a_former_owner_that_is_killed_when_its_own_old_epoch_comes_back_stays_a_repli
     let history = replica.position(slot()).history.up_to(Seq(0));
     master
         .start_loading(&[Load {
+            granted: None,
             slot: slot(),
             history,
             base: Seq(0),
@@ -398,6 +443,7 @@ fn a_load_that_is_refused_leaves_the_slot_following_as_before() {
     copy(&master, &replica, slot());
     let position = replica.position(slot());
     let load = Load {
+        granted: None,
         slot: slot(),
         history: position.history.clone(),
         base: position.last_seq,

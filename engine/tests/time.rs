@@ -67,6 +67,7 @@ fn replica_of(master: &Engine, fs: &MemoryFs) -> Arc<Engine> {
     replica.follow(&[slot()], "master:1").expect("follows");
     let source = master.copy_source(slot()).expect("a source");
     let load = Load {
+        granted: None,
         slot: slot(),
         history: source.history.clone(),
         base: source.seq,

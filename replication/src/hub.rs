@@ -20,7 +20,9 @@ use crate::receiver::{LinkState, Receiver};
 use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
 use crate::run;
 use crate::shipper::Phase;
-use crate::status::{LinkSummary, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus};
+use crate::status::{
+    Handed, LinkSummary, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus,
+};
 use crate::transport::{Dial, SyncHello};
 
 /// Nodes that may follow this one at once, questions included.
@@ -259,6 +261,24 @@ impl Replication {
     ) -> Result<Vec<Note>, Refused> {
         let (shared, slots) = (Arc::clone(&self.shared), slots.to_vec());
         self.on_control(async move { operate::no_one(&shared, slots, force, patience).await }).await?
+    }
+
+    /// Hands slots of this node over to the node at `to`, which follows them: writes are held back, that node gets the last
+    /// records, becomes the owner and says so. With `rehearsal` only looks whether that could begin now.
+    ///
+    /// # Errors
+    /// See [`Refused`]. Before the grant nothing has changed then; where the text says that a slot was granted, it is that
+    /// node's as soon as both are connected.
+    pub async fn hand_over(
+        &self,
+        slots: &[Slot],
+        to: &str,
+        patience: Duration,
+        rehearsal: bool,
+    ) -> Result<Vec<Handed>, Refused> {
+        let (shared, slots, to) = (Arc::clone(&self.shared), slots.to_vec(), to.to_owned());
+        self.on_control(async move { operate::hand_over(&shared, slots, &to, patience, rehearsal).await })
+            .await?
     }
 
     /// Stops following for slots that are about to be removed: nothing is appended to them any more.

@@ -242,6 +242,7 @@ impl<'e> Link<'e> {
                     base: head.base,
                     keys: head.keys,
                     time: head.time,
+                    granted: head.granted,
                     complete: head.runs == 0,
                 });
             }
@@ -423,5 +424,7 @@ pub fn ask(engine: &Engine, question: Question) -> SlotAsk {
         _ if position.keys == 0 => AskState::Empty,
         _ => AskState::Data,
     };
+    // What an operator said outlasts a restart.
+    let force = force || position.force;
     SlotAsk { slot, number, history: position.history, last: position.last_seq, state, force }
 }

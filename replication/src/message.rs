@@ -18,6 +18,7 @@
 //!  list   u32 count, items        history           list of (epoch, seq)
 //!  ask    slot, u32 number, history, seq last, u8 state (0 data, 1 empty, 2 loading), u8 force
 //!  copy   slot, u32 number (the ask's): names one copy on a connection
+//!  owner  u8 0, or u8 1, node, text: who the record before grants the slot to, and where that node listens
 //!
 //! kind                   payload                                              sent by
 //!   1 hello              u64 features, u8 purpose (0 stream, 1 question)      who connects
@@ -30,12 +31,13 @@
 //!   8 grant refused      slot, text                                           grantee
 //!   9 pong               (nothing)                                            replica
 //!  10 grant ask          list of (slot, epoch, seq)                           old owner
+//!  11 upstream ask       list of slot                                         replica
 //!  32 hello ok           node, u64 features                                   who accepts
 //!  33 probe answer       list of (slot, u8 verdict, text)                     master
 //!  34 refused            slot, u32 number, u8 reason, text                    master
 //!  35 continue           slot, u32 number, seq from                           master
 //!  36 copy queued        copy                                                 master
-//!  37 copy begin         copy, history, seq base, u64 keys, time, u32 runs, bytes   master
+//!  37 copy begin         copy, history, seq base, owner, u64 keys, time, u32 runs, bytes  master
 //!  38 copy run           copy, bytes, u32 crc of the run's bytes              master
 //!  39 copy chunk         copy, data                                           master
 //!  40 copy run end       copy                                                 master
@@ -48,6 +50,7 @@
 //!  46 dropped            slot                                                 master
 //!  47 grant done         list of slot                                         old owner
 //!  48 grant pending      slot                                                 grantee
+//!  49 upstreams          list of (slot, text): whom it follows, or nothing    who was asked
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -56,7 +59,7 @@ use haypile_engine::history::{EpochStart, History};
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
 /// The version of this protocol. Nodes of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The greatest payload that is sent or taken.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// The longest text: it is for people.
@@ -145,6 +148,8 @@ pub struct CopyHead {
     pub history: History,
     /// The copy holds the state after this record; the records that follow come on their own.
     pub base: Seq,
+    /// To whom the record `base` grants the slot, if it does.
+    pub granted: Option<(NodeId, String)>,
     /// Keys in it.
     pub keys: u64,
     /// The slot's time.
@@ -180,6 +185,7 @@ pub enum Message {
     GrantRefused { slot: Slot, why: String },
     Pong,
     GrantAsk(Vec<(Slot, Epoch, Seq)>),
+    UpstreamAsk(Vec<Slot>),
     HelloOk { node: NodeId, features: u64 },
     ProbeAnswer(Vec<(Slot, Verdict, String)>),
     Refused { slot: Slot, number: u32, reason: Reason, why: String },
@@ -197,6 +203,7 @@ pub enum Message {
     Dropped(Slot),
     GrantDone(Vec<Slot>),
     GrantPending(Slot),
+    Upstreams(Vec<(Slot, String)>),
 }
 
 /// Why bytes are no message: the connection can't go on.
@@ -321,6 +328,10 @@ impl Message {
                 });
                 10
             }
+            Message::UpstreamAsk(slots) => {
+                out.list(slots, |out, &slot| out.slot(slot));
+                11
+            }
             Message::HelloOk { node, features } => {
                 out.0.extend_from_slice(&node.0);
                 out.u64(*features);
@@ -359,6 +370,7 @@ impl Message {
                 out.copy(*copy);
                 out.history(&head.history);
                 out.u64(head.base.0);
+                out.owner(head.granted.as_ref());
                 out.u64(head.keys);
                 out.u64(head.time.0);
                 out.u32(head.runs);
@@ -427,6 +439,13 @@ impl Message {
             Message::GrantPending(slot) => {
                 out.slot(*slot);
                 48
+            }
+            Message::Upstreams(slots) => {
+                out.list(slots, |out, (slot, upstream)| {
+                    out.slot(*slot);
+                    out.text(upstream);
+                });
+                49
             }
         }
     }
@@ -507,6 +526,14 @@ impl Writer<'_> {
             AskState::Loading => 2,
         });
         self.u8(u8::from(ask.force));
+    }
+
+    fn owner(&mut self, owner: Option<&(NodeId, String)>) {
+        self.u8(u8::from(owner.is_some()));
+        if let Some((node, address)) = owner {
+            self.0.extend_from_slice(&node.0);
+            self.text(address);
+        }
     }
 
     /// A text that is too long is cut.
@@ -610,6 +637,10 @@ impl Reader {
         })
     }
 
+    fn owner(&mut self) -> Taken<Option<(NodeId, String)>> {
+        Ok(if self.flag()? { Some((NodeId(self.array()?), self.text()?)) } else { None })
+    }
+
     fn text(&mut self) -> Taken<String> {
         let len = u16::from_le_bytes(self.array()?);
         if usize::from(len) > TEXT_BYTES_MAX {
@@ -656,6 +687,7 @@ impl Reader {
             8 => Message::GrantRefused { slot: self.slot()?, why: self.text()? },
             9 => Message::Pong,
             10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.epoch()?, r.seq()?)))?),
+            11 => Message::UpstreamAsk(self.list(Reader::slot)?),
             32 => Message::HelloOk { node: NodeId(self.array()?), features: self.u64()? },
             33 => Message::ProbeAnswer(self.list(|r| {
                 let slot = r.slot()?;
@@ -679,6 +711,7 @@ impl Reader {
                 head: CopyHead {
                     history: self.history()?,
                     base: self.seq()?,
+                    granted: self.owner()?,
                     keys: self.u64()?,
                     time: self.time()?,
                     runs: self.u32()?,
@@ -713,6 +746,7 @@ impl Reader {
             46 => Message::Dropped(self.slot()?),
             47 => Message::GrantDone(self.list(Reader::slot)?),
             48 => Message::GrantPending(self.slot()?),
+            49 => Message::Upstreams(self.list(|r| Ok((r.slot()?, r.text()?)))?),
             _ => return Err("unknown kind"),
         })
     }

@@ -10,20 +10,25 @@ use std::time::Duration;
 use haypile_engine::engine::Engine;
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::Slot;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::grants;
 use crate::hub::{Refused, Shared, attach, lock};
 use crate::message::{Message, Purpose, Reason, Verdict};
 use crate::receiver::{LinkState, Question};
-use crate::registry::{LinkCommand, LinkEntry};
-use crate::status::{Done, Note};
+use crate::registry::{Answered, LinkCommand, LinkEntry, PeerCommand};
+use crate::shipper::Phase;
+use crate::status::{Done, Handed, Note};
 use crate::transport::Connection;
 
+/// How long the new owner may take to confirm what it was granted.
+const HANDOVER_GRACE: Duration = Duration::from_secs(3);
 /// How often is looked whether a link has come up that an operator's step waits for.
 const LINK_LOOK: Duration = Duration::from_millis(100);
 /// Probes in one message.
 const PROBES_MAX: usize = 64;
+/// Nodes that a chain is followed through before a slot is attached to its end.
+const CHAIN_NODES_MAX: usize = 16;
 
 /// Takes slots off their links, and waits until that is done. Says which link each was on.
 pub(crate) async fn detach(shared: &Shared, slots: &[Slot]) -> BTreeMap<String, Vec<Slot>> {
@@ -94,7 +99,10 @@ pub(crate) async fn follow(
     }
     let detached = detach(shared, &todo).await;
     let (followed, to) = (todo.clone(), upstream.clone());
-    if let Err(error) = on_disk(shared, move |engine| engine.follow(&followed, &to)).await {
+    let turned = on_disk(shared, move |engine| {
+        if force { engine.follow_by_force(&followed, &to) } else { engine.follow(&followed, &to) }
+    });
+    if let Err(error) = turned.await {
         attach_again(shared, detached);
         return Err(error);
     }
@@ -142,7 +150,69 @@ async fn probe(shared: &Arc<Shared>, slots: &[Slot], upstream: &str, force: bool
             }
         }
     }
+    look_for_cycle(shared, slots, upstream, &mut connection).await
+}
+
+/// Follows the slots from the node that is to be followed up to their owners, node by node: none of them may be this
+/// one. Who can't be reached is taken at its word: a cycle through it shows as a slot without an owner.
+async fn look_for_cycle(
+    shared: &Arc<Shared>,
+    slots: &[Slot],
+    upstream: &str,
+    connection: &mut Connection,
+) -> Result<(), Refused> {
+    let mut seen = BTreeSet::from([upstream.to_owned()]);
+    let mut todo = upstreams(connection, slots).await.unwrap_or_default();
+    while let Some((address, (slots, through))) = todo.pop_first() {
+        let itself = |slot: Option<&Slot>| {
+            let slot = slot.map(ToString::to_string).unwrap_or_default();
+            Refused::Other(format!(
+                "slot {slot}: {upstream} gets it from this node (through {through}): a slot can't follow itself"
+            ))
+        };
+        if address == shared.settings().announce {
+            return Err(itself(slots.first()));
+        }
+        if !seen.insert(address.clone()) || seen.len() > CHAIN_NODES_MAX {
+            continue;
+        }
+        let asked = tokio::time::timeout(shared.settings().connect_patience, async {
+            let mut connection = Connection::open(&shared.dial(&address)).await?;
+            let hello = Message::Hello { features: 0, purpose: Purpose::Question };
+            match connection.ask(&hello).await? {
+                Message::HelloOk { node, .. } if node == shared.engine.node() => Ok(None),
+                Message::HelloOk { .. } => upstreams(&mut connection, &slots).await.map(Some),
+                other => Err(format!("it answered {other:?}")),
+            }
+        });
+        match asked.await {
+            Ok(Ok(None)) => return Err(itself(slots.first())),
+            Ok(Ok(Some(further))) => {
+                for (next, (slots, _)) in further {
+                    let entry = todo.entry(next).or_insert_with(|| (Vec::new(), address.clone()));
+                    entry.0.extend(slots);
+                }
+            }
+            Ok(Err(why)) => tracing::debug!(%address, %why, "a node further up can't be asked"),
+            Err(_) => tracing::debug!(%address, "a node further up does not answer"),
+        }
+    }
     Ok(())
+}
+
+/// Whom a node follows for slots: each address with its slots, and the node that said so (none yet).
+async fn upstreams(
+    connection: &mut Connection,
+    slots: &[Slot],
+) -> Result<BTreeMap<String, (Vec<Slot>, String)>, String> {
+    let Message::Upstreams(answers) = connection.ask(&Message::UpstreamAsk(slots.to_vec())).await? else {
+        return Err("it does not speak this protocol".to_owned());
+    };
+    let mut by_address: BTreeMap<String, (Vec<Slot>, String)> = BTreeMap::new();
+    for (slot, upstream) in answers.into_iter().filter(|(_, upstream)| !upstream.is_empty()) {
+        by_address.entry(upstream.clone()).or_insert_with(|| (Vec::new(), upstream)).0.push(slot);
+    }
+    Ok(by_address)
 }
 
 /// What `no one` means for a slot.
@@ -332,6 +402,87 @@ async fn await_moved(shared: &Shared, slots: &[Slot], patience: Duration) -> Res
             "slot {slots} was granted to another node that has not answered; force takes it back"
         ))
     })
+}
+
+/// Hands slots of this node over to a node that follows it: see [`crate::hub::Replication::hand_over`].
+pub(crate) async fn hand_over(
+    shared: &Arc<Shared>,
+    slots: Vec<Slot>,
+    to: &str,
+    patience: Duration,
+    rehearsal: bool,
+) -> Result<Vec<Handed>, Refused> {
+    let _busy = shared.busy(&slots)?;
+    let peer = shared.registry.peers().into_iter().find(|(_, peer)| peer.address == to);
+    let Some((node, peer)) = peer else {
+        return Err(Refused::Other(format!(
+            "{to} does not follow this node (or its connection is down): on it, pkcluster slotsslaveof \
+             {} <group> first",
+            shared.settings().announce
+        )));
+    };
+    let mut handed = Vec::with_capacity(slots.len());
+    for &slot in &slots {
+        let (phase, acked) = {
+            let shipper = lock(&peer.shipper);
+            (shipper.phase(slot), shipper.acked(slot).unwrap_or_default())
+        };
+        match shared.engine.role(slot) {
+            Role::Master => {}
+            Role::Granted { to, .. } if to == node => {}
+            Role::Absent => return Err(Refused::NotHere(slot)),
+            Role::Fenced | Role::Granted { .. } => {
+                return Err(Refused::Other(format!("slot {slot} is being handed over already")));
+            }
+            Role::Moved { to } => {
+                return Err(Refused::Other(format!("slot {slot} was handed over to {to} already")));
+            }
+            Role::Replica { upstream } | Role::Loading { upstream } => {
+                return Err(Refused::Other(format!(
+                    "slot {slot} follows {upstream}: only its owner can hand it over"
+                )));
+            }
+        }
+        if phase != Some(Phase::Streaming) {
+            let state = if phase.is_none() { "does not follow it" } else { "has no complete copy of it yet" };
+            return Err(Refused::Other(format!("slot {slot}: {to} {state}; nothing changed")));
+        }
+        let lag_records = shared.engine.pulse(slot).last_seq.0.saturating_sub(acked.0);
+        handed.push(Handed { slot, lag_records, held_ms: 0 });
+    }
+    if rehearsal {
+        return Ok(handed);
+    }
+    let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let (done, mut wait) = mpsc::unbounded_channel();
+    // If its connection ends, so does `done`: then the wait is over at once.
+    let _ = peer.commands.send(PeerCommand::Handover { slots: slots.clone(), patience_ms, done });
+    let mut failures = Vec::new();
+    let mut left: BTreeSet<Slot> = slots.into_iter().collect();
+    while !left.is_empty() {
+        let answered = tokio::time::timeout(patience + HANDOVER_GRACE, wait.recv()).await;
+        let Ok(Some(Answered { held_ms, slots })) = answered else {
+            let why = format!("the connection to {to} was lost; pkcluster info slot shows what came of it");
+            failures.push(why);
+            break;
+        };
+        for (slot, outcome) in slots {
+            left.remove(&slot);
+            match outcome {
+                Ok(_) => {
+                    handed.iter_mut().filter(|one| one.slot == slot).for_each(|one| one.held_ms = held_ms)
+                }
+                Err(why) if !failures.contains(&why) => failures.push(why),
+                Err(_) => {}
+            }
+        }
+    }
+    if !failures.is_empty() {
+        return Err(Refused::Other(failures.join("; ")));
+    }
+    let slots: Vec<Slot> = handed.iter().map(|one| one.slot).collect();
+    await_moved(shared, &slots, patience.max(HANDOVER_GRACE)).await?;
+    Ok(handed)
 }
 
 /// Asks the grantee of open grants at one address; what it answers is carried out.

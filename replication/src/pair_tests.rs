@@ -163,7 +163,15 @@ impl Master {
             parts.extend([CopyPart::RunEnd, CopyPart::End]);
             self.copies.insert(copy, parts);
         }
-        let head = CopyHead { history: content.history, base, keys: 0, time: TimeMs(0), runs, bytes: base.0 };
+        let head = CopyHead {
+            history: content.history,
+            base,
+            granted: None,
+            keys: 0,
+            time: TimeMs(0),
+            runs,
+            bytes: base.0,
+        };
         shipper::Event::CopyOpened { copy, head, start }
     }
 }

@@ -18,7 +18,7 @@ use crate::decide::{Decision, LogReach, View, decide};
 use crate::grants::{self, Asked};
 use crate::handover::{self, Handover};
 use crate::message::{Beat, CopyHead, CopyId, Message, Reason, SlotAsk, Verdict};
-use crate::registry::{PeerCommand, Registry};
+use crate::registry::{AnswerTo, Answered, PeerCommand, Registry};
 use crate::shipper::{self, Action, CopyPart, CursorId, ReadOutcome, Shipper, Work};
 
 /// A piece of a copy, or of a record that is longer than a message.
@@ -35,8 +35,17 @@ struct CopyJob {
     offset: u64,
 }
 
+/// Who wants a handover to the peer.
+#[derive(Clone)]
+enum Asker {
+    /// The peer, by its question's number.
+    Peer(u64),
+    /// This node's operator.
+    Here(AnswerTo),
+}
+
 struct Attempt {
-    id: u64,
+    asker: Asker,
     machine: Handover,
     deadline_ms: u64,
     fenced_at_ms: Option<u64>,
@@ -110,7 +119,7 @@ impl Peer {
                 self.handover_progress(&acked, now_ms);
             }
             Message::HandoverAsk { id, deadline_ms, slots } => {
-                self.begin_handover(id, deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
+                self.begin_handover(Asker::Peer(id), deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
             }
             Message::GrantTaken(taken) => self.grant_taken(&taken),
             Message::GrantAsk(asks) => {
@@ -125,6 +134,10 @@ impl Peer {
                     }
                 }
             }
+            Message::UpstreamAsk(slots) => {
+                let upstreams = slots.into_iter().map(|slot| (slot, self.upstream_of(slot))).collect();
+                self.push(Message::Upstreams(upstreams));
+            }
             // Keeps the registration alive while nothing is written.
             Message::Pong => self.engine.register_replica(self.node, &self.address),
             other => return Err(format!("a replica sent what a master sends: {other:?}")),
@@ -133,11 +146,15 @@ impl Peer {
     }
 
     /// Something happened on this node.
-    pub fn on_command(&mut self, command: &PeerCommand) {
-        match *command {
+    pub fn on_command(&mut self, command: PeerCommand, now_ms: u64) {
+        match command {
             PeerCommand::Replaced(slot) => self.ship(shipper::Event::Replaced(slot)),
             PeerCommand::Ready(slot) => self.ship(shipper::Event::Ready(slot)),
             PeerCommand::Dropped(slot) => self.ship(shipper::Event::Dropped(slot)),
+            PeerCommand::Handover { slots, patience_ms, done } => {
+                let asked = Asker::Here(done);
+                self.begin_handover(asked, patience_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
+            }
             PeerCommand::Stop(_) => {}
         }
     }
@@ -250,6 +267,14 @@ impl Peer {
         (ask.slot, verdict, text)
     }
 
+    /// Whom this node follows for a slot; nobody is an empty text.
+    fn upstream_of(&self, slot: Slot) -> String {
+        match self.engine.role(slot) {
+            Role::Replica { upstream } | Role::Loading { upstream } => upstream,
+            _ => String::new(),
+        }
+    }
+
     fn follow(&mut self, ask: SlotAsk) {
         let slot = ask.slot;
         let (view, start, life) = self.view(&ask);
@@ -360,6 +385,7 @@ impl Peer {
         let head = CopyHead {
             history: source.history.clone(),
             base: source.seq,
+            granted: source.granted.clone(),
             keys: source.keys,
             time: source.time,
             runs,
@@ -385,7 +411,7 @@ impl Peer {
         shipper::Event::CopyPart { copy, part }
     }
 
-    fn begin_handover(&mut self, id: u64, patience_ms: u32, slots: &[Slot], now_ms: u64) {
+    fn begin_handover(&mut self, asker: Asker, patience_ms: u32, slots: &[Slot], now_ms: u64) {
         let busy = |slot: Slot| self.attempts.iter().any(|a| a.machine.slots().any(|other| other == slot));
         let refused = slots.iter().find_map(|&slot| {
             if busy(slot) {
@@ -408,18 +434,18 @@ impl Peer {
         });
         if let Some(why) = refused {
             let slots = slots.iter().map(|&slot| (slot, Err(why.clone()))).collect();
-            return self.push(Message::HandoverAnswer { id, held_ms: 0, slots });
+            return self.answer(&asker, 0, slots);
         }
         let (granted, owned): (Vec<Slot>, Vec<Slot>) =
             slots.iter().copied().partition(|&slot| matches!(self.engine.role(slot), Role::Granted { .. }));
         if !granted.is_empty() {
             let slots = granted.iter().map(|&slot| (slot, Ok(self.engine.pulse(slot).last_seq))).collect();
-            self.push(Message::HandoverAnswer { id, held_ms: 0, slots });
+            self.answer(&asker, 0, slots);
         }
         if !owned.is_empty() {
             let deadline_ms = now_ms + u64::from(patience_ms);
             let machine = Handover::new(&owned);
-            self.attempts.push(Attempt { id, machine, deadline_ms, fenced_at_ms: None });
+            self.attempts.push(Attempt { asker, machine, deadline_ms, fenced_at_ms: None });
             self.handover_progress(&owned, now_ms);
         }
     }
@@ -470,14 +496,31 @@ impl Peer {
                     }
                 }
                 handover::Action::Answer(slots) => {
-                    let Attempt { id, fenced_at_ms, .. } = self.attempts[index];
+                    let Attempt { asker, fenced_at_ms, .. } = &self.attempts[index];
+                    let asker = asker.clone();
                     let held = fenced_at_ms.map_or(0, |at| now_ms.saturating_sub(at));
                     let held_ms = u32::try_from(held).unwrap_or(u32::MAX);
                     tracing::info!(peer = %self.address, slots = slots.len(), held_ms, "handover answered");
-                    self.push(Message::HandoverAnswer { id, held_ms, slots });
+                    self.answer(&asker, held_ms, slots);
                 }
             }
         }
+    }
+
+    /// Says what came of a handover, to whoever wants to know: the peer always has to know of what it was granted.
+    fn answer(&mut self, asker: &Asker, held_ms: u32, slots: Vec<(Slot, Result<Seq, String>)>) {
+        let id = match asker {
+            Asker::Peer(id) => *id,
+            Asker::Here(done) => {
+                // Whoever asked may have given up waiting.
+                let _ = done.send(Answered { held_ms, slots: slots.clone() });
+                if slots.iter().all(|(_, outcome)| outcome.is_err()) {
+                    return;
+                }
+                0
+            }
+        };
+        self.push(Message::HandoverAnswer { id, held_ms, slots });
     }
 
     fn grant_taken(&mut self, taken: &[(Slot, Epoch)]) {

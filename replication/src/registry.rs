@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use haypile_engine::clock::TimeMs;
-use haypile_engine::types::{NodeId, Slot};
+use haypile_engine::types::{NodeId, Seq, Slot};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -14,8 +14,20 @@ use crate::receiver::Receiver;
 use crate::shipper::Shipper;
 use crate::status::Note;
 
-/// Something that a peer's connection has to know. As many as an operator's steps and copies of slots make.
+/// Where the answer to a handover goes.
+pub type AnswerTo = UnboundedSender<Answered>;
+
+/// What came of a handover on the old owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// For how long writes were held back.
+    pub held_ms: u32,
+    /// For each slot the granting record, or why nothing changed.
+    pub slots: Vec<(Slot, Result<Seq, String>)>,
+}
+
+/// Something that a peer's connection has to know. As many as an operator's steps and copies of slots make.
+#[derive(Clone, Debug)]
 pub enum PeerCommand {
     /// The slot's content here is being replaced.
     Replaced(Slot),
@@ -23,6 +35,15 @@ pub enum PeerCommand {
     Ready(Slot),
     /// The slot is gone here.
     Dropped(Slot),
+    /// The peer is to become the owner of slots that it follows.
+    Handover {
+        /// Which.
+        slots: Vec<Slot>,
+        /// For how long it may be tried.
+        patience_ms: u32,
+        /// Told what came of it: for each slot the granting record, or why nothing changed.
+        done: AnswerTo,
+    },
     /// The connection is to end.
     Stop(&'static str),
 }

@@ -139,7 +139,7 @@ async fn converse(
             },
             command = inbox.recv(), if purpose == Purpose::Stream => match command {
                 Some(PeerCommand::Stop(why)) => return why.to_owned(),
-                Some(command) => peer.on_command(&command),
+                Some(command) => peer.on_command(command, shared.now_ms()),
                 None => return "it was forgotten".to_owned(),
             },
             // An error means that the sender is gone, which is a stop as well.

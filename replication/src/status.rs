@@ -117,6 +117,17 @@ pub struct LinkSummary {
     pub received_bytes: u64,
 }
 
+/// A slot that was handed over, or could be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Handed {
+    /// The slot.
+    pub slot: Slot,
+    /// Records that the new owner lacked when it was looked whether it is ready.
+    pub lag_records: u64,
+    /// For how long writes were held back.
+    pub held_ms: u32,
+}
+
 /// What `no one` did to a slot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {

@@ -295,7 +295,7 @@ impl<'e> World<'e> {
         following.link.on_time(now_ms);
         if let Some(connection) = &mut following.connection {
             while let Ok(command) = connection.commands.try_recv() {
-                connection.peer.on_command(&command);
+                connection.peer.on_command(command, now_ms);
             }
             connection.peer.log_grew();
             connection.peer.on_time(now_ms);

@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use haypile_engine::clock::TimeMs;
+use haypile_engine::digest::Digest;
 use haypile_engine::engine::Engine;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Seq, Slot};
 use haypile_replication::hub::Refused;
 
+use crate::commands::pkcluster::grammar::Then;
 use crate::cx::Fail;
 use crate::node::Node;
 use crate::remote::{Client, Reply};
@@ -255,6 +258,52 @@ pub async fn no_one(node: &Arc<Node>, slots: &[Slot], force: Force) -> Result<()
         tracing::info!("{note}");
     }
     Ok(())
+}
+
+/// Hands slots of this node over to a node that follows them. A rehearsal says of each slot how far that node is.
+///
+/// # Errors
+/// For the client. Before the grant nothing has changed then.
+pub async fn hand_over(
+    node: &Arc<Node>,
+    slots: &[Slot],
+    to: &str,
+    timeout_ms: Option<u64>,
+    rehearsal: bool,
+    then: Then,
+) -> Result<Vec<String>, Fail> {
+    let patience = Duration::from_millis(timeout_ms.unwrap_or(node.config.now().handover_hold_ms));
+    let handed = node.replication.hand_over(slots, to, patience, rehearsal).await;
+    let handed = handed.map_err(|why| refusal(&why))?;
+    if !rehearsal {
+        let held_ms = handed.iter().map(|one| one.held_ms).max().unwrap_or(0);
+        tracing::info!(slots = handed.len(), %to, held_ms, "slots were handed over");
+        match then {
+            Then::Stay => {}
+            Then::Follow => follow(node, slots, to, Force::No).await?,
+            Then::Drop => remove(node, slots.to_vec()).await?,
+        }
+    }
+    Ok(handed.iter().map(|one| format!("slot {} ready, lag {}", one.slot, one.lag_records)).collect())
+}
+
+/// One line for each slot: what it holds, as of a time.
+///
+/// # Errors
+/// For the client.
+pub async fn digests(node: &Arc<Node>, slots: Vec<Slot>, at: Option<u64>) -> Result<Vec<String>, Fail> {
+    let engine = node.engine.clone();
+    let walk = move || {
+        let line = |slot: Slot| {
+            let digest = engine.digest(slot, at.map(TimeMs))?;
+            let epoch = digest.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+            let Digest { seq, keys, hash, time: TimeMs(time), .. } = digest;
+            Ok(format!("slot={slot} epoch={epoch} seq={seq} time={time} keys={keys} digest={hash:032x}"))
+        };
+        slots.into_iter().map(line).collect::<haypile_engine::error::Result<Vec<String>>>()
+    };
+    let done = tokio::task::spawn_blocking(walk).await;
+    Ok(done.map_err(|_| Fail::error("ERR the digest was cut off, see the node's log"))??)
 }
 
 /// What the client is told of a refusal.

@@ -390,7 +390,7 @@ fn what_was_given_away_stays_so_and_what_is_not_complete_is_left_out() {
     let load = |slot: Slot| {
         let position = source.position(slot);
         let (history, base) = (position.history, Seq(40));
-        Load { slot, history, base, keys: 1, time: position.time, complete: false }
+        Load { granted: None, slot, history, base, keys: 1, time: position.time, complete: false }
     };
     source.start_loading(&[load(all[4])]).expect("waits for a copy");
     let made = take(&source, COPY).expect("is made");

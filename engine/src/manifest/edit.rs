@@ -13,7 +13,7 @@
 //!  5 forgotten       20 bytes node
 //!  6 log synced      varint lsn: everything in the log before this was synced
 //!
-//!  state     varint: 0 absent, 1 master, 2 replica + text, 3 loading + text, 4 moved + text
+//!  state     varint: 0 absent, 1 master, 2 replica + text, 3 loading + text, 4 moved + text, 5 replica by force + text
 //!  history   varint n, n times: epoch, varint first seq
 //!  epochs    varint n, n epochs;  epoch: varint term, 8 bytes tag, little-endian
 //!  option    u8 0, or u8 1 and the thing;  text: varint length and UTF-8
@@ -178,11 +178,11 @@ fn take_epoch(bytes: &mut &[u8]) -> Option<Epoch> {
     Some(Epoch { term, tag: u64::from_le_bytes(*tag) })
 }
 
-fn put_state(out: &mut Vec<u8>, state: &SlotState) {
+fn put_state(out: &mut Vec<u8>, state: &SlotState, force: bool) {
     let (number, text) = match state {
         SlotState::Absent => (0, None),
         SlotState::Master => (1, None),
-        SlotState::Replica { upstream } => (2, Some(upstream)),
+        SlotState::Replica { upstream } => (if force { 5 } else { 2 }, Some(upstream)),
         SlotState::Loading { upstream } => (3, Some(upstream)),
         SlotState::Moved { to } => (4, Some(to)),
     };
@@ -192,19 +192,21 @@ fn put_state(out: &mut Vec<u8>, state: &SlotState) {
     }
 }
 
-fn take_state(bytes: &mut &[u8]) -> Option<SlotState> {
-    Some(match varint::take(bytes)? {
+fn take_state(bytes: &mut &[u8]) -> Option<(SlotState, bool)> {
+    let number = varint::take(bytes)?;
+    let state = match number {
         0 => SlotState::Absent,
         1 => SlotState::Master,
-        2 => SlotState::Replica { upstream: take_text(bytes)? },
+        2 | 5 => SlotState::Replica { upstream: take_text(bytes)? },
         3 => SlotState::Loading { upstream: take_text(bytes)? },
         4 => SlotState::Moved { to: take_text(bytes)? },
         _ => return None,
-    })
+    };
+    Some((state, number == 5))
 }
 
 fn put_slot(out: &mut Vec<u8>, meta: &SlotMeta) {
-    put_state(out, &meta.state);
+    put_state(out, &meta.state, meta.force);
     varint::put(out, u64::from(meta.highest_term));
     varint::put(out, meta.history.starts().len() as u64);
     for start in meta.history.starts() {
@@ -240,13 +242,14 @@ fn put_slot(out: &mut Vec<u8>, meta: &SlotMeta) {
 
 fn take_slot(bytes: &mut &[u8]) -> Option<Edit> {
     let slot = take_slot_number(bytes)?;
-    let state = take_state(bytes)?;
+    let (state, force) = take_state(bytes)?;
     let highest_term = u32::try_from(varint::take(bytes)?).ok()?;
     let starts = take_many(bytes, |bytes| {
         Some(EpochStart { epoch: take_epoch(bytes)?, first_seq: Seq(varint::take(bytes)?) })
     })?;
     let meta = SlotMeta {
         state,
+        force,
         highest_term,
         history: History::from_starts(starts)?,
         superseded: take_many(bytes, take_epoch)?,

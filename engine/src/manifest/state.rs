@@ -73,6 +73,8 @@ pub struct SlotMeta {
     pub time: TimeMs,
     /// To whom the slot's last record grants it, if it does: node and address.
     pub granted: Option<(NodeId, String)>,
+    /// An operator said that the upstream's data may replace unrelated data here. Of replicas only.
+    pub force: bool,
     /// What became of grants to this node, oldest first; at most [`SETTLED_MAX`], kept when the slot is dropped.
     pub settled: Vec<SettledGrant>,
 }

@@ -44,8 +44,10 @@ fn run(number: u16, file: u64, seqs: std::ops::RangeInclusive<u64>) -> RunMeta {
 fn meta(state: SlotState, flushed: u64) -> Box<SlotMeta> {
     let epoch = |term| Epoch { term, tag: u64::from(term) * 0x0123_4567_89ab };
     let starts = (1..3).map(|term| EpochStart { epoch: epoch(term), first_seq: Seq(u64::from(term)) });
+    let force = matches!(state, SlotState::Replica { .. }) && flushed % 2 == 1;
     Box::new(SlotMeta {
         state,
+        force,
         highest_term: 7,
         history: History::from_starts(starts.collect()).expect("ordered"),
         superseded: vec![epoch(5), epoch(6)],

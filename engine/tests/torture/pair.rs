@@ -558,7 +558,8 @@ impl Pair {
         let base = base.expect("a master's files hold no less than its own copy");
         assert_eq!(source.keys, base.0.len() as u64, "keys of a copy");
         let (history, keys, time) = (source.history.clone(), source.keys, source.time);
-        let load = Load { slot, history, base: source.seq, keys, time, complete };
+        let load =
+            Load { granted: source.granted.clone(), slot, history, base: source.seq, keys, time, complete };
         let result = mine.start_loading(&[load]);
         let life = self.new_life();
         let is = if complete { Is::Replica } else { Is::Loading };

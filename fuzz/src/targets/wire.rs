@@ -21,8 +21,15 @@ fn all_messages() -> Vec<Message> {
         force: true,
     };
     let copy = CopyId { slot: slot(1), number: 4 };
-    let head =
-        CopyHead { history: history(), base: Seq(600), keys: 3, time: TimeMs(9), runs: 2, bytes: 4000 };
+    let head = CopyHead {
+        granted: None,
+        history: history(),
+        base: Seq(600),
+        keys: 3,
+        time: TimeMs(9),
+        runs: 2,
+        bytes: 4000,
+    };
     vec![
         Message::Hello { features: 0, purpose: Purpose::Stream },
         Message::Probe(vec![ask.clone()]),

@@ -15,8 +15,16 @@ fn ask() -> SlotAsk {
 
 fn every_message() -> Vec<Message> {
     let copy = CopyId { slot: slot(3), number: 9 };
-    let head =
-        CopyHead { history: ask().history, base: Seq(40), keys: 5, time: TimeMs(6), runs: 2, bytes: 1 << 40 };
+    let granted = Some((NodeId([9; 20]), "10.0.0.7:9221".to_owned()));
+    let head = CopyHead {
+        history: ask().history,
+        base: Seq(40),
+        granted,
+        keys: 5,
+        time: TimeMs(6),
+        runs: 2,
+        bytes: 1 << 40,
+    };
     vec![
         Message::Hello { features: 3, purpose: Purpose::Question },
         Message::Probe(vec![ask()]),
@@ -27,6 +35,7 @@ fn every_message() -> Vec<Message> {
         Message::GrantTaken(vec![(slot(1), Epoch { term: 2, tag: 3 })]),
         Message::GrantRefused { slot: slot(1), why: "gone".to_owned() },
         Message::Pong,
+        Message::UpstreamAsk(vec![slot(4)]),
         Message::GrantAsk(vec![(slot(1), Epoch { term: 2, tag: 9 }, Seq(3))]),
         Message::HelloOk { node: NodeId([7; 20]), features: 0 },
         Message::ProbeAnswer(vec![
@@ -53,6 +62,7 @@ fn every_message() -> Vec<Message> {
         Message::Dropped(slot(1)),
         Message::GrantDone(vec![slot(1), slot(2)]),
         Message::GrantPending(slot(1)),
+        Message::Upstreams(vec![(slot(1), "10.0.0.2:9221".to_owned()), (slot(2), String::new())]),
     ]
 }
 

@@ -43,6 +43,22 @@ fn pkcluster<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
                 let slots = local(cx, slots)?;
                 topology::no_one(cx.node, &slots, force).await?;
             }
+            Request::HandOver { to, slots, timeout_ms, rehearsal, then } => {
+                let slots = local(cx, slots)?;
+                let ready = topology::hand_over(cx.node, &slots, &to, timeout_ms, rehearsal, then).await?;
+                if rehearsal {
+                    cx.reply.array(ready.len());
+                    ready.iter().for_each(|line| cx.reply.bulk(line.as_bytes()));
+                    return Ok(());
+                }
+            }
+            Request::Digest(slots, at) => {
+                let slots = local(cx, slots)?;
+                let lines = topology::digests(cx.node, slots, at).await?;
+                cx.reply.array(lines.len());
+                lines.iter().for_each(|line| cx.reply.bulk(line.as_bytes()));
+                return Ok(());
+            }
             Request::Checkpoint { dir, slots } => {
                 let slots = local(cx, slots)?;
                 return save::run(cx, Plan::At(dir.into(), slots)).await;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use haypile_engine::history::History;
-use haypile_engine::types::{Epoch, Seq, Slot};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
 /// What a write did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,8 @@ pub struct Model {
     /// Slots of which the operator threw acknowledged writes away on purpose: a fork, a promotion without the
     /// master, the owner removed.
     forked: BTreeSet<Slot>,
+    /// The records that ended epochs by a grant, and to whom.
+    grants: BTreeMap<(Slot, u32, u64), (Seq, NodeId)>,
 }
 
 impl Model {
@@ -66,6 +68,17 @@ impl Model {
         if let Some(era) = self.eras.get_mut(&(slot, epoch.term, epoch.tag)) {
             era.acknowledged.insert(seq);
         }
+    }
+
+    /// An owner granted a slot: the epoch's last record says to whom.
+    pub fn granted(&mut self, slot: Slot, epoch: Epoch, seq: Seq, to: NodeId) {
+        self.grants.insert((slot, epoch.term, epoch.tag), (seq, to));
+    }
+
+    /// To whom a record granted the slot, if it did.
+    #[must_use]
+    pub fn grant_of(&self, slot: Slot, epoch: Epoch, seq: Seq) -> Option<NodeId> {
+        self.grants.get(&(slot, epoch.term, epoch.tag)).filter(|(at, _)| *at == seq).map(|(_, to)| *to)
     }
 
     /// The operator did something that may lose acknowledged writes of a slot.

@@ -1,12 +1,15 @@
 //! What operators do in a simulation, as `replication/src/hub.rs` does it: with its questions before, and its
 //! refusals.
 
+use haypile_engine::engine::Engine;
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 use haypile_replication::link::ask;
 use haypile_replication::message::{Message, Reason, Verdict};
 use haypile_replication::peer::Peer;
 use haypile_replication::receiver::{LinkState, Question};
+use haypile_replication::registry::PeerCommand;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::node::{address, node_at};
 use super::world::{World, handover};
@@ -40,6 +43,7 @@ impl World<'_> {
             Role::Master if self.wild && self.random.chance(1, 8) => {
                 self.follow(node, slot, other, force)?;
             }
+            Role::Master if self.random.chance(1, 2) => self.hand_over(node, slot),
             Role::Granted { .. } if force => {
                 self.model.fork(slot);
                 let undone = self.nodes[node].engine().expect("it runs").undo_grant(slot);
@@ -78,7 +82,7 @@ impl World<'_> {
         self.note(|| format!("operator: {node} removes slot {slot}"));
         let running = self.nodes[node].running.as_ref().expect("it runs");
         running.engine.remove_slots(&[slot]).map_err(|error| format!("removeslots: {error}"))?;
-        running.registry.tell_peers(&haypile_replication::registry::PeerCommand::Dropped(slot));
+        running.registry.tell_peers(&PeerCommand::Dropped(slot));
         if let Some(upstream) = upstream {
             self.link_turn(node, &upstream);
         }
@@ -113,13 +117,26 @@ impl World<'_> {
             self.model.fork(slot);
         }
         let before = self.nodes[node].unfollow(slot, now_ms);
-        engine.follow(&[slot], &upstream).map_err(|error| format!("slotsslaveof: {error}"))?;
+        let turn = if force { Engine::follow_by_force } else { Engine::follow };
+        turn(engine, &[slot], &upstream).map_err(|error| format!("slotsslaveof: {error}"))?;
         self.nodes[node].attach(slot, &upstream, force, now_ms);
         if let Some(before) = before {
             self.link_turn(node, &before);
         }
         self.link_turn(node, &upstream);
         Ok(true)
+    }
+
+    /// `handover <a node that follows> <slot>`, on the owner.
+    fn hand_over(&mut self, node: usize, slot: Slot) {
+        let peers = self.nodes[node].running.as_ref().expect("it runs").registry.peers();
+        let Some((_, peer)) = self.random.pick(&peers) else { return };
+        let (commands, address) = (peer.commands.clone(), peer.address.clone());
+        self.note(|| format!("operator: {node} hands slot {slot} over to {address}"));
+        self.handovers += 1;
+        let (done, _) = unbounded_channel();
+        // A connection that ended meanwhile does nothing.
+        let _ = commands.send(PeerCommand::Handover { slots: vec![slot], patience_ms: 3000, done });
     }
 
     /// `slotsslaveof no one <slot>`.

@@ -154,6 +154,7 @@ impl<'e> World<'e> {
         for step in 0..self.setup.steps {
             self.step = step;
             self.one_step().map_err(|wrong| format!("step {step}: {wrong}"))?;
+            self.learn_grants();
             self.check_owners().map_err(|wrong| format!("step {step}: {wrong}"))?;
         }
         self.settle()
@@ -322,7 +323,7 @@ impl<'e> World<'e> {
         let mut stop = false;
         while let Ok(command) = followed.inbox.try_recv() {
             stop |= matches!(command, PeerCommand::Stop(_));
-            followed.peer.on_command(&command);
+            followed.peer.on_command(command, now_ms);
         }
         followed.peer.on_time(now_ms);
         if followed.stream && now_ms >= followed.beat_ms {
@@ -724,6 +725,20 @@ impl<'e> World<'e> {
         Ok(())
     }
 
+    /// What was granted is remembered: whoever has the granting record has to know of it.
+    fn learn_grants(&mut self) {
+        for node in &self.nodes {
+            let Some(engine) = node.engine() else { continue };
+            for &slot in &self.slots {
+                if let Role::Granted { to, .. } = engine.role(slot) {
+                    let position = engine.position(slot);
+                    let epoch = position.history.current().expect("a granted slot has an epoch");
+                    self.model.granted(slot, epoch, position.last_seq, to);
+                }
+            }
+        }
+    }
+
     fn check_something(&mut self) -> Result<(), String> {
         let node = self.random.below(self.nodes.len());
         for slot in self.slots.clone() {
@@ -772,6 +787,16 @@ impl<'e> World<'e> {
             return Err(format!(
                 "node {node} slot {slot} at {} of {:?}: expected {wrong:?}, surplus {extra:?}",
                 position.last_seq, position.history
+            ));
+        }
+        let epoch = position.history.current();
+        let granted = epoch.and_then(|epoch| self.model.grant_of(slot, epoch, position.last_seq));
+        if let Some(to) = granted
+            && position.granted.as_ref().map(|(known, _)| *known) != Some(to)
+        {
+            return Err(format!(
+                "node {node} slot {slot} has record {}, which grants it to {to}, and knows of {:?}",
+                position.last_seq, position.granted
             ));
         }
         if position.keys != held.len() as u64 {

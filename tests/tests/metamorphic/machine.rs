@@ -605,6 +605,7 @@ fn import(engine: &Engine, copied: &Copied) -> haypile_engine::error::Result<()>
     engine.add_slots(&[slot])?;
     engine.follow(&[slot], "source:1")?;
     engine.start_loading(&[Load {
+        granted: None,
         slot,
         history: source.history.clone(),
         base: source.seq,

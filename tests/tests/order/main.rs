@@ -340,6 +340,7 @@ fn copy_install() -> Node {
     let source = master.engine.copy_source(slot(3)).expect("a source");
     let replica = replica.show();
     let load = Load {
+        granted: None,
         slot: slot(3),
         history: source.history.clone(),
         base: source.seq,

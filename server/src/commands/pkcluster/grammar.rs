@@ -8,6 +8,8 @@
 //! addslots GROUP [table]                      delslots | removeslots GROUP [table]
 //! slotsslaveof no one GROUP|all [force] [table]
 //! slotsslaveof HOST PORT GROUP|all [force] [table]      also slotslaveof, slotslave, slotsync
+//! handover HOST PORT GROUP|all [timeout MS] [dryrun] [then follow|drop]
+//! digest GROUP|all [at MS]
 //! checkpoint DIR [GROUP|all] [table]
 //! info slot [[db0:]GROUP|all]                 info table [table]
 //!
@@ -46,6 +48,21 @@ pub enum Request {
         /// Whether to take them without asking their master.
         force: Force,
     },
+    /// Hand slots over to a node that follows them.
+    HandOver {
+        /// `host:port` of that node.
+        to: String,
+        /// Which.
+        slots: Choice,
+        /// For how long writes may be held back; the configured time if it is not said.
+        timeout_ms: Option<u64>,
+        /// Only look whether it could begin.
+        rehearsal: bool,
+        /// What becomes of the slots here.
+        then: Then,
+    },
+    /// Tell the slots' contents in short, as of a time in milliseconds.
+    Digest(Choice, Option<u64>),
     /// Make a checkpoint.
     Checkpoint {
         /// Its folder.
@@ -61,6 +78,18 @@ pub enum Request {
     InfoUnknown,
     /// Show the grammar.
     Help,
+}
+
+/// What becomes of a slot here once it was handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Then {
+    /// It stays as it is: neither served nor removed.
+    #[default]
+    Stay,
+    /// It follows its new owner.
+    Follow,
+    /// It is removed.
+    Drop,
 }
 
 /// Which slots.
@@ -92,6 +121,10 @@ pub const HELP: &[&str] = &[
     "    Let these slots follow another node. force replaces data that the other node does not know.",
     "SLOTSSLAVEOF NO ONE <group|all> [force]",
     "    Make this node the owner of slots that follow another; force does not ask that one.",
+    "HANDOVER <host> <port> <group|all> [TIMEOUT <ms>] [DRYRUN] [THEN FOLLOW|DROP]",
+    "    Hand these slots over to a node that follows them; writes wait meanwhile. DRYRUN only tells whether it could.",
+    "DIGEST <group|all> [AT <ms>]",
+    "    Tell the slots' contents in short: equal on all nodes with the same epoch and seq, as of one time.",
     "CHECKPOINT <dir> [<group|all>]",
     "    Make a copy of slots as they are now, by hard links, in a new folder that a node can be started on.",
     "INFO SLOT [<group|all>]",
@@ -116,6 +149,8 @@ pub fn parse(words: &[&[u8]]) -> Result<Request, String> {
         b"addslots" => one_group(rest, "ADDSLOTS").map(Request::AddSlots),
         b"delslots" | b"removeslots" => one_group(rest, "DELSLOTS").map(Request::RemoveSlots),
         b"slotsslaveof" | b"slotslaveof" | b"slotslave" | b"slotsslave" | b"slotsync" => slots_slave_of(rest),
+        b"handover" => hand_over(rest),
+        b"digest" => digest(rest),
         b"checkpoint" => checkpoint(rest),
         b"info" => info(rest),
         b"addtable" | b"deltable" => Err(format!(
@@ -160,6 +195,50 @@ fn slots_slave_of(words: &[&[u8]]) -> Result<Request, String> {
         return Err("ERR Slots set empty: name slots, such as 5 or 0-511, or all".to_owned());
     }
     Ok(if no_one { Request::NoOne { slots, force } } else { Request::Follow { master, slots, force } })
+}
+
+fn hand_over(words: &[&[u8]]) -> Result<Request, String> {
+    let usage = || {
+        "ERR syntax error: PKCLUSTER HANDOVER <host> <port> <group|all> [TIMEOUT <ms>] [DRYRUN] [THEN FOLLOW|DROP]"
+            .to_owned()
+    };
+    let [host, port, slots, rest @ ..] = words else { return Err(usage()) };
+    let to = address(host, port)?;
+    let slots = choice(slots)?;
+    if slots == Choice::Group(Vec::new()) {
+        return Err("ERR Slots set empty: name slots, such as 5 or 0-511, or all".to_owned());
+    }
+    let (mut timeout_ms, mut rehearsal, mut then) = (None, false, None);
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        if is(word, "timeout") && timeout_ms.is_none() {
+            timeout_ms = Some(milliseconds(rest.next().ok_or_else(usage)?)?);
+        } else if is(word, "dryrun") && !rehearsal {
+            rehearsal = true;
+        } else if is(word, "then") && then.is_none() {
+            then = match rest.next() {
+                Some(what) if is(what, "follow") => Some(Then::Follow),
+                Some(what) if is(what, "drop") => Some(Then::Drop),
+                _ => return Err(usage()),
+            };
+        } else {
+            return Err(usage());
+        }
+    }
+    Ok(Request::HandOver { to, slots, timeout_ms, rehearsal, then: then.unwrap_or_default() })
+}
+
+fn digest(words: &[&[u8]]) -> Result<Request, String> {
+    match words {
+        [slots] => Ok(Request::Digest(choice(slots)?, None)),
+        [slots, at, ms] if is(at, "at") => Ok(Request::Digest(choice(slots)?, Some(milliseconds(ms)?))),
+        _ => Err("ERR syntax error: PKCLUSTER DIGEST <group|all> [AT <ms>]".to_owned()),
+    }
+}
+
+fn milliseconds(word: &[u8]) -> Result<u64, String> {
+    let number = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| format!("ERR value is not an integer or out of range: '{}'", shown(word)))
 }
 
 fn checkpoint(words: &[&[u8]]) -> Result<Request, String> {
@@ -369,6 +448,10 @@ mod tests {
             }
             Ok(Request::NoOne { slots, force }) => format!("no one {} {force:?}", which(&slots)),
             Ok(Request::Checkpoint { dir, slots }) => format!("checkpoint {dir} {}", which(&slots)),
+            Ok(Request::HandOver { to, slots, timeout_ms, rehearsal, then }) => {
+                format!("hand {} to {to} {timeout_ms:?} {rehearsal} {then:?}", which(&slots))
+            }
+            Ok(Request::Digest(slots, at)) => format!("digest {} {at:?}", which(&slots)),
             Ok(Request::InfoSlot(slots)) => format!("info {}", which(&slots)),
             Ok(Request::InfoTable(totals)) => format!("table {totals:?}"),
             Ok(Request::InfoUnknown) => "nothing".to_owned(),
@@ -396,6 +479,11 @@ mod tests {
             ("pkcluster slotsslaveof no 80 1", "follow no:80 [1] No"),
             ("pkcluster slotsslaveof NO ONE 1-2 0", "no one [1-2] No"),
             ("pkcluster slotsslaveof no one all force", "no one all Yes"),
+            ("pkcluster handover 10.0.0.1 9221 3", "hand [3] to 10.0.0.1:9221 None false Stay"),
+            ("PKCLUSTER HANDOVER h 1 all THEN DROP TIMEOUT 50 DRYRUN", "hand all to h:1 Some(50) true Drop"),
+            ("pkcluster handover h 1 1-2 then follow", "hand [1-2] to h:1 None false Follow"),
+            ("pkcluster digest 1-3", "digest [1-3] None"),
+            ("pkcluster digest all at 17", "digest all Some(17)"),
             ("pkcluster checkpoint /a/b", "checkpoint /a/b all"),
             ("PKCLUSTER CHECKPOINT 5 1-2,4 db0", "checkpoint 5 [1-2,4]"),
             ("pkcluster info slot", "info all"),

@@ -12,6 +12,7 @@
 //! | [`process`] | CPU, memory, I/O and disk space, from outside |
 //! | [`record`] | what is kept of a run |
 //! | [`report`] | what was kept, side by side: text and a page with plots |
+//! | [`servers`] | the table of servers: each in a process of its own, in turn |
 //! | [`cli`] | the command line, for any list of targets |
 //!
 //! # To add a target in another crate
@@ -57,6 +58,7 @@ pub mod process;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod servers;
 pub mod target;
 pub mod targets;
 pub mod terminal;

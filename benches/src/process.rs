@@ -112,6 +112,59 @@ pub fn disk_bytes(dir: &Path) -> Option<u64> {
     Some(bytes)
 }
 
+/// Threads of a process.
+#[must_use]
+pub fn thread_count(pid: u32) -> Option<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    usize::try_from(field(&status, "Threads")?).ok()
+}
+
+/// Files in a folder and those below it.
+#[must_use]
+pub fn file_count(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { file_count(&entry.path()) } else { 1 }).sum()
+}
+
+/// What the whole machine did while something was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherCpu {
+    busy: f64,
+    own: f64,
+}
+
+impl OtherCpu {
+    /// From now on.
+    #[must_use]
+    pub fn begin() -> OtherCpu {
+        // The first line: user, nice, system, idle, iowait, irq, softirq, steal.
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks: Vec<u64> = stat
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let idle: u64 = ticks.iter().skip(3).take(2).sum();
+        let busy = ticks.iter().sum::<u64>() - idle;
+        let own = Process::new(std::process::id()).sample().map_or(0.0, |sample| sample.cpu_seconds());
+        OtherCpu { busy: busy as f64 / rustix::param::clock_ticks_per_second() as f64, own }
+    }
+
+    /// How many cores others took than this process and the run's target, in words.
+    #[must_use]
+    pub fn end(self, run: &crate::record::Run) -> String {
+        let now = OtherCpu::begin();
+        let target = run.outside.as_ref().map_or(0.0, |of| of.user_seconds + of.system_seconds);
+        let others = (now.busy - self.busy - (now.own - self.own) - target).max(0.0);
+        let cores = others / (run.seconds + run.settle_seconds).max(1e-9);
+        format!("others took {cores:.2} cores")
+    }
+}
+
 /// The machine, for reports: processor, cores, memory, kernel.
 #[must_use]
 pub fn machine() -> Vec<(String, String)> {

@@ -25,6 +25,7 @@ pub fn command(kinds: &[Kind]) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(resp_command())
+        .subcommand(crate::servers::command())
         .subcommand(
             Command::new(REPORT)
                 .about("Make one page with plots of results")

@@ -16,6 +16,7 @@ use crate::plan::{Asked, Plan};
 use crate::record::Run;
 use crate::report::{self, Results};
 use crate::run::{self, Order};
+use crate::servers;
 use crate::target::Target;
 use crate::targets::resp::{Access, RespTarget};
 use crate::terminal::{self, Progress};
@@ -103,6 +104,7 @@ pub fn run(matches: &ArgMatches, kinds: &[Kind]) -> ExitCode {
         Some((RESP, matches)) => server(matches),
         Some((REPORT, matches)) => page(matches),
         Some((COMPARE, matches)) => compare(matches),
+        Some((servers::NAME, matches)) => servers::run(matches),
         Some((name, matches)) => match kinds.iter().find(|kind| kind.name == name) {
             Some(kind) => embedded(kind, matches),
             None => Err(Error::Usage(format!("there is no target '{name}'"))),

@@ -30,6 +30,19 @@ const SETTINGS: [&str; 9] = [
     "threads",
 ];
 
+/// Fields of INFO that only grow, Haypile's and Redis', and what they are called in reports.
+const COUNTERS: [(&str, &str); 8] = [
+    ("written_log_bytes", "log_write_bytes"),
+    ("written_flush_bytes", "flush_write_bytes"),
+    ("written_compaction_bytes", "compaction_write_bytes"),
+    ("block_cache_hits", "cache_hits"),
+    ("block_cache_misses", "cache_misses"),
+    ("stalls_for_memory", "stalls"),
+    ("stalls_for_memory_ms", "stall_ms"),
+    // Redis rewrites its log now and then: what it has then is not what it wrote.
+    ("aof_current_size", "log_write_bytes"),
+];
+
 /// A server's process is at rest once it used at most this share of a core for half a second.
 const REST_CPU: f64 = 0.04;
 /// How often it is looked at.
@@ -190,7 +203,14 @@ impl Target for RespTarget {
     }
 
     fn counters(&self) -> Vec<Counter> {
-        Vec::new()
+        let info = Control::open(&self.access).and_then(|mut control| control.ask(&[b"INFO"]));
+        let info = info.ok().flatten().unwrap_or_default();
+        let known = |line: &str| {
+            let (field, value) = line.split_once(':')?;
+            let (_, name) = COUNTERS.iter().find(|(known, _)| *known == field)?;
+            Some(Counter::total(name, value.trim().parse().ok()?))
+        };
+        info.lines().filter_map(known).collect()
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -224,10 +244,14 @@ impl RespTarget {
 }
 
 /// A connection for one question at a time.
-struct Control(TcpStream);
+pub struct Control(TcpStream);
 
 impl Control {
-    fn open(access: &Access) -> Result<Control> {
+    /// Connects, and gives the password if there is one.
+    ///
+    /// # Errors
+    /// If the server can't be reached or refuses.
+    pub fn open(access: &Access) -> Result<Control> {
         let connect = || {
             let stream = TcpStream::connect(&access.address)?;
             stream.set_nodelay(true)?;
@@ -245,7 +269,10 @@ impl Control {
     }
 
     /// Asks; gives the text of the reply, of an array its last part.
-    fn ask(&mut self, words: &[&[u8]]) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// What the server answers, or that it does not.
+    pub fn ask(&mut self, words: &[&[u8]]) -> Result<Option<String>> {
         let mut request = Vec::new();
         wire::request(&mut request, words);
         self.0.write_all(&request).map_err(|error| Error::target("send", error))?;

@@ -16,11 +16,14 @@ pub enum Kind {
     Set = 3,
     /// Distinct members by score.
     SortedSet = 4,
+    /// Entries by id, and groups of consumers.
+    Stream = 5,
 }
 
 impl Kind {
     /// All types.
-    pub const ALL: [Kind; 5] = [Kind::String, Kind::Hash, Kind::List, Kind::Set, Kind::SortedSet];
+    pub const ALL: [Kind; 6] =
+        [Kind::String, Kind::Hash, Kind::List, Kind::Set, Kind::SortedSet, Kind::Stream];
 
     /// The type of a value; `None` for one that a newer version wrote.
     #[must_use]
@@ -37,6 +40,7 @@ impl Kind {
             Kind::List => "list",
             Kind::Set => "set",
             Kind::SortedSet => "zset",
+            Kind::Stream => "stream",
         }
     }
 }

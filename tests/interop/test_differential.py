@@ -18,6 +18,8 @@ BATCH = 200
 KEYS = [f"k{number}" for number in range(6)]
 # Sorted sets in which all members have one score: only there Redis says what a range by name is.
 LEX_KEYS = ["lex0", "lex1"]
+# Kept apart, so that streams and their groups live long enough to fill.
+STREAM_KEYS = ["x0", "x1", "x2", "x9"]
 FIELDS = ["a", "b", "c", "1", "2", "", "field\0x"]
 UNORDERED = {"SMEMBERS", "HKEYS", "HVALS", "SUNION", "SINTER", "SDIFF", "KEYS"}
 PAIRS = {"HGETALL"}
@@ -30,6 +32,8 @@ class Commands:
         self.r = chance
         # Collections of hundreds of elements, which are stored in another form than small ones.
         self.wide = False
+        # The greatest id given to a stream so far.
+        self.top = 0
         self.makers = [getattr(self, name) for name in dir(self) if name.startswith("make_")]
 
     def next(self):
@@ -253,6 +257,123 @@ class Commands:
     def make_zintercard(self):
         return ["ZINTERCARD", 2, self.k(), self.k(), *self.option("LIMIT", self.r.choice([0, 1, 2]))]
 
+    # streams; ids are given, as those that a server makes tell its time
+    def x(self):
+        return self.r.choice(STREAM_KEYS) if self.r.random() < 0.97 else self.k()
+
+    def id(self):
+        if self.r.random() < 0.04:
+            return self.r.choice(["-", "+", "*", "x", "", "1-x", "-1", "1-2-3", "18446744073709551615", "18446744073709551616", "007-01",
+                                  "0-0", "1-*", "0"])
+        ms = self.r.randrange(self.top // 3 + 1)
+        return self.r.choice([f"{ms}", f"{ms}-{self.r.randrange(4)}"])
+
+    def interval(self):
+        return self.r.choice(["-", "+"]) if self.r.random() < 0.3 else self.r.choice(["", "", "("]) + self.id()
+
+    def group(self):
+        return self.r.choice(["g", "g", "g", "h", "h", "other"])
+
+    def consumer(self):
+        return self.r.choice(["alice", "bob", "carol", ""])
+
+    def new_id(self):
+        id = self.id()
+        if self.r.random() < 0.1 and id != "*":
+            return id
+        self.top += 1
+        ms = self.top // 3
+        return self.r.choice([f"{ms}-*", f"{ms}-{self.top % 3}", f"{ms}-1", f"{ms}"])
+
+    def trim(self):
+        strategy, threshold = self.r.choice([("MAXLEN", self.r.choice([0, 1, 3, 10, 100, 250, -1, "x"])), ("MINID", self.id())])
+        # An approximate trimming hangs on how Redis packs entries, unless nothing or all goes.
+        return [strategy, *self.option(self.r.choice(["=", "~"]) if threshold == 0 else "="), threshold,
+                *self.option("LIMIT", self.r.choice([0, 5, -1]), chance=0.05)]
+
+    def make_xadd(self):
+        return ["XADD", self.x(), *self.option("NOMKSTREAM", chance=0.1), *self.option(*self.trim(), chance=0.1), self.new_id(),
+                *[word for _ in range(self.r.randint(1, 3)) for word in (self.f(), self.v())]]
+
+    make_xadd_again = make_xadd
+    make_xadd_more = make_xadd
+
+    def make_xlen(self):
+        return [self.r.choice(["XLEN", "TYPE", "EXISTS"]) if self.r.random() < 0.98 else "DEL", self.x()]
+
+    def make_xcopy(self):
+        return [self.r.choice(["COPY", "RENAMENX"]), self.x(), self.r.choice([self.x(), "x9"])] if self.r.random() < 0.1 else ["XLEN", "x9"]
+
+    def make_xrange(self):
+        return [self.r.choice(["XRANGE", "XREVRANGE"]), self.x(), self.interval(), self.interval(),
+                *self.option("COUNT", self.r.choice([0, 1, 2, 5, -1, "x"]))]
+
+    def make_xall(self):
+        return ["XRANGE", self.x(), "-", "+"]
+
+    def make_xdel(self):
+        return ["XDEL", self.x(), *self.many(self.id)]
+
+    def make_xtrim(self):
+        return ["XTRIM", self.x(), *self.trim()] if self.r.random() < 0.5 else ["XLEN", self.x()]
+
+    def make_xsetid(self):
+        return ["XSETID", self.x(), self.new_id() if self.r.random() < 0.5 else self.id(),
+                *self.option("ENTRIESADDED", self.r.choice([0, 5, 1000, 100000, -1])), *self.option("MAXDELETEDID", self.id())]
+
+    def make_xgroup(self):
+        group = [self.x(), self.group()]
+        read = self.option("ENTRIESREAD", self.r.choice([0, 3, 100, -1, -2, "x"]))
+        at = self.r.choice(["$", "0", self.id()])
+        return ["XGROUP", *self.r.choice([
+            ["CREATE", *group, at, *self.option("MKSTREAM"), *read],
+            ["CREATE", *group, at, *self.option("MKSTREAM"), *read],
+            ["SETID", *group, at, *read],
+            ["DESTROY", *group] if self.r.random() < 0.3 else ["FOO", *group],
+            ["CREATECONSUMER", *group, self.consumer()],
+            ["DELCONSUMER", *group, self.consumer()],
+        ])]
+
+    def reads(self):
+        return [*self.option("COUNT", self.r.choice([0, 1, 2, 10, -1, "x"]), chance=0.7)]
+
+    def make_xread(self):
+        keys = self.many(self.x, 3)
+        return ["XREAD", *self.reads(), *self.option("NOACK", chance=0.01), "STREAMS", *keys,
+                *[self.r.choice([self.id(), "$", "0", "0"]) if self.r.random() < 0.98 else ">" for _ in keys]]
+
+    def make_xreadgroup(self):
+        keys = self.many(self.x, 2)
+        return ["XREADGROUP", "GROUP", self.group(), self.consumer(), *self.reads(), *self.option("NOACK", chance=0.1), "STREAMS", *keys,
+                *[self.r.choice([">", ">", ">", "0", self.id()]) if self.r.random() < 0.98 else "$" for _ in keys]]
+
+    make_xreadgroup_again = make_xreadgroup
+
+    def make_xack(self):
+        return ["XACK", self.x(), self.group(), *self.many(self.id)]
+
+    def make_xpending(self):
+        return ["XPENDING", self.x(), self.group(), *self.option(*self.option("IDLE", self.r.choice([0, 1000000, "x"])), self.interval(),
+                self.interval(), self.r.choice([0, 1, 5, 100, -1]), *self.option(self.consumer()), chance=0.7)]
+
+    def idle(self):
+        return self.r.choice([0, 0, 100000000, 100000000000000, -1, "x"]) if self.r.random() < 0.3 else 0
+
+    def make_xclaim(self):
+        return ["XCLAIM", self.x(), self.group(), self.consumer(), self.idle(), *self.many(self.id), *self.option("FORCE"),
+                *self.option("JUSTID"), *self.option("IDLE", self.r.choice([1000000000, "x"])), *self.option("TIME", self.r.choice([1000, -5])),
+                *self.option("RETRYCOUNT", self.r.choice([0, 5, -1, "x"])), *self.option("LASTID", self.id()), *self.option("BAD", chance=0.01)]
+
+    def make_xautoclaim(self):
+        return ["XAUTOCLAIM", self.x(), self.group(), self.consumer(), self.idle(), self.interval() if self.r.random() < 0.4 else "0",
+                *self.option("COUNT", self.r.choice([1, 2, 5, 0, -1, "x"])), *self.option("JUSTID")]
+
+    def make_xinfo(self):
+        return ["XINFO", *self.r.choice([["GROUPS", self.x()], ["CONSUMERS", self.x(), self.group()], ["STREAM", self.x()],
+                                         ["STREAM", self.x(), "FULL", *self.option("COUNT", self.r.choice([0, 1, 5, -1]))], ["FOO", self.x()]])]
+
+    make_xinfo_again = make_xinfo
+
 
 def alike(words, their, our):
     """Whether two answers say the same. A moment that was given as seconds from now may differ by the time between."""
@@ -263,11 +384,33 @@ def alike(words, their, our):
     return their == our
 
 
+# What XINFO tells of time, and of how entries are packed.
+PASSING = {b"idle", b"seen-time", b"radix-tree-keys", b"radix-tree-nodes"}
+
+
+def timeless(answer):
+    """What XINFO answers without what passes."""
+    if not isinstance(answer, list):
+        return answer
+    out = [timeless(item) for item in answer]
+    for at in range(0, len(out) - 1, 2):
+        if isinstance(out[at], bytes) and out[at] in PASSING:
+            out[at + 1] = None
+        if out[at] == b"pending" and isinstance(out[at + 1], list):
+            # id, consumer, given, count; or id, given, count
+            out[at + 1] = [[*one[:-2], one[-2] < 1000000, one[-1]] for one in out[at + 1]]
+    return out
+
+
 def settled(words, answer):
     """An answer in a form that can be compared: errors as text, what has no order sorted."""
     if isinstance(answer, Exception):
         return f"error: {answer}"
     name = words[0].upper()
+    if name == "XINFO":
+        return timeless(answer)
+    if name == "XPENDING" and len(words) > 3 and isinstance(answer, list):
+        return [[id, consumer, idle > 1000000, count] for id, consumer, idle, count in answer]
     if isinstance(answer, list):
         if name in UNORDERED:
             return sorted(answer)
@@ -319,6 +462,7 @@ class Differential(Case):
                 batch[0] = ["FLUSHALL"]
                 history = []
                 commands.wide = chance.random() < 0.5
+                commands.top = 0
             if chance.random() < 0.005:
                 # Whatever was answered is there after kill -9 too.
                 node.kill()
@@ -335,7 +479,7 @@ class Differential(Case):
                 history.append(words)
                 count += 1
                 if not alike(words, their, our):
-                    touched = set(map(str, words[1:])) & {*KEYS, *LEX_KEYS}
+                    touched = set(map(str, words[1:])) & {*KEYS, *LEX_KEYS, *STREAM_KEYS}
                     before = [one for one in history[-400:] if touched & set(map(str, one[1:]))][-12:]
                     self.fail(f"after {count} commands (seed {seed()}), {words}\n  Redis: {str(settled(words, their))[:600]!r}\n  ours:  "
                               f"{str(settled(words, our))[:600]!r}\n  before it on these keys:\n    " + "\n    ".join(map(str, before)))

@@ -23,6 +23,7 @@ pub mod scan;
 pub mod set;
 pub mod sets;
 pub mod slots;
+pub mod streams;
 pub mod strings;
 pub mod sub;
 pub mod walk;
@@ -52,6 +53,7 @@ pub const ALL: &[&[Command]] = &[
     set::COMMANDS,
     sets::COMMANDS,
     slots::COMMANDS,
+    streams::COMMANDS,
     strings::COMMANDS,
     walk::COMMANDS,
     zsets::COMMANDS,

@@ -10,6 +10,7 @@ pub mod dict;
 pub mod hashed;
 pub mod list;
 pub mod small;
+pub mod stream;
 pub mod zset;
 
 use std::ops::Bound;

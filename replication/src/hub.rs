@@ -220,6 +220,12 @@ impl Replication {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).masterauth = masterauth;
     }
 
+    /// `host:port` that other nodes reach this one at.
+    #[must_use]
+    pub fn announce(&self) -> String {
+        self.shared.settings().announce
+    }
+
     /// Takes over a client's connection that sent `HAYPILE.SYNC`, with what came after the command. The reply is
     /// sent here.
     ///

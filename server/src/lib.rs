@@ -1,11 +1,12 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `session`, `cx`, `kind`;
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `session`, `cx`, `kind`;
 //! `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
 pub mod cli;
 pub mod clients;
+pub mod codis;
 pub mod commands;
 pub mod config;
 pub mod connection;

@@ -15,6 +15,7 @@ use haypile_replication::hub::Replication;
 use tokio::sync::watch;
 
 use crate::clients::{Clients, monotonic_ms};
+use crate::codis::moves::Moves;
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
 use crate::execute;
@@ -108,6 +109,8 @@ pub struct Node {
     pub clients: Clients,
     /// Checkpoints that clients ask for.
     pub saves: Saves,
+    /// Slots on their way to other nodes.
+    pub moves: Moves,
     /// Counters.
     pub stats: Stats,
     /// What INFO calls run_id: 40 hexadecimal digits.
@@ -145,6 +148,7 @@ impl Node {
             profile,
             clients: Clients::default(),
             saves,
+            moves: Moves::default(),
             stats: Stats::default(),
             run_id,
             port,
@@ -162,7 +166,8 @@ impl Node {
         self.config.change(pairs)?;
         let settings = self.config.now();
         self.engine.set_sync_mode(settings.sync);
-        let masterauth = Some(settings.masterauth.clone()).filter(|password| !password.is_empty());
+        let masterauth =
+            Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
         self.replication.set_masterauth(masterauth);
         Ok(())
     }

@@ -316,7 +316,7 @@ fn start_replication(
     address: SocketAddr,
 ) -> Result<Arc<Replication>, String> {
     let announce = if settings.announce.is_empty() { address.to_string() } else { settings.announce.clone() };
-    let masterauth = Some(settings.masterauth.clone()).filter(|password| !password.is_empty());
+    let masterauth = Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
     let settings = hub::Settings { masterauth, ..hub::Settings::new(announce) };
     Replication::start(engine.clone(), settings).map_err(|error| format!("can't start a thread: {error}"))
 }

@@ -225,7 +225,7 @@ pub async fn follow_whole(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
 async fn slots_of(node: &Node, address: &str) -> Result<Vec<Slot>, String> {
     let named = |error: std::io::Error| format!("{address}: {error}");
     let mut client = Client::connect(address).await.map_err(named)?;
-    let password = node.config.now().masterauth.clone();
+    let password = node.config.now().password_for_nodes().to_owned();
     if !password.is_empty() {
         client.push(&[b"AUTH", password.as_bytes()]);
         client.send().await.map_err(named)?;

@@ -24,6 +24,7 @@ pub mod set;
 pub mod sets;
 pub mod slots;
 pub mod streams;
+pub mod slotsmgrt;
 pub mod strings;
 pub mod sub;
 pub mod walk;
@@ -54,6 +55,7 @@ pub const ALL: &[&[Command]] = &[
     sets::COMMANDS,
     slots::COMMANDS,
     streams::COMMANDS,
+    slotsmgrt::COMMANDS,
     strings::COMMANDS,
     walk::COMMANDS,
     zsets::COMMANDS,

@@ -1,47 +1,60 @@
-//! SLOTSINFO and SLOTSHASHKEY: what Codis' tools ask of slots.
+//! SLOTSINFO, SLOTSHASHKEY, SLOTSSCAN, SLOTSDEL, SLOTSCHECK: what Codis' tools ask of slots.
 
+use haypile_engine::tx::Tx;
 use haypile_engine::types::Slot;
 
-use super::walk::key_counts;
-use crate::cx::Fail;
+use super::scan;
+use super::slotsmgrt::slot_at;
+use super::walk::{key_counts, serves};
+use crate::cx::{Fail, integer_in};
+use crate::execute;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Keys, Pending, Run};
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("slotsinfo", -1, "Lists the node's slots with their numbers of keys.", info),
-    row("slotshashkey", -2, "Tells which slots keys are in.", hash_key),
+    row(
+        "slotsinfo",
+        -1,
+        Flags::FAST,
+        "Lists the node's slots with their numbers of keys.",
+        Run::Session(info),
+    ),
+    row("slotshashkey", -2, Flags::FAST, "Tells which slots keys are in.", Run::Session(hash_key)),
+    row("slotsscan", -3, Flags::READONLY, "Walks over the keys of a slot.", Run::Async(scan_slot)),
+    row("slotsdel", -2, DELETE, "Removes all keys of slots.", Run::Async(delete)),
+    row("slotscheck", 1, Flags::DANGEROUS, "Tells that keys are in their slots.", Run::Session(check)),
 ];
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    summary: &'static str,
-    run: fn(&mut SessionCx<'_>) -> Result<(), Fail>,
-) -> Command {
-    let flags = Flags::FAST;
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys::None,
-        group: "cluster",
-        since: "1.0.0",
-        summary,
-        run: Run::Session(run),
-    }
+const DELETE: Flags = Flags::WRITE.with(Flags::DANGEROUS);
+
+const fn row(name: &'static str, arity: i32, flags: Flags, summary: &'static str, run: Run) -> Command {
+    Command { name, arity, flags, keys: Keys::None, group: "cluster", since: "1.0.0", summary, run }
 }
 
-/// Arguments are passed over, as Pika does.
+/// Without arguments all slots; else from a slot on, and so many.
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let counts = key_counts(cx.node);
+    let count = |text: &&[u8]| integer_in(text, 0, i64::MAX, "ERR invalid slot count");
+    let (first, count) = match &cx.args[1..] {
+        [] => (0, i64::MAX),
+        [first] => (slot_at(first)?.number(), i64::MAX),
+        [first, many] => (slot_at(first)?.number(), count(many)?),
+        _ => return Err(Fail::arity("slotsinfo")),
+    };
+    let end = i64::from(first).saturating_add(count);
+    let mut counts = key_counts(cx.node);
+    counts.retain(|(slot, _)| slot.number() >= first && i64::from(slot.number()) < end);
     cx.reply.array(counts.len());
     for (slot, keys) in counts {
-        cx.reply.array(2);
-        cx.reply.integer(i64::from(slot.number()));
-        cx.reply.integer(i64::try_from(keys).unwrap_or(i64::MAX));
+        pair(cx, slot, keys);
     }
     Ok(())
+}
+
+fn pair(cx: &mut SessionCx<'_>, slot: Slot, keys: u64) {
+    cx.reply.array(2);
+    cx.reply.integer(i64::from(slot.number()));
+    cx.reply.integer(i64::try_from(keys).unwrap_or(i64::MAX));
 }
 
 fn hash_key(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -50,4 +63,84 @@ fn hash_key(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         cx.reply.integer(i64::from(Slot::of_key(key).number()));
     }
     Ok(())
+}
+
+/// SLOTSSCAN slot cursor [MATCH pattern] [COUNT n]: as SCAN, within a slot.
+fn scan_slot<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
+    Box::pin(async move {
+        let (slot, cursor) = (slot_at(cx.arg(1))?, scan::cursor(cx.arg(2))?);
+        let options = scan::Options::parse(&cx.args[3..])?;
+        let read = |tx: &mut Tx<'_>| {
+            if serves(tx, slot) {
+                return Ok(tx.keys(slot, cursor, options.count)?);
+            }
+            execute::check_role(tx, slot, Flags::READONLY)?;
+            Ok((Vec::new(), None))
+        };
+        let ((keys, next), gate) = cx.node.transact(&[slot], read).await?;
+        cx.gate.join(gate);
+        let found: Vec<_> = keys.into_iter().map(|(key, _)| key).filter(|key| options.takes(key)).collect();
+        cx.reply.array(2);
+        cx.reply.bulk(next.unwrap_or(0).to_string().as_bytes());
+        cx.reply.bulks(found.iter());
+        Ok(())
+    })
+}
+
+/// Removes the keys, not the slots: those stay this node's. Replicas remove them too.
+fn delete<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
+    Box::pin(async move {
+        let named = cx.args[1..].iter().map(|text| slot_at(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut slots = named.clone();
+        slots.sort_unstable();
+        slots.dedup();
+        let clear = |tx: &mut Tx<'_>| {
+            for &slot in &slots {
+                execute::check_role(tx, slot, Flags::WRITE)?;
+            }
+            for &slot in &slots {
+                if tx.key_count(slot) > 0 {
+                    tx.clear(slot);
+                }
+            }
+            Ok(())
+        };
+        let ((), gate) = cx.node.transact(&slots, clear).await?;
+        cx.gate.join(gate);
+        cx.reply.array(named.len());
+        for slot in named {
+            pair(cx, slot, 0);
+        }
+        Ok(())
+    })
+}
+
+/// A key can't be in another slot than its own here: it is found by it.
+fn check(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    cx.reply.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+
+    #[test]
+    fn slots_are_listed_scanned_and_emptied() {
+        Bench::new().check(
+            "slotshashkey a {}b {a}c              -> *3 :579 :0 :579
+             slotsinfo 579 0                      -> *0
+             slotsinfo 1024                       -> -ERR invalid slot number: 1024
+             slotsinfo 1 2 3                      -> -ERR wrong number of arguments for 'slotsinfo' command
+             set a 1                              -> +OK
+             set {a}x 1                           -> +OK
+             slotsinfo 579 2                      -> *2 *2 :579 :2 *2 :580 :0
+             slotsscan 579 0 match {a}*           -> *2 $1 0 *1 $4 {a}x
+             slotsscan 578 0 count 5              -> *2 $1 0 *0
+             slotsscan x 0                        -> -ERR value is not an integer or out of range
+             slotsdel 579 3 579                   -> *3 *2 :579 :0 *2 :3 :0 *2 :579 :0
+             dbsize                               -> :0
+             slotscheck                           -> +OK",
+        );
+    }
 }

@@ -76,7 +76,7 @@ impl Place {
 }
 
 /// Whether clients may read the slot here.
-fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
+pub(super) fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
     matches!(tx.role(slot), Role::Master | Role::Fenced | Role::Replica { .. })
 }
 

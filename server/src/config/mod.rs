@@ -81,6 +81,13 @@ impl Settings {
         Ok(param)
     }
 
+    /// The password that other nodes ask for: masterauth, or this node's own, as a Codis product has one for all. Empty if
+    /// there is none.
+    #[must_use]
+    pub fn password_for_nodes(&self) -> &str {
+        if self.masterauth.is_empty() { &self.requirepass } else { &self.masterauth }
+    }
+
     /// Sets everything that a configuration file says. `file` is its name, for errors.
     ///
     /// # Errors

@@ -1,0 +1,119 @@
+//! The other node's side of a move: add the slot and follow it at the node that has it, in one step.
+//!
+//! Replicas of this whole node do the same right after it, each from this node: a group stays complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haypile_engine::slot::Role;
+use haypile_engine::types::{Seq, Slot};
+use haypile_replication::receiver::LinkState;
+use haypile_replication::transport::split_address;
+
+use super::dial;
+use crate::cx::Fail;
+use crate::node::Node;
+use crate::remote::Reply;
+use crate::topology::{self, Force};
+
+/// The command by which a node asks another to take a slot: `HAYPILE.ADOPT slot host port`.
+pub const COMMAND: &[u8] = b"HAYPILE.ADOPT";
+
+/// Adds the slot if it is not here, and follows it at `from`.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail> {
+    let was_absent = node.engine.role(slot) == Role::Absent;
+    if was_absent {
+        topology::add(node, vec![slot]).await?;
+    }
+    let followed = topology::follow(node, &[slot], from, Force::No).await;
+    if followed.is_err() && was_absent && is_untouched(node, slot) {
+        // It was added a moment ago, and would be taken for this node's.
+        topology::remove(node, vec![slot]).await?;
+    }
+    followed?;
+    for address in whole_replicas(node, slot) {
+        let node = Arc::clone(node);
+        tokio::spawn(async move { tell(&node, slot, &address).await });
+    }
+    Ok(())
+}
+
+fn is_untouched(node: &Node, slot: Slot) -> bool {
+    let position = node.engine.position(slot);
+    position.role == Role::Master && position.last_seq == Seq::ZERO
+}
+
+/// Who follows all slots that this node has besides this one.
+fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
+    let others = Slot::all()
+        .filter(|&other| other != slot)
+        .filter(|&other| {
+            !matches!(node.engine.role(other), Role::Absent | Role::Moved { .. } | Role::Granted { .. })
+        })
+        .count();
+    let peers = node.replication.peers().into_iter();
+    let whole = peers.filter(|peer| others > 0 && peer.slots + peer.copying >= others);
+    whole.map(|peer| peer.address).collect()
+}
+
+/// Asks a replica of this node to take the slot from here as well.
+async fn tell(node: &Arc<Node>, slot: Slot, replica: &str) {
+    match ask(node, slot, replica).await {
+        Ok(_) => tracing::info!(%slot, %replica, "a replica follows the slot that came"),
+        Err(why) => tracing::warn!(%slot, %replica, %why, "a replica does not follow the slot that came"),
+    }
+}
+
+/// Asks the node at `address` to add the slot and to follow it here; that node's id.
+///
+/// # Errors
+/// Why it does not.
+pub async fn ask(node: &Node, slot: Slot, address: &str) -> Result<String, Refusal> {
+    let announce = node.replication.announce();
+    let Some((host, port)) = split_address(&announce) else {
+        return Err(Refusal::Other(format!("this node is announced at '{announce}', which is no address")));
+    };
+    let (number, port) = (slot.to_string(), port.to_string());
+    let words: [&[u8]; 4] = [COMMAND, number.as_bytes(), host.as_bytes(), port.as_bytes()];
+    match dial::ask(node, address, &words).await.map_err(Refusal::Other)? {
+        Reply::Bulk(Some(id)) => Ok(String::from_utf8_lossy(&id).into_owned()),
+        Reply::Error(why) if why.starts_with("ERR unknown command") => Err(Refusal::Stranger),
+        reply => Err(Refusal::Other(format!("{address}: {}", reply.text()))),
+    }
+}
+
+/// Why another node does not take a slot.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is no Haypile node: it takes keys one by one only.
+    #[error("it is no Haypile node")]
+    Stranger,
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The command by which a node asks another to take a slot over that it follows: `HAYPILE.TAKEOVER slot patience-ms`.
+pub const TAKE_OVER: &[u8] = b"HAYPILE.TAKEOVER";
+
+/// Takes a slot over from the node that it follows, which must be connected: that node hands it over, nobody is overruled.
+///
+/// # Errors
+/// For the client. Before the grant nothing has changed then.
+pub async fn take_over(node: &Arc<Node>, slot: Slot, patience: Duration) -> Result<(), Fail> {
+    if node.engine.role(slot) == Role::Master {
+        return Ok(());
+    }
+    let upstream = node.replication.status(slot).upstream;
+    if !upstream.is_some_and(|upstream| upstream.state == LinkState::Connected) {
+        return Err(Fail::error(format!("ERR slot {slot} is not in sync here")));
+    }
+    let done = node.replication.no_one(&[slot], false, patience).await;
+    for note in done.map_err(|why| Fail::error(format!("ERR {why}")))? {
+        tracing::info!("{note}");
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Carries one slot over to another node: it is told to follow, gets what it lacks while this node goes on serving, and is
+//! handed the slot once it is near.
+//!
+//! Every step may be repeated, and is until it works or nobody asks any more: what failed is shown meanwhile. Writes are held
+//! back only by the handover itself, which gives up by itself if it takes too long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haypile_engine::slot::Role;
+use haypile_engine::types::Slot;
+use haypile_replication::handover::FENCE_LAG_RECORDS;
+use haypile_replication::status::{ReplicaState, ReplicaStatus};
+
+use super::adopt::{self, Refusal};
+use super::dial;
+use super::moves::{Stage, Ticket};
+use crate::node::Node;
+
+/// How often is looked how far the other node is.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long to wait before what failed is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// For how long writes may be held back in one attempt.
+const HOLD: Duration = Duration::from_millis(1000);
+/// How often it is looked for the other node's connection before it is told anew.
+const LOOKS_MAX: u32 = 300;
+
+/// Begins to move a slot, or goes on with it.
+pub fn want(node: &Arc<Node>, slot: Slot, to: &str) {
+    let keys = node.engine.position(slot).keys;
+    if let Some(ticket) = node.moves.ask(slot, to, keys, node.monotonic_ms()) {
+        tracing::info!(%slot, %to, keys, "a slot is wanted elsewhere");
+        let (node, to) = (Arc::clone(node), to.to_owned());
+        tokio::spawn(async move { carry(&node, ticket, &to).await });
+    }
+}
+
+/// What the next step is.
+enum Next {
+    /// Nothing is left to do.
+    End,
+    /// Look again after a while.
+    Later(Duration),
+}
+
+async fn carry(node: &Arc<Node>, ticket: Ticket, to: &str) {
+    let mut follower = None;
+    loop {
+        if node.moves.wanted(ticket, node.monotonic_ms()).is_none() {
+            tracing::info!(slot = %ticket.slot, %to, "a slot's move is not wanted any more");
+            return;
+        }
+        match step(node, ticket, to, &mut follower).await {
+            Ok(Next::End) => return,
+            Ok(Next::Later(pause)) => tokio::time::sleep(pause).await,
+            Err(why) => {
+                tracing::warn!(slot = %ticket.slot, %to, %why, "a slot can't be moved yet");
+                node.moves.set(ticket, Stage::Failed(why));
+                follower = None;
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Who follows the slot for the move, and how often it was not seen.
+struct Follower {
+    id: String,
+    missed: u32,
+}
+
+async fn step(
+    node: &Arc<Node>,
+    ticket: Ticket,
+    to: &str,
+    follower: &mut Option<Follower>,
+) -> Result<Next, String> {
+    let slot = ticket.slot;
+    match node.engine.role(slot) {
+        Role::Master | Role::Fenced => {}
+        // It is decided; the two nodes settle it between them.
+        Role::Granted { .. } => return Ok(Next::Later(LOOK)),
+        role => {
+            return if is_elsewhere(node, slot, &role, to).await {
+                node.moves.set(ticket, Stage::Done);
+                Ok(Next::End)
+            } else {
+                Err(format!("this node does not own slot {slot}"))
+            };
+        }
+    }
+    let Some(known) = follower else {
+        node.moves.set(ticket, Stage::Preparing);
+        let id = adopt::ask(node, slot, to).await.map_err(|refusal| match refusal {
+            Refusal::Stranger => format!("{to} is no Haypile node"),
+            Refusal::Other(why) => why,
+        })?;
+        *follower = Some(Follower { id, missed: 0 });
+        return Ok(Next::Later(LOOK));
+    };
+    let Some(replica) = replica(node, slot, &known.id) else {
+        known.missed += 1;
+        if known.missed > LOOKS_MAX {
+            return Err(format!("{to} was told to follow slot {slot} and does not connect"));
+        }
+        return Ok(Next::Later(LOOK));
+    };
+    known.missed = 0;
+    if replica.state != ReplicaState::BinlogSync {
+        node.moves.set(ticket, Stage::Copying);
+        return Ok(Next::Later(LOOK));
+    }
+    if replica.lag_records > FENCE_LAG_RECORDS {
+        node.moves.set(ticket, Stage::Following(replica.lag_records));
+        return Ok(Next::Later(LOOK));
+    }
+    node.moves.set(ticket, Stage::HandingOver);
+    hand_over(node, slot, to).await?;
+    Ok(Next::Later(Duration::ZERO))
+}
+
+fn replica(node: &Node, slot: Slot, id: &str) -> Option<ReplicaStatus> {
+    node.replication.status(slot).replicas.into_iter().find(|replica| replica.node.to_string() == id)
+}
+
+async fn hand_over(node: &Arc<Node>, slot: Slot, to: &str) -> Result<(), String> {
+    let (number, patience) = (slot.to_string(), HOLD.as_millis().to_string());
+    let words: [&[u8]; 3] = [adopt::TAKE_OVER, number.as_bytes(), patience.as_bytes()];
+    match dial::ask(node, to, &words).await? {
+        crate::remote::Reply::Simple(_) => Ok(()),
+        reply => Err(format!("{to}: {}", reply.text())),
+    }
+}
+
+/// Whether a slot that is not this node's any more is at `to`.
+pub async fn is_elsewhere(node: &Node, slot: Slot, role: &Role, to: &str) -> bool {
+    match role {
+        Role::Moved { to: address } if address == to => true,
+        Role::Moved { .. } | Role::Replica { .. } => dial::owns(node, to, slot).await,
+        _ => false,
+    }
+}

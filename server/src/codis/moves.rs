@@ -1,0 +1,240 @@
+//! Which slots are on their way from this node to another, and how far each is. Pure bookkeeping, behind one lock.
+//!
+//! A move lives as long as somebody asks about it: the dashboard's question begins it and keeps it, and so do the
+//! requests that a proxy wraps meanwhile. Who waits for a change waits on one counter for all moves.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use haypile_engine::types::Slot;
+use tokio::sync::watch;
+
+/// How long a move goes on although nobody asks about it any more, in milliseconds.
+pub const SILENCE_MS_MAX: u64 = 10_000;
+
+/// How far a move is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The other node is told to add the slot and to follow it here.
+    Preparing,
+    /// It gets a copy.
+    Copying,
+    /// It has the slot and lacks so many records.
+    Following(u64),
+    /// Writes are held back for the last records, and the slot is granted.
+    HandingOver,
+    /// It did not work, and will be tried again for as long as somebody asks.
+    Failed(String),
+    /// The other node owns the slot.
+    Done,
+}
+
+impl Stage {
+    /// As people read it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Stage::Preparing => "preparing".to_owned(),
+            Stage::Copying => "copying".to_owned(),
+            Stage::Following(lag) => format!("following, lag {lag}"),
+            Stage::HandingOver => "handing over".to_owned(),
+            Stage::Failed(why) => format!("failed: {why}"),
+            Stage::Done => "done".to_owned(),
+        }
+    }
+}
+
+/// A slot on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// `host:port` of the other node, as Codis names it.
+    pub to: String,
+    /// How far it is.
+    pub stage: Stage,
+    /// Keys that the slot had when it began.
+    pub keys: u64,
+    /// When it began, on the monotonic clock.
+    pub since_ms: u64,
+    /// When somebody asked last.
+    pub asked_ms: u64,
+    /// Whether the dashboard was told that it is done.
+    pub told: bool,
+    /// Tells this move from an earlier one of the slot.
+    number: u64,
+}
+
+/// A move that is to be carried out; whoever holds it is the one that does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: Slot,
+    number: u64,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Moves {
+    moves: Mutex<(BTreeMap<Slot, Move>, u64)>,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Moves {
+    fn default() -> Moves {
+        Moves { moves: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Moves {
+    /// Somebody wants the slot moved. If that is not under way already, the caller has to see to it: it gets a ticket.
+    pub fn ask(&self, slot: Slot, to: &str, keys: u64, now_ms: u64) -> Option<Ticket> {
+        let mut locked = self.lock();
+        let (moves, count) = &mut *locked;
+        if let Some(found) = moves.get_mut(&slot)
+            && found.to == to
+            && found.stage != Stage::Done
+            && !is_forgotten(found, now_ms)
+        {
+            found.asked_ms = now_ms;
+            return None;
+        }
+        *count += 1;
+        let number = *count;
+        let new = Move {
+            to: to.to_owned(),
+            stage: Stage::Preparing,
+            keys,
+            since_ms: now_ms,
+            asked_ms: now_ms,
+            told: false,
+            number,
+        };
+        moves.insert(slot, new);
+        Some(Ticket { slot, number })
+    }
+
+    /// A proxy sent a request of the slot's as one of a slot that moves: it goes on.
+    pub fn touch(&self, slot: Slot, now_ms: u64) {
+        if let Some(found) = self.lock().0.get_mut(&slot) {
+            found.asked_ms = now_ms;
+        }
+    }
+
+    /// The move of a slot.
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> Option<Move> {
+        self.lock().0.get(&slot).cloned()
+    }
+
+    /// All moves, by slot.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Slot, Move)> {
+        self.lock().0.iter().map(|(slot, found)| (*slot, found.clone())).collect()
+    }
+
+    /// The move that the ticket is for, if it is wanted still. If nobody asks about it any more it is forgotten.
+    #[must_use]
+    pub fn wanted(&self, ticket: Ticket, now_ms: u64) -> Option<Move> {
+        let mut locked = self.lock();
+        let found = locked.0.get(&ticket.slot).filter(|found| found.number == ticket.number)?.clone();
+        if is_forgotten(&found, now_ms) {
+            locked.0.remove(&ticket.slot);
+            drop(locked);
+            self.changed();
+            return None;
+        }
+        Some(found)
+    }
+
+    /// The move got so far.
+    pub fn set(&self, ticket: Ticket, stage: Stage) {
+        if let Some(found) = self.lock().0.get_mut(&ticket.slot)
+            && found.number == ticket.number
+        {
+            found.stage = stage;
+        } else {
+            return;
+        }
+        self.changed();
+    }
+
+    /// The dashboard was told that the slot is the other node's.
+    pub fn told(&self, slot: Slot) {
+        if let Some(found) = self.lock().0.get_mut(&slot) {
+            found.told = true;
+        }
+    }
+
+    /// Ends a move, or all that are not done; how many there were. What is granted stays granted.
+    pub fn cancel(&self, slot: Option<Slot>) -> usize {
+        let mut locked = self.lock();
+        let before = locked.0.len();
+        locked.0.retain(|found, entry| slot.is_some_and(|slot| slot != *found) || entry.stage == Stage::Done);
+        let ended = before - locked.0.len();
+        drop(locked);
+        self.changed();
+        ended
+    }
+
+    /// To wait for the next change of any move.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (BTreeMap<Slot, Move>, u64)> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_forgotten(found: &Move, now_ms: u64) -> bool {
+    found.stage != Stage::Done && now_ms.saturating_sub(found.asked_ms) > SILENCE_MS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(number: u16) -> Slot {
+        Slot::new(number).expect("in range")
+    }
+
+    #[test]
+    fn a_move_is_begun_once_and_goes_on_while_somebody_asks() {
+        let moves = Moves::default();
+        let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("the first begins it");
+        assert_eq!(moves.ask(slot(1), "b:1", 5, 9_000), None);
+        assert!(moves.wanted(ticket, 19_000).is_some());
+        moves.touch(slot(1), 20_000);
+        assert!(moves.wanted(ticket, 30_000).is_some());
+        assert!(moves.wanted(ticket, 30_001).is_none(), "nobody asks");
+        assert_eq!(moves.of(slot(1)), None);
+    }
+
+    #[test]
+    fn another_target_is_another_move_and_the_former_one_changes_nothing_any_more() {
+        let moves = Moves::default();
+        let old = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
+        let new = moves.ask(slot(1), "c:1", 5, 10).expect("another target");
+        assert!(moves.wanted(old, 10).is_none());
+        moves.set(old, Stage::Done);
+        assert_eq!(moves.of(slot(1)).map(|found| found.stage), Some(Stage::Preparing));
+        moves.set(new, Stage::Done);
+        assert_eq!(moves.of(slot(1)).map(|found| found.stage), Some(Stage::Done));
+        assert!(moves.ask(slot(1), "c:1", 5, 20).is_some(), "what is done can be wanted again");
+    }
+
+    #[test]
+    fn a_cancel_ends_what_is_not_done() {
+        let moves = Moves::default();
+        let done = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
+        moves.set(done, Stage::Done);
+        let open = moves.ask(slot(2), "b:1", 5, 0).expect("begins");
+        assert_eq!(moves.cancel(None), 1);
+        assert!(moves.wanted(open, 0).is_none());
+        assert!(moves.of(slot(1)).is_some());
+    }
+}

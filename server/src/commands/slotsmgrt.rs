@@ -1,0 +1,395 @@
+//! What Codis' dashboard and proxies ask of a node while a slot moves to another group, and what nodes ask of each other
+//! for it.
+//!
+//! | command | who asks | answer |
+//! |---|---|---|
+//! | `SLOTSMGRTTAGSLOT host port timeout slot` (also `SLOTSMGRTSLOT`) | dashboard, again and again | `[0, n]` while it goes on, `[n, 0]` once the slot is that node's |
+//! | `SLOTSMGRTTAGSLOT-ASYNC host port timeout maxbulks maxbytes slot numkeys` (also `SLOTSMGRTSLOT-ASYNC`) | the same | the same |
+//! | `SLOTSMGRT-EXEC-WRAPPER hashkey command ...` | proxy, for each request | `[2, reply]` done here, `[1, _]` ask again, `[0, _]` ask the other node |
+//! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
+//! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
+//! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
+//! | `HAYPILE.TAKEOVER slot ms` | another node | OK, once the slot is this node's |
+//!
+//! An answer that says "done" is given only if the slot was handed over to the node that is asked for. The dashboard asks without
+//! a pause, so its questions are answered late.
+
+use std::time::Duration;
+
+use haypile_engine::slot::Role;
+use haypile_engine::tx::Stop;
+use haypile_engine::types::Slot;
+
+use super::pkcluster::grammar;
+use crate::codis::adopt;
+use crate::codis::mover;
+use crate::codis::moves::{Move, Stage};
+use crate::cx::{Fail, integer};
+use crate::execute::{self, Begun, Checked, Next, Runner, Scratch};
+use crate::session::SessionCx;
+use crate::table::{Command, Flags, Keys, Pending, Run};
+
+/// How long a question of the dashboard waits for news.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a proxy's connection waits at most: requests of others wait behind it.
+const WAIT_MS_MAX: u64 = 3000;
+/// The longest that a node may hold writes back for another.
+const HOLD_MS_MAX: i64 = 60_000;
+
+const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
+const PROXY: Flags = Flags::DANGEROUS.with(Flags::NO_MULTI);
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[
+    row("slotsmgrttagslot", 5, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 4))),
+    row("slotsmgrtslot", 5, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 4))),
+    row("slotsmgrttagslot-async", 8, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 6))),
+    row("slotsmgrtslot-async", 8, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 6))),
+    row("slotsmgrttagone", 5, PROXY, "Waits until a key's slot was moved.", |cx| Box::pin(one(cx))),
+    row("slotsmgrtone", 5, PROXY, "Waits until a key's slot was moved.", |cx| Box::pin(one(cx))),
+    row("slotsmgrt-exec-wrapper", -3, PROXY, "Runs a command on a slot that moves.", |cx| {
+        Box::pin(wrapper(cx))
+    }),
+    row("slotsmgrt-async-status", 1, ADMIN, "Tells which slots move.", |cx| Box::pin(status(cx))),
+    row("slotsmgrt-async-fence", 1, ADMIN, "Waits until no slot moves.", |cx| Box::pin(fence(cx))),
+    row("slotsmgrt-async-cancel", 1, ADMIN, "Ends the moves of slots.", |cx| Box::pin(cancel(cx))),
+    row("haypile.adopt", 4, ADMIN, "Adds a slot and follows it at another node.", |cx| Box::pin(take_in(cx))),
+    row("haypile.takeover", 3, ADMIN, "Takes over a slot from the node that it follows.", |cx| {
+        Box::pin(take_over(cx))
+    }),
+];
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    summary: &'static str,
+    run: for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>,
+) -> Command {
+    Command {
+        name,
+        arity,
+        flags,
+        keys: Keys::None,
+        group: "cluster",
+        since: "1.0.0",
+        summary,
+        run: Run::Async(run),
+    }
+}
+
+/// Reads a slot's number.
+pub(super) fn slot_at(text: &[u8]) -> Result<Slot, Fail> {
+    let slot = u16::try_from(integer(text)?).ok().and_then(Slot::new);
+    slot.ok_or_else(|| Fail::error(format!("ERR invalid slot number: {}", String::from_utf8_lossy(text))))
+}
+
+/// The node that a slot is to go to; never this one.
+fn target(cx: &SessionCx<'_>) -> Result<String, Fail> {
+    let to = grammar::address(cx.arg(1), cx.arg(2)).map_err(Fail::error)?;
+    if to == cx.node.replication.announce() {
+        return Err(Fail::error(format!("ERR destination address error: {to} is this node itself")));
+    }
+    Ok(to)
+}
+
+/// The dashboard wants a slot moved; `at` is where the slot stands.
+async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
+    let (to, slot) = (target(cx)?, slot_at(cx.arg(at))?);
+    let (moved, remaining) = match settle(cx, slot, &to, POLL).await? {
+        Where::There(keys) => {
+            cx.node.moves.told(slot);
+            (keys, 0)
+        }
+        Where::Here(remaining) => (0, remaining),
+    };
+    cx.reply.array(2);
+    for number in [moved, remaining] {
+        cx.reply.integer(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+/// A proxy wants a key moved: with it goes its slot.
+async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let (to, slot) = (target(cx)?, Slot::of_key(cx.arg(4)));
+    let wait_ms = u64::try_from(integer(cx.arg(3))?).unwrap_or(0).min(WAIT_MS_MAX);
+    match settle(cx, slot, &to, Duration::from_millis(wait_ms)).await? {
+        Where::There(_) => {
+            cx.reply.integer(1);
+            Ok(())
+        }
+        Where::Here(remaining) => Err(Fail::error(format!(
+            "ERR slot {slot} is on its way to {to} and not there within {wait_ms} ms ({remaining} to go): set Codis' \
+             migration_method to semi-async"
+        ))),
+    }
+}
+
+/// Whose a slot is that is wanted elsewhere.
+enum Where {
+    /// This node's yet; so much is to be done.
+    Here(u64),
+    /// That node's; so many keys went.
+    There(u64),
+}
+
+/// Sees to it that the slot goes to `to`, and waits a while for it.
+async fn settle(cx: &SessionCx<'_>, slot: Slot, to: &str, patience: Duration) -> Result<Where, Fail> {
+    let node = cx.node;
+    match node.engine.role(slot) {
+        Role::Absent => {
+            return Err(Fail::error(format!(
+                "ERR slot {slot} is not on this node: it can't be moved from here"
+            )));
+        }
+        Role::Master | Role::Fenced | Role::Granted { .. } => mover::want(node, slot, to),
+        role if mover::is_elsewhere(node, slot, &role, to).await => {
+            let keys = node.moves.of(slot).map_or(0, |found| found.keys);
+            return Ok(Where::There(keys));
+        }
+        Role::Moved { to: other } => {
+            return Err(Fail::error(format!(
+                "ERR slot {slot} was handed over to {other}, and {to} does not own it: assign the slot to the group of {other}"
+            )));
+        }
+        Role::Replica { upstream } | Role::Loading { upstream } => {
+            return Err(Fail::error(format!(
+                "ERR slot {slot} follows {upstream} here: only its owner can move it to {to}"
+            )));
+        }
+    }
+    let mut changes = node.moves.changes();
+    let waited = async {
+        loop {
+            match node.moves.of(slot) {
+                Some(Move { stage: Stage::Done, keys, .. }) => return Ok(Where::There(keys)),
+                Some(Move { stage: Stage::Failed(why), .. }) => {
+                    return Err(Fail::error(format!("ERR slot {slot} can't be moved to {to} yet: {why}")));
+                }
+                Some(_) => {}
+                None => return Err(Fail::error(format!("ERR the move of slot {slot} was cancelled"))),
+            }
+            // The node that counts lives as long as this.
+            let _ = changes.changed().await;
+        }
+    };
+    match tokio::time::timeout(patience, waited).await {
+        Ok(answer) => answer,
+        Err(_) => Ok(Where::Here(node.moves.of(slot).map_or(1, |found| remaining(&found)))),
+    }
+}
+
+/// What the dashboard shows as remaining: never 0.
+fn remaining(found: &Move) -> u64 {
+    match &found.stage {
+        Stage::Following(lag) => *lag,
+        Stage::HandingOver | Stage::Done => 1,
+        Stage::Preparing | Stage::Copying | Stage::Failed(_) => found.keys,
+    }
+    .max(1)
+}
+
+/// Runs a proxy's request on a slot that moves, or says where it has to go.
+async fn wrapper(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let slot = Slot::of_key(cx.arg(1));
+    cx.node.moves.touch(slot, cx.node.monotonic_ms());
+    if let Some(answer) = elsewhere(&cx.node.engine.role(slot), slot)? {
+        return say(cx, answer);
+    }
+    let start = cx.reply.len();
+    cx.reply.array(2);
+    cx.reply.integer(2);
+    let inner = cx.reply.len();
+    run_inner(cx, slot, start).await?;
+    // An error left nothing behind: if the slot went in the meantime, the request can go after it.
+    if cx.reply.as_bytes().get(inner..).is_some_and(|reply| reply.starts_with(b"-"))
+        && let Some(answer) = elsewhere(&cx.node.engine.role(slot), slot)?
+    {
+        cx.reply.truncate(start);
+        return say(cx, answer);
+    }
+    Ok(())
+}
+
+async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(), Fail> {
+    let args = &cx.args[2..];
+    let checked = match execute::check(cx.node, cx.session, args) {
+        Ok(Checked(command)) if is_nested(command) => {
+            return Err(Fail::error(format!("ERR {} can't be wrapped", command.name)));
+        }
+        Ok(checked) => checked,
+        Err(text) => {
+            cx.reply.error(&text);
+            return Ok(());
+        }
+    };
+    let mut scratch = Scratch::default();
+    let mut runner = Runner {
+        node: cx.node,
+        session: cx.session,
+        args,
+        now: cx.node.wall(),
+        scratch: &mut scratch,
+        reply: cx.reply,
+        gate: cx.gate,
+    };
+    let next = match runner.begin(checked) {
+        Begun::Done(next) => next,
+        // Others' requests on this connection do not wait behind the handover of one slot.
+        Begun::Waits(_) if cx.node.engine.role(slot) == Role::Fenced => {
+            cx.reply.truncate(start);
+            return say(cx, Answer::Again);
+        }
+        Begun::Waits(waits) => runner.go_on(checked, waits).await,
+    };
+    match next {
+        Next::Abort(error) => Err(Fail::Stop(Stop::Failed(error))),
+        Next::Go | Next::TakeOver(_) => Ok(()),
+    }
+}
+
+/// Whether a command makes no sense within the wrapper.
+fn is_nested(command: &Command) -> bool {
+    matches!(command.run, Run::Takeover(_)) || command.name.starts_with("slotsmgrt")
+}
+
+/// Where a request has to go if not here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    /// Here, in a moment: it is being decided.
+    Again,
+    /// To the other node.
+    There,
+}
+
+fn elsewhere(role: &Role, slot: Slot) -> Result<Option<Answer>, Fail> {
+    match role {
+        Role::Master | Role::Fenced => Ok(None),
+        Role::Granted { .. } => Ok(Some(Answer::Again)),
+        Role::Moved { .. } | Role::Replica { .. } | Role::Loading { .. } => Ok(Some(Answer::There)),
+        Role::Absent => Err(Fail::error(format!(
+            "ERR Partition not found: slot {slot} is not on this node, so it can't move from here"
+        ))),
+    }
+}
+
+fn say(cx: &mut SessionCx<'_>, answer: Answer) -> Result<(), Fail> {
+    cx.reply.array(2);
+    match answer {
+        Answer::Again => {
+            cx.reply.integer(1);
+            cx.reply.error("TRYAGAIN the slot is being handed over");
+        }
+        Answer::There => {
+            cx.reply.integer(0);
+            cx.reply.error("ERR the slot was handed over");
+        }
+    }
+    Ok(())
+}
+
+/// For each slot that moves: slot, where to, how far, keys, milliseconds.
+async fn status(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let now_ms = cx.node.monotonic_ms();
+    let lines: Vec<String> =
+        cx.node.moves.all().iter().map(|(slot, found)| line(*slot, found, now_ms)).collect();
+    cx.reply.array(lines.len());
+    lines.iter().for_each(|line| cx.reply.bulk(line.as_bytes()));
+    Ok(())
+}
+
+fn line(slot: Slot, found: &Move, now_ms: u64) -> String {
+    let Move { to, stage, keys, since_ms, asked_ms, .. } = found;
+    let (age, silent) = (now_ms.saturating_sub(*since_ms), now_ms.saturating_sub(*asked_ms));
+    format!("slot={slot} to={to} keys={keys} age_ms={age} asked_ms={silent} stage={}", stage.words())
+}
+
+/// Waits until no slot moves any more, or for a while.
+async fn fence(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let moves = &cx.node.moves;
+    let mut changes = moves.changes();
+    let quiet = async {
+        while moves.all().iter().any(|(_, found)| found.stage != Stage::Done) {
+            // The node that counts lives as long as this.
+            let _ = changes.changed().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_millis(WAIT_MS_MAX), quiet).await;
+    waited.map_err(|_| Fail::error("ERR previous operation has not finished (call fence again)"))?;
+    cx.reply.ok();
+    Ok(())
+}
+
+async fn cancel(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let ended = cx.node.moves.cancel(None);
+    cx.reply.count(ended);
+    Ok(())
+}
+
+async fn take_in(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let slot = slot_at(cx.arg(1))?;
+    let mut from = grammar::address(cx.arg(2), cx.arg(3)).map_err(Fail::error)?;
+    // A node that listens everywhere does not know how others see it: they see where it comes from.
+    if let Some((host, port)) = haypile_replication::transport::split_address(&from)
+        && host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    {
+        from = std::net::SocketAddr::new(cx.session.client.address.ip(), port).to_string();
+    }
+    adopt::adopt(cx.node, slot, &from).await?;
+    cx.reply.bulk(cx.node.engine.node().to_string().as_bytes());
+    Ok(())
+}
+
+async fn take_over(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let slot = slot_at(cx.arg(1))?;
+    let ms = u64::try_from(integer(cx.arg(2))?.clamp(0, HOLD_MS_MAX)).unwrap_or(0);
+    adopt::take_over(cx.node, slot, Duration::from_millis(ms)).await?;
+    cx.reply.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Settings;
+    use crate::testing::Bench;
+
+    #[test]
+    fn a_wrapped_request_is_run_and_its_reply_is_marked() {
+        Bench::new().check(
+            "slotsmgrt-exec-wrapper a set a 1         -> *2 :2 +OK
+             slotsmgrt-exec-wrapper a get a           -> *2 :2 $1 1
+             slotsmgrt-exec-wrapper a lpush a x       -> *2 :2 -WRONGTYPE Operation against a key holding the wrong kind of value
+             slotsmgrt-exec-wrapper a nosuch          -> *2 :2 -ERR unknown command 'nosuch', with args beginning with:
+             slotsmgrt-exec-wrapper a get             -> *2 :2 -ERR wrong number of arguments for 'get' command
+             slotsmgrt-exec-wrapper a ping            -> *2 :2 +PONG
+             slotsmgrt-exec-wrapper a dbsize          -> *2 :2 :1
+             slotsmgrt-exec-wrapper a                 -> -ERR wrong number of arguments for 'slotsmgrt-exec-wrapper' command
+             slotsmgrt-exec-wrapper a slotsmgrt-exec-wrapper a get a -> -ERR slotsmgrt-exec-wrapper can't be wrapped",
+        );
+    }
+
+    #[test]
+    fn nothing_is_done_for_a_slot_that_is_not_here_or_goes_nowhere() {
+        let mut bench = Bench::with(Settings::default());
+        bench
+            .node
+            .engine
+            .remove_slots(&[haypile_engine::types::Slot::new(5).expect("in range")])
+            .expect("removed");
+        bench.check(
+            "slotsmgrttagslot 127.0.0.1 2 1000 5               -> -ERR slot 5 is not on this node: it can't be moved from here
+             slotsmgrttagslot 127.0.0.1 2 1000 1024            -> -ERR invalid slot number: 1024
+             slotsmgrttagslot 127.0.0.1 1 1000 6               -> -ERR destination address error: 127.0.0.1:1 is this node itself
+             slotsmgrttagslot-async 127.0.0.1 2 1 1 1 5 1      -> -ERR slot 5 is not on this node: it can't be moved from here
+             slotsmgrt-async-status                            -> *0
+             slotsmgrt-async-fence                             -> +OK
+             slotsmgrt-async-cancel                            -> :0",
+        );
+        let reply = bench.run("slotsmgrttagslot-async 127.0.0.1 2 1 1 1 6 1");
+        assert!(reply.starts_with("-ERR slot 6 can't be moved to 127.0.0.1:2 yet: 127.0.0.1:2: "), "{reply}");
+        let reply = bench.run("slotsmgrt-async-status");
+        assert!(reply.contains("slot=6 to=127.0.0.1:2 keys=0"), "{reply}");
+        bench.check("slotsmgrt-async-cancel -> :1");
+    }
+}

@@ -3,11 +3,9 @@
 //! Replicas of this whole node do the same right after it, each from this node: a group stays complete.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Seq, Slot};
-use haypile_replication::receiver::LinkState;
 use haypile_replication::transport::split_address;
 
 use super::dial;
@@ -94,26 +92,4 @@ pub enum Refusal {
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
-}
-
-/// The command by which a node asks another to take a slot over that it follows: `HAYPILE.TAKEOVER slot patience-ms`.
-pub const TAKE_OVER: &[u8] = b"HAYPILE.TAKEOVER";
-
-/// Takes a slot over from the node that it follows, which must be connected: that node hands it over, nobody is overruled.
-///
-/// # Errors
-/// For the client. Before the grant nothing has changed then.
-pub async fn take_over(node: &Arc<Node>, slot: Slot, patience: Duration) -> Result<(), Fail> {
-    if node.engine.role(slot) == Role::Master {
-        return Ok(());
-    }
-    let upstream = node.replication.status(slot).upstream;
-    if !upstream.is_some_and(|upstream| upstream.state == LinkState::Connected) {
-        return Err(Fail::error(format!("ERR slot {slot} is not in sync here")));
-    }
-    let done = node.replication.no_one(&[slot], false, patience).await;
-    for note in done.map_err(|why| Fail::error(format!("ERR {why}")))? {
-        tracing::info!("{note}");
-    }
-    Ok(())
 }

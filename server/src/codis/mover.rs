@@ -116,21 +116,13 @@ async fn step(
         return Ok(Next::Later(LOOK));
     }
     node.moves.set(ticket, Stage::HandingOver);
-    hand_over(node, slot, to).await?;
+    let handed = node.replication.hand_over(&[slot], &replica.address, HOLD, false).await;
+    handed.map_err(|why| why.to_string())?;
     Ok(Next::Later(Duration::ZERO))
 }
 
 fn replica(node: &Node, slot: Slot, id: &str) -> Option<ReplicaStatus> {
     node.replication.status(slot).replicas.into_iter().find(|replica| replica.node.to_string() == id)
-}
-
-async fn hand_over(node: &Arc<Node>, slot: Slot, to: &str) -> Result<(), String> {
-    let (number, patience) = (slot.to_string(), HOLD.as_millis().to_string());
-    let words: [&[u8]; 3] = [adopt::TAKE_OVER, number.as_bytes(), patience.as_bytes()];
-    match dial::ask(node, to, &words).await? {
-        crate::remote::Reply::Simple(_) => Ok(()),
-        reply => Err(format!("{to}: {}", reply.text())),
-    }
 }
 
 /// Whether a slot that is not this node's any more is at `to`.

@@ -9,7 +9,6 @@
 //! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
 //! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
 //! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
-//! | `HAYPILE.TAKEOVER slot ms` | another node | OK, once the slot is this node's |
 //!
 //! An answer that says "done" is given only if the slot was handed over to the node that is asked for. The dashboard asks without
 //! a pause, so its questions are answered late.
@@ -33,8 +32,6 @@ use crate::table::{Command, Flags, Keys, Pending, Run};
 const POLL: Duration = Duration::from_millis(200);
 /// How long a proxy's connection waits at most: requests of others wait behind it.
 const WAIT_MS_MAX: u64 = 3000;
-/// The longest that a node may hold writes back for another.
-const HOLD_MS_MAX: i64 = 60_000;
 
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
 const PROXY: Flags = Flags::DANGEROUS.with(Flags::NO_MULTI);
@@ -54,9 +51,6 @@ pub const COMMANDS: &[Command] = &[
     row("slotsmgrt-async-fence", 1, ADMIN, "Waits until no slot moves.", |cx| Box::pin(fence(cx))),
     row("slotsmgrt-async-cancel", 1, ADMIN, "Ends the moves of slots.", |cx| Box::pin(cancel(cx))),
     row("haypile.adopt", 4, ADMIN, "Adds a slot and follows it at another node.", |cx| Box::pin(take_in(cx))),
-    row("haypile.takeover", 3, ADMIN, "Takes over a slot from the node that it follows.", |cx| {
-        Box::pin(take_over(cx))
-    }),
 ];
 
 const fn row(
@@ -338,14 +332,6 @@ async fn take_in(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     }
     adopt::adopt(cx.node, slot, &from).await?;
     cx.reply.bulk(cx.node.engine.node().to_string().as_bytes());
-    Ok(())
-}
-
-async fn take_over(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let slot = slot_at(cx.arg(1))?;
-    let ms = u64::try_from(integer(cx.arg(2))?.clamp(0, HOLD_MS_MAX)).unwrap_or(0);
-    adopt::take_over(cx.node, slot, Duration::from_millis(ms)).await?;
-    cx.reply.ok();
     Ok(())
 }
 

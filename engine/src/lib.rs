@@ -74,6 +74,8 @@ pub mod varint;
 #[doc(hidden)]
 pub mod version;
 #[doc(hidden)]
+pub mod watch;
+#[doc(hidden)]
 pub mod worker;
 
 pub use engine::{Options, SyncMode};

@@ -14,6 +14,7 @@ use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
 use crate::sync::Arc;
 use crate::tx::{Read, Stop};
 use crate::version::Answer;
+use crate::watch::Watched;
 
 /// Which way a range is walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,14 @@ pub(crate) struct WriteSet {
 }
 
 impl WriteSet {
+    /// Tells those who watch the slot of what is being committed.
+    pub fn tell(&self, watched: &Watched) {
+        if self.cleared {
+            watched.cleared();
+        }
+        self.overlay.for_each(|key, written| watched.entry_changed(key, *written == Written::Tombstone));
+    }
+
     /// An entry of the overlay.
     pub fn stored(&self, written: &Written) -> Stored<'_> {
         match written {

@@ -9,6 +9,7 @@ use crate::planted::{self, Bug};
 use crate::sync::Arc;
 use crate::types::{Epoch, Lsn, NodeId, Seq};
 use crate::version::Version;
+use crate::watch::Watched;
 
 /// Whom a slot of a checkpoint follows, until an operator says: there is no such place.
 pub const NOBODY: &str = "nobody:0";
@@ -105,6 +106,8 @@ pub struct SlotCell {
     pub ending: bool,
     /// A clear was applied while a copy was coming: what the copy brings is gone already.
     pub cleared_while_loading: bool,
+    /// Who wants to know that keys change, if anybody does.
+    pub(crate) watched: Option<Box<Watched>>,
 }
 
 impl SlotCell {

@@ -21,8 +21,9 @@ use crate::planted::{self, Bug};
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
 use crate::slot::{Role, SlotCell};
 use crate::sync::MutexGuard;
-use crate::types::{Seq, Slot};
+use crate::types::{Epoch, Seq, Slot};
 use crate::value::{Header, Value};
+use crate::watch::{Before, Flag};
 
 /// Why a read gave no answer.
 #[derive(Debug)]
@@ -412,6 +413,43 @@ impl<'e> Tx<'e> {
         locked.writes.keys_delta = -keys;
     }
 
+    /// Raises the flag once the key is not what it is now: see [`crate::watch`]. Whoever watches it ends that by
+    /// [`Tx::unwatch`].
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn watch(&mut self, key: &Key, flag: &Flag) -> Read<Before> {
+        let before = if self.read(key, |_| ())?.is_some() { Before::Lived } else { Before::Absent };
+        let watched = self.locked_mut(key.slot()).cell.watched.get_or_insert_default();
+        watched.add(key.entry(), flag.clone(), before);
+        Ok(before)
+    }
+
+    /// Ends what [`Tx::watch`] began.
+    pub fn unwatch(&mut self, key: &Key, flag: &Flag) {
+        let watched = &mut self.locked_mut(key.slot()).cell.watched;
+        // Not to be taken for the end of the slot's life: nobody is left to be told.
+        watched.take_if(|watched| !watched.remove(key.entry(), flag));
+    }
+
+    /// The epoch that the slot is in.
+    #[must_use]
+    pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
+        self.locked(slot).cell.history.current()
+    }
+
+    /// Bytes of operations that were written so far: tells whether a part of the transaction wrote anything.
+    #[must_use]
+    pub fn written_bytes(&self) -> usize {
+        self.locked.iter().map(|locked| locked.writes.ops.len()).sum()
+    }
+
+    /// Gives up what was written so far and keeps the locks.
+    pub fn forget_writes(&mut self) {
+        self.found = None;
+        self.locked.iter_mut().for_each(|locked| locked.writes = WriteSet::default());
+    }
+
     /// Gives up, and says what has to be fetched before the command is run again.
     #[must_use]
     pub fn abandon(self) -> Wanted {
@@ -429,7 +467,7 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// As [`Tx::commit`].
     pub fn discard(mut self) -> Result<Gate, Error> {
-        self.locked.iter_mut().for_each(|locked| locked.writes = WriteSet::default());
+        self.forget_writes();
         self.commit()
     }
 
@@ -479,6 +517,9 @@ impl<'e> Tx<'e> {
                 cell.last_ticket = ticket;
                 let writes = std::mem::take(&mut locked.writes);
                 let before = cell.memtable.bytes();
+                if let Some(watched) = &cell.watched {
+                    writes.tell(watched);
+                }
                 if writes.cleared {
                     cell.memtable.clear();
                 }

@@ -25,6 +25,8 @@ pub struct About {
     pub proto: Proto,
     /// The last command's name.
     pub command: &'static str,
+    /// How many commands wait for EXEC, after MULTI.
+    pub queued: Option<usize>,
     /// What it is.
     pub kind: ClientKind,
 }
@@ -98,12 +100,14 @@ impl Client {
     pub fn line(&self, now_ms: u64) -> String {
         let about = self.about();
         let idle = now_ms.saturating_sub(self.active_ms.load(Ordering::Relaxed)) / 1000;
-        let flags = match about.kind {
-            ClientKind::Normal => "N",
-            ClientKind::Replica => "S",
+        let flags = match (about.kind, about.queued) {
+            (ClientKind::Normal, None) => "N",
+            (ClientKind::Normal, Some(_)) => "x",
+            (ClientKind::Replica, _) => "S",
         };
+        let multi = about.queued.map_or("-1".to_owned(), |queued| queued.to_string());
         format!(
-            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 multi=-1 cmd={} \
+            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 multi={multi} cmd={} \
              user=default resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,

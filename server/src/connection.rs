@@ -189,8 +189,7 @@ impl Connection {
         let checked = match execute::check(&self.node, &self.session, args) {
             Ok(checked) => checked,
             Err(text) => {
-                self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
-                self.reply.error(&text);
+                self.runner(args).refuse(&text);
                 return None;
             }
         };
@@ -201,15 +200,7 @@ impl Connection {
         {
             return Some(end);
         }
-        let mut runner = Runner {
-            node: &self.node,
-            session: &mut self.session,
-            args,
-            now: self.now,
-            scratch: &mut self.scratch,
-            reply: &mut self.reply,
-            gate: &mut self.gate,
-        };
+        let mut runner = self.runner(args);
         let next = match runner.begin(checked) {
             Begun::Done(next) => next,
             Begun::Waits(waits) => {
@@ -228,6 +219,18 @@ impl Connection {
         }
         let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
         if self.reply.len() >= limit { self.settle().await } else { None }
+    }
+
+    fn runner<'a>(&'a mut self, args: &'a [&'a [u8]]) -> Runner<'a> {
+        Runner {
+            node: &self.node,
+            session: &mut self.session,
+            args,
+            now: self.now,
+            scratch: &mut self.scratch,
+            reply: &mut self.reply,
+            gate: &mut self.gate,
+        }
     }
 
     /// Writes the log, waits until the replies may leave, and sends them.
@@ -269,5 +272,6 @@ impl Connection {
         let mut about = self.session.client.about();
         about.command = self.session.command;
         about.proto = self.reply.proto();
+        about.queued = self.session.multi.as_ref().map(|multi| multi.queue.len());
     }
 }

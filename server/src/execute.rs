@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Fetched, Gate, Wanted};
 use haypile_engine::error::Error;
@@ -20,8 +21,12 @@ use haypile_engine::types::Slot;
 use crate::cx::{Cx, Fail};
 use crate::node::{Node, Profile};
 use crate::resp::ReplyWriter;
-use crate::session::{Session, SessionCx};
+use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run};
+
+mod exec;
+
+use exec::{Exec, ExecBegun, Tried};
 
 /// How often a command may miss the cache: each run gets further, so that nothing real comes near.
 const MISSES_MAX: usize = 1 << 20;
@@ -156,14 +161,28 @@ enum For {
     Data(Body, Attempt),
     /// What an async command waits for.
     Itself(for<'a> fn(&'a mut SessionCx<'_>) -> table::Pending<'a>),
+    /// What EXEC lacks.
+    Exec(Box<Exec>, Option<Tried>),
 }
 
 /// What a data command does.
 type Body = fn(&mut Cx<'_>) -> Result<(), Fail>;
 
 impl Runner<'_> {
+    /// Tells the client that a command is not run; a transaction that it is in fails.
+    pub fn refuse(&mut self, text: &str) {
+        if let Some(multi) = &mut self.session.multi {
+            multi.failed = true;
+        }
+        self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+        self.reply.error(text);
+    }
+
     /// Runs a command that was checked as far as it need not wait: nearly always to its end.
     pub fn begin(&mut self, Checked(command): Checked) -> Begun {
+        if self.session.mode != Mode::PLAIN && self.is_held(command) {
+            return Begun::Done(Next::Go);
+        }
         let start = self.reply.len();
         let done = match command.run {
             Run::Data(body) => {
@@ -178,6 +197,10 @@ impl Runner<'_> {
             }
             Run::Session(body) => body(&mut self.session_cx()),
             Run::Async(body) => return Begun::Waits(Waits(For::Itself(body))),
+            Run::Exec => match self.begin_exec() {
+                ExecBegun::Done(done) => done,
+                ExecBegun::Waits(exec, tried) => return Begun::Waits(Waits(For::Exec(exec, tried))),
+            },
             Run::Takeover(_) => return Begun::Done(Next::TakeOver(command)),
         };
         Begun::Done(self.finish(start, done))
@@ -190,8 +213,18 @@ impl Runner<'_> {
             For::Room(body) => self.data(command, body, None).await,
             For::Data(body, attempt) => self.data(command, body, Some(attempt)).await,
             For::Itself(body) => body(&mut self.session_cx()).await,
+            For::Exec(exec, tried) => self.exec(exec, tried).await,
         };
         self.finish(start, done)
+    }
+
+    /// On a connection in some mode: whether that keeps or refuses the command instead of running it.
+    fn is_held(&mut self, command: &'static Command) -> bool {
+        let queues = self.session.multi.is_some() && !command.flags.has(Flags::UNQUEUED);
+        if queues {
+            self.queue(command);
+        }
+        queues
     }
 
     fn session_cx(&mut self) -> SessionCx<'_> {
@@ -267,22 +300,25 @@ impl Runner<'_> {
                 None => {}
                 Some(Attempt::Done(done)) => return done,
                 Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
-                Some(Attempt::Fenced(slot, changes)) => {
-                    let now = node.monotonic_ms();
-                    let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
-                    let wait = Duration::from_millis(until.saturating_sub(now));
-                    // What was committed before must not wait behind the handover, which may wait for it.
-                    node.engine.write()?;
-                    let changed = node.engine.role_changes().wait_past(changes);
-                    if tokio::time::timeout(wait, changed).await.is_err() {
-                        return Err(handing_over(slot));
-                    }
-                }
+                Some(Attempt::Fenced(slot, changes)) => self.unfenced(slot, changes, &mut deadline).await?,
             }
             self.now = node.wall();
             attempt = Some(self.attempt(command, body, &fetched));
         }
         Err(Fail::Stop(Stop::Miss))
+    }
+
+    /// Waits until a slot that is being handed over may be another's or this node's again; not beyond the deadline, which
+    /// is set by the first wait.
+    async fn unfenced(&self, slot: Slot, changes: u64, deadline: &mut Option<u64>) -> Result<(), Fail> {
+        let node = self.node;
+        let now = node.monotonic_ms();
+        let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
+        let wait = Duration::from_millis(until.saturating_sub(now));
+        // What was committed before must not wait behind the handover, which may wait for it.
+        node.engine.write()?;
+        let changed = node.engine.role_changes().wait_past(changes);
+        tokio::time::timeout(wait, changed).await.map_err(|_| handing_over(slot))
     }
 
     /// Locks, checks, runs, commits: all that is done under locks, in one function without a wait. Leaves no reply unless
@@ -342,15 +378,24 @@ fn hindrance(tx: &Tx<'_>, flags: Flags) -> Option<Hindrance> {
     let write = flags.has(Flags::WRITE);
     let mut fenced = None;
     for slot in tx.slots() {
-        match tx.role(slot) {
-            Role::Master => {}
-            Role::Fenced if !write => {}
-            Role::Fenced => fenced = Some(Hindrance::Fenced(slot)),
-            Role::Replica { .. } if !write => {}
-            role => return Some(Hindrance::Refused(refusal(slot, role, write))),
+        match hindrance_at(tx, slot, write) {
+            None => {}
+            Some(Hindrance::Fenced(slot)) => fenced = Some(Hindrance::Fenced(slot)),
+            refused => return refused,
         }
     }
     fenced
+}
+
+/// Whether the node serves reads, or writes, on a slot.
+fn hindrance_at(tx: &Tx<'_>, slot: Slot, write: bool) -> Option<Hindrance> {
+    match tx.role(slot) {
+        Role::Master => None,
+        Role::Fenced if !write => None,
+        Role::Fenced => Some(Hindrance::Fenced(slot)),
+        Role::Replica { .. } if !write => None,
+        role => Some(Hindrance::Refused(refusal(slot, role, write))),
+    }
 }
 
 /// What the client of a slot is told that this node does not serve.

@@ -7,8 +7,32 @@ use haypile_engine::engine::Gate;
 use tokio::net::TcpStream;
 
 use crate::clients::Client;
+use crate::multi::{Multi, Watching};
 use crate::node::Node;
 use crate::resp::ReplyWriter;
+
+/// What a connection is in beyond running commands one by one, as a set: one look tells that it is in nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mode(u8);
+
+impl Mode {
+    /// In nothing.
+    pub const PLAIN: Mode = Mode(0);
+    /// Between MULTI and EXEC.
+    pub const MULTI: Mode = Mode(1);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Mode) -> Mode {
+        Mode(self.0 | other.0)
+    }
+
+    /// What is left of it without the other.
+    #[must_use]
+    pub const fn without(self, other: Mode) -> Mode {
+        Mode(self.0 & !other.0)
+    }
+}
 
 /// A connection's state. Owned by its worker's task.
 pub struct Session {
@@ -22,13 +46,34 @@ pub struct Session {
     pub closing: bool,
     /// The name of the last command.
     pub command: &'static str,
+    /// What it is in. Holds [`Mode::MULTI`] exactly if there is a `multi`.
+    pub mode: Mode,
+    /// What came since MULTI.
+    pub multi: Option<Box<Multi>>,
+    /// What it watches.
+    pub watching: Option<Box<Watching>>,
 }
 
 impl Session {
     /// A connection that has just come.
     #[must_use]
     pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
-        Session { client, db: 0, authenticated, closing: false, command: "" }
+        Session {
+            client,
+            db: 0,
+            authenticated,
+            closing: false,
+            command: "",
+            mode: Mode::PLAIN,
+            multi: None,
+            watching: None,
+        }
+    }
+
+    /// Ends what MULTI began.
+    pub fn end_multi(&mut self) -> Option<Box<Multi>> {
+        self.mode = self.mode.without(Mode::MULTI);
+        self.multi.take()
     }
 }
 

@@ -32,6 +32,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 5);
     /// Can do harm or take long: an operator may want to restrict it.
     pub const DANGEROUS: Flags = Flags(1 << 6);
+    /// Runs at once within a transaction, before its EXEC.
+    pub const UNQUEUED: Flags = Flags(1 << 7);
 
     /// Both sets together.
     #[must_use]
@@ -115,6 +117,8 @@ pub enum Run {
     Session(fn(&mut SessionCx<'_>) -> Result<(), Fail>),
     /// On the session and the node, and may wait. What came before it in the batch is written and answered first.
     Async(for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>),
+    /// The commands that came since MULTI, as one.
+    Exec,
     /// Takes the connection over for good, for another protocol. What came before it is answered first.
     Takeover(fn(Taken) -> Pin<Box<dyn Future<Output = ()>>>),
 }

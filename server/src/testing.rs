@@ -28,11 +28,15 @@ pub struct Bench {
     runtime: tokio::runtime::Runtime,
     scratch: Scratch,
     proto: Proto,
+    /// Whether the node ends with it.
+    first: bool,
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.node.replication.shutdown();
+        if self.first {
+            self.node.replication.shutdown();
+        }
     }
 }
 
@@ -55,11 +59,21 @@ impl Bench {
         let nobody = hub::Settings::new("127.0.0.1:1".to_owned());
         let replication = Replication::start(engine.clone(), nobody).expect("a thread");
         let node = Arc::new(Node::new(engine, replication, Arc::new(fs), settings, None, 0));
+        Bench::connected(node, true)
+    }
+
+    /// One more connection to the node; not to be used after the first.
+    #[must_use]
+    pub fn beside(&self) -> Bench {
+        Bench::connected(self.node.clone(), false)
+    }
+
+    fn connected(node: Arc<Node>, first: bool) -> Bench {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let client = node.clients.enter(nowhere, nowhere, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let session = Session::new(client, true);
-        Bench { node, session, runtime, scratch: Scratch::default(), proto: Proto::Resp2 }
+        Bench { node, session, runtime, scratch: Scratch::default(), proto: Proto::Resp2, first }
     }
 
     /// A standalone node whose data these commands have made, all of it in files and nothing in memory.
@@ -114,18 +128,19 @@ impl Bench {
         }
         let mut reply = ReplyWriter::new(self.proto);
         let mut gate = Gate::default();
-        match execute::check(&self.node, &self.session, args) {
-            Err(text) => reply.error(&text),
+        let checked = execute::check(&self.node, &self.session, args);
+        let mut runner = Runner {
+            node: &self.node,
+            session: &mut self.session,
+            args,
+            now: self.node.wall(),
+            scratch: &mut self.scratch,
+            reply: &mut reply,
+            gate: &mut gate,
+        };
+        match checked {
+            Err(text) => runner.refuse(&text),
             Ok(checked) => {
-                let mut runner = Runner {
-                    node: &self.node,
-                    session: &mut self.session,
-                    args,
-                    now: self.node.wall(),
-                    scratch: &mut self.scratch,
-                    reply: &mut reply,
-                    gate: &mut gate,
-                };
                 let next = match runner.begin(checked) {
                     Begun::Done(next) => next,
                     Begun::Waits(waits) => self.runtime.block_on(runner.go_on(checked, waits)),

@@ -421,37 +421,40 @@ def settled(words, answer):
     return answer
 
 
+def raw(port):
+    """A client that gives answers as they came: no conversion may hide a difference."""
+    client = redis.Redis(port=port, protocol=2, socket_timeout=60)
+    client.response_callbacks.clear()
+    return client
+
+
+def start_redis(case, *options):
+    """Starts Debian's redis-server for a test; its port."""
+    port = free_port()
+    log = open(case.folder / "redis.log", "wb")
+    process = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(case.folder), *options],
+                               stdout=log, stderr=log)
+    case.addCleanup(log.close)
+    case.addCleanup(process.wait)
+    case.addCleanup(process.kill)
+    client = raw(port)
+
+    def up():
+        try:
+            return client.ping()
+        except redis.ConnectionError:
+            assert process.poll() is None, "redis-server ended"
+            return False
+
+    eventually(up, "redis-server answers")
+    return port
+
+
 class Differential(Case):
-    def raw(self, port):
-        """A client that gives answers as they came: no conversion may hide a difference."""
-        client = redis.Redis(port=port, protocol=2, socket_timeout=60)
-        client.response_callbacks.clear()
-        return client
-
-    def redis_server(self):
-        port = free_port()
-        log = open(self.folder / "redis.log", "wb")
-        process = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)],
-                                   stdout=log, stderr=log)
-        self.addCleanup(log.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        client = self.raw(port)
-
-        def up():
-            try:
-                return client.ping()
-            except redis.ConnectionError:
-                assert process.poll() is None, "redis-server ended"
-                return False
-
-        eventually(up, "redis-server answers")
-        return client
-
     def test_random_commands_get_the_answers_that_redis_gives(self):
-        theirs = self.redis_server()
+        theirs = raw(start_redis(self))
         node = self.node("node", "--standalone", "--maxmemory", str(16 << 20), "--log-segment-bytes", str(1 << 20))
-        ours = self.raw(node.port)
+        ours = raw(node.port)
         chance = random.Random(f"{seed()}/differential")
         commands = Commands(chance)
         deadline = time.monotonic() + SECONDS

@@ -19,7 +19,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "shutdown",
         arity: -1,
-        flags: Flags::ADMIN.with(Flags::DANGEROUS),
+        flags: Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
         keys: Keys::None,
         group: "server",
         since: "1.0.0",

@@ -13,11 +13,11 @@ const OPEN: Flags = Flags::FAST.with(Flags::NO_AUTH);
 pub const COMMANDS: &[Command] = &[
     row("ping", -1, Flags::FAST, "1.0.0", "Tells that the node is there, or gives the argument back.", ping),
     row("echo", 2, Flags::FAST, "1.0.0", "Gives the argument back.", echo),
-    row("quit", -1, OPEN, "1.0.0", "Closes the connection.", quit),
+    row("quit", -1, OPEN.with(Flags::UNQUEUED), "1.0.0", "Closes the connection.", quit),
     row("select", 2, Flags::FAST, "1.0.0", "Selects the database.", select),
     row("auth", -2, OPEN, "1.0.0", "Gives the password.", auth),
     row("hello", -1, OPEN, "6.0.0", "Agrees on the protocol, and tells who answers.", hello),
-    row("reset", 1, OPEN, "6.2.0", "Makes the connection as if it were new.", reset),
+    row("reset", 1, OPEN.with(Flags::UNQUEUED), "6.2.0", "Makes the connection as if it were new.", reset),
 ];
 
 const fn row(
@@ -192,6 +192,8 @@ fn hello(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 
 fn reset(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     select_db(cx, 0);
+    cx.session.end_multi();
+    cx.session.watching = None;
     cx.session.client.about().name.clear();
     cx.session.authenticated = cx.node.config.now().requirepass.is_empty();
     cx.reply.switch(Proto::Resp2);

@@ -14,6 +14,7 @@ pub mod introspect;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
+pub mod multi;
 pub mod pkcluster;
 pub mod random;
 pub mod ranges;
@@ -48,6 +49,7 @@ pub const ALL: &[&[Command]] = &[
     keys::COMMANDS,
     lcs::COMMANDS,
     lists::COMMANDS,
+    multi::COMMANDS,
     pkcluster::COMMANDS,
     replication::COMMANDS,
     save::COMMANDS,

@@ -23,7 +23,7 @@ use crate::session::{SessionCx, Taken};
 use crate::table::{Command, Flags, Keys, Pending, Run};
 use crate::topology::{self, Force, SlotView};
 
-const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
+const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS);
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
@@ -44,7 +44,14 @@ pub const COMMANDS: &[Command] = &[
         "Tells whether the node is a master or a slave.",
         Run::Session(role),
     ),
-    row("haypile.sync", 4, ADMIN, "1.0.0", "Makes the connection one between nodes.", Run::Takeover(sync)),
+    row(
+        "haypile.sync",
+        4,
+        ADMIN.with(Flags::NO_MULTI),
+        "1.0.0",
+        "Makes the connection one between nodes.",
+        Run::Takeover(sync),
+    ),
 ];
 
 const fn row(

@@ -1,0 +1,103 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH: several commands as one. What EXEC does is in `execute/exec.rs`.
+
+use haypile_engine::key::Key;
+use haypile_engine::types::Slot;
+
+use crate::cx::Fail;
+use crate::execute;
+use crate::multi::{Multi, Watching};
+use crate::session::{Mode, SessionCx};
+use crate::table::{Command, Flags, Keys, Pending, Run};
+
+const AT_ONCE: Flags = Flags::FAST.with(Flags::UNQUEUED);
+
+/// See the file's head.
+pub const COMMANDS: &[Command] = &[
+    row("multi", 1, AT_ONCE, Keys::None, "1.2.0", "Begins a transaction.", Run::Session(multi)),
+    row(
+        "exec",
+        1,
+        Flags::UNQUEUED,
+        Keys::None,
+        "1.2.0",
+        "Runs the transaction's commands as one.",
+        Run::Exec,
+    ),
+    row("discard", 1, AT_ONCE, Keys::None, "2.0.0", "Gives the transaction up.", Run::Session(discard)),
+    row(
+        "watch",
+        -2,
+        AT_ONCE,
+        Keys::ALL,
+        "2.2.0",
+        "Lets EXEC run nothing if one of the keys changes before.",
+        Run::Async(|cx| -> Pending<'_> { Box::pin(watch(cx)) }),
+    ),
+    row("unwatch", 1, Flags::FAST, Keys::None, "2.2.0", "Forgets the watched keys.", Run::Session(unwatch)),
+];
+
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    keys: Keys,
+    since: &'static str,
+    summary: &'static str,
+    run: Run,
+) -> Command {
+    Command { name, arity, flags, keys, group: "transactions", since, summary, run }
+}
+
+fn multi(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    if cx.session.multi.is_some() {
+        return Err(Fail::error("ERR MULTI calls can not be nested"));
+    }
+    cx.session.multi = Some(Box::<Multi>::default());
+    cx.session.mode = cx.session.mode.with(Mode::MULTI);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn discard(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    if cx.session.end_multi().is_none() {
+        return Err(Fail::error("ERR DISCARD without MULTI"));
+    }
+    cx.session.watching = None;
+    cx.reply.ok();
+    Ok(())
+}
+
+async fn watch(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    if cx.session.multi.is_some() {
+        return Err(Fail::error("ERR WATCH inside MULTI is not allowed"));
+    }
+    let keys: Vec<Key> = cx.args[1..].iter().map(|key| Key::new(key)).collect();
+    let mut slots: Vec<Slot> = keys.iter().map(Key::slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    let node = cx.node;
+    let watching = cx.session.watching.get_or_insert_with(|| Box::new(Watching::new(node.clone())));
+    let watched = node.transact(&slots, |tx| {
+        for &slot in &slots {
+            execute::check_role(tx, slot, Flags::READONLY)?;
+        }
+        // A block that is not in memory stops it before the first watch begins.
+        for key in &keys {
+            tx.read(key, |_| ())?;
+        }
+        keys.iter().try_for_each(|key| Ok(watching.add(tx, key)?))
+    });
+    let ((), gate) = watched.await?;
+    cx.gate.join(gate);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn unwatch(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    cx.session.watching = None;
+    cx.reply.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -256,13 +256,16 @@ impl Shrinker<'_> {
 
     /// Waits for every answer that need not be under way at the kill.
     async fn more_waited_for(&mut self, best: &mut Script) {
-        for index in 0..best.lines().count() {
+        let under_way = |(index, line): (usize, &Line)| (line.waits == Waits::No).then_some(index);
+        let under_way: Vec<usize> = best.lines().enumerate().filter_map(under_way).collect();
+        for index in under_way {
+            if self.is_over() {
+                return;
+            }
             let mut waited = best.clone();
             let mut lines = waited.cycles.iter_mut().flat_map(|cycle| &mut cycle.lines);
             lines.nth(index).into_iter().for_each(|line| line.waits = Waits::Yes);
-            if waited != *best {
-                self.take(best, waited).await;
-            }
+            self.take(best, waited).await;
         }
     }
 

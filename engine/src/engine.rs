@@ -312,6 +312,17 @@ impl Engine {
         self.log.watermark().is_written(gate.0)
     }
 
+    /// Whether a reply with this gate may leave: then there is no need to wait for [`Engine::reached`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn is_reached(&self, gate: Gate) -> Result<bool> {
+        match self.sync_mode() {
+            SyncMode::Always if !planted::is(Bug::EarlyReply) => self.log.watermark().is_synced(gate.0),
+            SyncMode::Always | SyncMode::EverySec | SyncMode::No => self.is_written(gate),
+        }
+    }
+
     /// Waits until a reply with this gate may leave: written, and in [`SyncMode::Always`] synced.
     ///
     /// # Errors

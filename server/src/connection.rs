@@ -4,8 +4,12 @@
 //! connections of the worker that have a batch at hand), the gate is waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
 //! bound. Replies are gathered up to a limit only; a client that does not read its replies is not read from.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -43,6 +47,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let client = node.clients.enter(address, local, node.monotonic_ms());
     let _leaving = Leaving(&node, client.clone());
+    let _counted = others::Counted::new();
     let authenticated = node.config.now().requirepass.is_empty();
     let mut connection = Connection {
         node: node.clone(),
@@ -52,6 +57,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         reply: ReplyWriter::new(Proto::Resp2),
         gate: Gate::default(),
         writes: 0,
+        published: ("", Proto::Resp2),
         now: TimeMs::default(),
     };
     let mut input = Input::default();
@@ -84,6 +90,8 @@ struct Connection {
     gate: Gate,
     /// Commands of this batch that write.
     writes: u64,
+    /// The command and protocol that CLIENT LIST shows.
+    published: (&'static str, Proto),
     /// The time of day: looked up now and then, not for each command.
     now: TimeMs,
 }
@@ -100,17 +108,27 @@ const COMMANDS_A_LOOK: u64 = 64;
 
 impl Connection {
     async fn run(&mut self, input: &mut Input) -> End {
-        let mut stopping = self.node.stopping();
+        let node = self.node.clone();
         let client = self.session.client.clone();
+        // Made once, and looked at only while there is nothing to read.
+        let ends = pin!(async {
+            let mut stopping = node.stopping();
+            tokio::select! {
+                () = client.killed() => {}
+                _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
+            }
+        });
+        let mut ends = ends;
         loop {
             let settings = self.node.config.now();
             let idle = Duration::from_secs(settings.timeout_s);
-            let received = tokio::select! {
-                biased;
-                () = client.killed() => return End::Closed,
-                received = self.receive(input) => received,
-                _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return End::Closed,
-                () = tokio::time::sleep(idle), if !idle.is_zero() => return End::Closed,
+            let receive = poll_fn(|context| match self.poll_receive(input, context) {
+                Poll::Pending if ends.as_mut().poll(context).is_ready() => Poll::Ready(false),
+                received => received,
+            });
+            let received = match idle {
+                Duration::ZERO => receive.await,
+                idle => tokio::time::timeout(idle, receive).await.unwrap_or(false),
             };
             if !received {
                 return End::Closed;
@@ -125,24 +143,30 @@ impl Connection {
         }
     }
 
-    /// Reads what there is; false at the end. May be given up while it waits.
-    async fn receive(&mut self, input: &mut Input) -> bool {
-        if input.unread.is_empty() {
-            // An idle connection keeps no buffer.
-            input.unread = BytesMut::new();
+    /// Reads what there is; false at the end. While nothing comes, a connection that has received nothing keeps no buffer.
+    fn poll_receive(&mut self, input: &mut Input, context: &mut Context<'_>) -> Poll<bool> {
+        match self.stream.poll_read_ready(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            Poll::Pending => return Poll::Pending,
         }
-        if self.stream.readable().await.is_err() {
-            return false;
+        if input.unread.is_empty() {
+            input.unread = spare::take();
         }
         let wanted = input.parser.wanted(&input.unread);
         input.unread.reserve(wanted.clamp(READ_BYTES, READ_BYTES_MAX));
-        match self.stream.read_buf(&mut input.unread).await {
+        // This way a receive that brings less than there is room for is the last until the kernel tells of more.
+        let read = pin!(self.stream.read_buf(&mut input.unread)).poll(context);
+        if input.unread.is_empty() {
+            spare::give(std::mem::take(&mut input.unread));
+        }
+        read.map(|read| match read {
             Ok(0) | Err(_) => false,
             Ok(bytes) => {
                 self.node.stats.input_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                 true
             }
-        }
+        })
     }
 
     /// Runs all commands that were received whole, and answers them.
@@ -179,6 +203,9 @@ impl Connection {
             }
         }
         unread.advance(taken);
+        if unread.is_empty() {
+            spare::give(std::mem::take(unread));
+        }
         self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
         let writes = std::mem::take(&mut self.writes);
         self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
@@ -242,36 +269,106 @@ impl Connection {
         if let Err(error) = self.write(gate).await {
             return Some(End::Aborted(error));
         }
-        if let Err(error) = self.node.engine.reached(gate).await {
-            return Some(End::Aborted(error));
-        }
         self.publish_command();
-        let sent = tokio::select! {
-            biased;
-            sent = self.stream.write_all(self.reply.as_bytes()) => sent,
-            () = self.session.client.killed() => return Some(End::Closed),
+        let bytes = self.reply.as_bytes();
+        // Nearly always the kernel takes all at once.
+        let begun = self.stream.try_write(bytes).unwrap_or_default();
+        let sent = match &bytes[begun..] {
+            [] => Ok(()),
+            rest => tokio::select! {
+                biased;
+                sent = self.stream.write_all(rest) => sent,
+                () = self.session.client.killed() => return Some(End::Closed),
+            },
         };
         self.node.stats.output_bytes.fetch_add(self.reply.len() as u64, Ordering::Relaxed);
         self.reply.clear();
         sent.is_err().then_some(End::Closed)
     }
 
-    /// Writes the log as far as the gate, unless somebody else does.
+    /// Writes the log as far as the gate, unless somebody else does, and waits until the gate is reached.
     async fn write(&self, gate: Gate) -> Result<(), Error> {
         let engine = &self.node.engine;
-        if engine.is_written(gate)? {
-            return Ok(());
+        // This worker's other connections run the batches that they have at hand first: one write for all of them, and all
+        // their replies leave together, for which a client wakes up once.
+        if others::are_there() || !engine.is_written(gate)? {
+            tokio::task::yield_now().await;
+            if !engine.is_written(gate)? {
+                engine.write()?;
+            }
         }
-        // This worker's other connections run the batches that they have at hand first: one write for all of them.
-        tokio::task::yield_now().await;
-        if engine.is_written(gate)? { Ok(()) } else { engine.write() }
+        if engine.is_reached(gate)? { Ok(()) } else { engine.reached(gate).await }
     }
 
     /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.
-    fn publish_command(&self) {
+    fn publish_command(&mut self) {
+        let command = (self.session.command, self.reply.proto());
+        if self.published == command {
+            return;
+        }
+        self.published = command;
         let mut about = self.session.client.about();
         about.command = self.session.command;
         about.proto = self.reply.proto();
         about.queued = self.session.multi.as_ref().map(|multi| multi.queue.len());
+    }
+}
+
+/// Buffers to receive into, which a worker's connections pass on to each other.
+mod spare {
+    use super::{BytesMut, READ_BYTES, RefCell};
+
+    /// No more are kept.
+    const BUFFERS_MAX: usize = 64;
+
+    thread_local! {
+        static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// A buffer without a byte in it.
+    pub fn take() -> BytesMut {
+        BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Gives one back, unless it has grown.
+    pub fn give(mut buffer: BytesMut) {
+        buffer.clear();
+        if (1..=2 * READ_BYTES).contains(&buffer.capacity()) {
+            BUFFERS.with_borrow_mut(|buffers| {
+                if buffers.len() < BUFFERS_MAX {
+                    buffers.push(buffer);
+                }
+            });
+        }
+    }
+}
+
+/// How many connections a worker has.
+mod others {
+    use super::Cell;
+
+    thread_local! {
+        static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// One of them, on its worker's thread, where it also ends.
+    pub struct Counted(());
+
+    impl Counted {
+        pub fn new() -> Counted {
+            CONNECTIONS.set(CONNECTIONS.get() + 1);
+            Counted(())
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            CONNECTIONS.set(CONNECTIONS.get() - 1);
+        }
+    }
+
+    /// Whether a connection's worker has more than that one.
+    pub fn are_there() -> bool {
+        CONNECTIONS.get() > 1
     }
 }

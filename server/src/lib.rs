@@ -1,7 +1,7 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `multi`, `session`, `cx`, `kind`;
-//! `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
+//! `rdb`; `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod last_lines;
 pub mod multi;
 pub mod node;
 pub mod number;
+pub mod rdb;
 pub mod remote;
 pub mod resp;
 pub mod saves;

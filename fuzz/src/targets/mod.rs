@@ -5,6 +5,7 @@ mod engine;
 mod entries;
 mod log;
 mod manifest;
+mod redis;
 mod sst;
 mod text;
 mod wire;
@@ -47,6 +48,10 @@ pub(crate) const ALL: &[Target] = &[
     Target::new("request", wire::request, wire::requests).memory(1 << 18, 256),
     Target::new("engine", engine::engine, engine::samples).memory(256 << 20, 1 << 16),
     Target::new("commands", commands::commands, commands::samples).memory(64 << 20, 1 << 16),
+    // LZF expands by 88, and a packed item of 2 bytes takes another 32, as does a list in its list of parts.
+    Target::new("payload", redis::payload, redis::payloads)
+        .repaired(redis::repair_payload)
+        .memory(1 << 18, 1 << 14),
     Target::new("words", wire::words, wire::lines),
     Target::new("config", text::config, text::configs).memory(1 << 18, 256),
     Target::new("slot_group", text::slot_group, text::slot_groups).memory(1 << 18, 64),

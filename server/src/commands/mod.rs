@@ -7,8 +7,10 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod counters;
+pub mod dump;
 pub mod expire;
 pub mod hashes;
+pub mod hyperloglog;
 pub mod info;
 pub mod introspect;
 pub mod keys;
@@ -42,8 +44,10 @@ pub const ALL: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
     counters::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
     hashes::COMMANDS,
+    hyperloglog::COMMANDS,
     info::COMMANDS,
     introspect::COMMANDS,
     keys::COMMANDS,

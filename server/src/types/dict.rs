@@ -137,6 +137,12 @@ impl<'k> Dict<'k> {
         self.len() == 0
     }
 
+    /// Whether its names have values.
+    #[must_use]
+    pub fn is_hash(&self) -> bool {
+        self.shape == Shape::Hash
+    }
+
     /// Whether its elements are entries of their own.
     #[must_use]
     pub fn is_large(&self) -> bool {

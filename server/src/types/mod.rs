@@ -8,6 +8,7 @@
 
 pub mod dict;
 pub mod hashed;
+pub mod hll;
 pub mod list;
 pub mod small;
 pub mod stream;

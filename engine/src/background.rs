@@ -239,7 +239,7 @@ fn run(engine: &Engine, job: Job, stop: &Stop) {
                 if failed.take().is_some() {
                     tracing::info!(?job, "works again");
                 }
-                // In `everysec` one sync a second is the promise, however much is written.
+                // In `everysec` one sync a second is the promise; more come only as the log calls for them.
                 if did && (job != Job::Sync || engine.sync_mode() == SyncMode::Always) {
                     return Next::Again;
                 }

@@ -9,7 +9,7 @@ use crate::planted::{self, Bug};
 use crate::sst::{Block, BlockId, Blocks, FileNo};
 
 /// What the crate is told to prepare for; only a guess.
-const BLOCK_BYTES_GUESS: u64 = 8 << 10;
+const BLOCK_BYTES_GUESS: u64 = 4 << 10;
 
 /// What a block is kept under.
 fn place(id: BlockId) -> BlockId {
@@ -127,7 +127,7 @@ mod tests {
         let mut fetched = 0;
         loop {
             match version.get(Probe::new(key), &mut blocks) {
-                Answer::Found(entry) => return Some(entry),
+                Answer::Found(found) => return Some(found.to_entry()),
                 Answer::Absent => return None,
                 Answer::NeedsBlock(run, id) => {
                     cache.insert(id, run.read_block(id).expect("reads"));

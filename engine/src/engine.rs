@@ -28,6 +28,12 @@ use crate::types::{Lsn, NodeId, Seq, Slot};
 
 pub use crate::read::{Fetched, Wanted};
 
+/// However little memory there is, segments are not made smaller than this: each costs two syncs.
+const SMALL_SEGMENT_BYTES: u64 = 2 << 20;
+/// So much of the log is left to be synced at most, about, whenever replies need its sync: before a segment is left all of
+/// it is synced, and all who write wait for that.
+const SYNC_AHEAD_BYTES: u64 = 4 << 20;
+
 /// When a reply may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SyncMode {
@@ -58,7 +64,8 @@ pub struct Options {
     /// Bytes for everything that the engine keeps in memory: memtables, block cache, log tail, indexes and filters, and a
     /// reserve for what is not counted.
     pub memory_bytes: usize,
-    /// Bytes of a log segment.
+    /// Bytes of a log segment, at most: a store of little memory has smaller ones, so that its log does not outweigh
+    /// its data.
     pub log_segment_bytes: u64,
     /// Bytes of log that are kept for replicas that lag; beyond them their pins are released.
     pub log_retain_bytes: u64,
@@ -81,7 +88,7 @@ impl Default for Options {
             log_segment_bytes: 64 << 20,
             log_retain_bytes: 4 << 30,
             compress: true,
-            block_bytes: 8 << 10,
+            block_bytes: 4 << 10,
             seed: None,
             own_copies: false,
         }
@@ -100,9 +107,15 @@ impl Options {
         RunOptions { compress: self.compress, block_bytes, entries_max }
     }
 
+    /// Bytes of a log segment.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        let in_proportion = (self.memory_bytes as u64 / 4).next_power_of_two();
+        self.log_segment_bytes.min(in_proportion.max(SMALL_SEGMENT_BYTES))
+    }
+
     /// Bytes of log that may wait for a flush: what recovery reads at most, about.
     pub(crate) fn log_unflushed_bytes(&self) -> u64 {
-        (self.memory_bytes as u64).max(2 * self.log_segment_bytes)
+        (self.memory_bytes as u64).max(2 * self.segment_bytes())
     }
 }
 
@@ -269,7 +282,7 @@ impl Engine {
             match run.try_read_block(id)? {
                 Some(block) => {
                     self.cache.insert(id, Arc::clone(&block));
-                    fetched.0.insert(id, block);
+                    fetched.insert(id, block);
                 }
                 None => left.0.push((run, id)),
             }
@@ -285,7 +298,7 @@ impl Engine {
         for (run, id) in wanted.0 {
             let block = run.read_block(id)?;
             self.cache.insert(id, Arc::clone(&block));
-            fetched.0.insert(id, block);
+            fetched.insert(id, block);
         }
         Ok(())
     }
@@ -296,9 +309,12 @@ impl Engine {
     /// If it fails nothing is acknowledged any more.
     pub fn write(&self) -> Result<()> {
         let begin = self.clock.monotonic();
+        let before = self.log.watermark().written_end();
         self.log.write()?;
         self.work.wrote_log(self.clock.monotonic().saturating_sub(begin));
-        if self.sync_mode() == SyncMode::Always {
+        let written = self.log.watermark().written_end();
+        let due = written.0 / SYNC_AHEAD_BYTES > before.0 / SYNC_AHEAD_BYTES;
+        if due || self.sync_mode() == SyncMode::Always {
             self.unsynced.notify();
         }
         Ok(())

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use smallvec::SmallVec;
+
 use crate::cache::BlockCache;
 use crate::clock::TimeMs;
 use crate::key::EntryKey;
@@ -72,7 +74,31 @@ impl Wanted {
 
 /// Blocks that were fetched for a command: pinned while it runs again, so that it gets further each time.
 #[derive(Default)]
-pub struct Fetched(pub(crate) BTreeMap<BlockId, std::sync::Arc<Block>>);
+pub struct Fetched {
+    /// All that most commands need.
+    few: SmallVec<[(BlockId, std::sync::Arc<Block>); 4]>,
+    /// Those that came after them.
+    more: BTreeMap<BlockId, std::sync::Arc<Block>>,
+}
+
+impl Fetched {
+    pub(crate) fn insert(&mut self, id: BlockId, block: std::sync::Arc<Block>) {
+        if self.few.len() < self.few.inline_size() {
+            self.few.push((id, block));
+        } else {
+            self.more.insert(id, block);
+        }
+    }
+
+    fn get(&self, id: BlockId) -> Option<&std::sync::Arc<Block>> {
+        let few = self.few.iter().find(|(other, _)| *other == id).map(|(_, block)| block);
+        few.or_else(|| self.more.get(&id))
+    }
+
+    fn len(&self) -> usize {
+        self.few.len() + self.more.len()
+    }
+}
 
 /// Where a transaction finds blocks, and where it notes those that it did not find.
 pub(crate) struct BlockSource<'a> {
@@ -83,7 +109,7 @@ pub(crate) struct BlockSource<'a> {
 
 impl Blocks for &BlockSource<'_> {
     fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
-        self.fetched.0.get(&id).cloned().or_else(|| self.cache.get(id))
+        self.fetched.get(id).cloned().or_else(|| self.cache.get(id))
     }
 }
 
@@ -100,7 +126,7 @@ impl BlockSource<'_> {
         const AHEAD_MAX: usize = 1024;
         let count = run.block_count();
         let first = run.number_of(id);
-        let ahead = self.fetched.0.len().clamp(AHEAD_MIN, AHEAD_MAX);
+        let ahead = self.fetched.len().clamp(AHEAD_MIN, AHEAD_MAX);
         let numbers: Vec<usize> = match direction {
             Direction::Forward => (first..count).take(ahead).collect(),
             Direction::Backward => (0..=first).rev().take(ahead).collect(),
@@ -147,7 +173,7 @@ impl<'a> Layers<'a> {
         }
         let mut blocks = self.blocks;
         match self.cell.version.get(Probe::new(key), &mut blocks) {
-            Answer::Found(entry) => Ok(entry.stored().value().map(read)),
+            Answer::Found(found) => Ok(found.read(|entry| entry.value().map(read))),
             Answer::Absent => Ok(None),
             Answer::NeedsBlock(run, id) => {
                 self.blocks.want(&run, id);

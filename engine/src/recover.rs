@@ -98,7 +98,7 @@ impl Engine {
             packs.remove_orphans()?;
         }
         let log_options = LogOptions {
-            segment_bytes: options.log_segment_bytes,
+            segment_bytes: options.segment_bytes(),
             tail_bytes: options.budget().log_tail(),
             pending_bytes: options.budget().log_pending(),
             room: options.sync.room(),
@@ -171,7 +171,7 @@ impl Engine {
                     why: format!(
                         "a start after an unclean stop writes to the log, and the disk is full: make room for {} \
                          bytes, then start again ({full})",
-                        self.options().log_segment_bytes
+                        self.options().segment_bytes()
                     ),
                 },
                 error => error,

@@ -29,7 +29,19 @@ pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Takes a value off the front of `bytes`.
+#[inline]
 pub fn take(bytes: &mut &[u8]) -> Option<u64> {
+    // Nearly all that is read often is short.
+    if let [byte, rest @ ..] = *bytes
+        && *byte < 0x80
+    {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
+    take_long(bytes)
+}
+
+fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let (value, used) = read(bytes)?;
     *bytes = bytes.get(used..)?;
     Some(value)

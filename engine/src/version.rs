@@ -1,8 +1,7 @@
 //! Which runs make up a slot: an immutable value, shared by `Arc`, replaced as a whole under the slot's lock.
 
 use crate::clock::TimeMs;
-use crate::memtable::Entry;
-use crate::sst::{BlockId, Blocks, Lookup, Probe, Run, RunMeta};
+use crate::sst::{BlockId, Blocks, Found, Lookup, Probe, Run, RunMeta};
 use crate::sync::Arc;
 use crate::types::Seq;
 
@@ -15,10 +14,10 @@ pub struct Version {
 }
 
 /// What a slot's files say about a key.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Answer {
     /// What the newest run that knows the key says.
-    Found(Entry),
+    Found(Found),
     /// No run knows it.
     Absent,
     /// Unknown until this block of this run is there.
@@ -76,7 +75,7 @@ impl Version {
     pub fn get(&self, probe: Probe<'_>, blocks: &mut dyn Blocks) -> Answer {
         for run in &self.runs {
             match run.get(probe, blocks) {
-                Lookup::Found(entry) => return Answer::Found(entry),
+                Lookup::Found(found) => return Answer::Found(found),
                 Lookup::Absent => {}
                 Lookup::NeedsBlock(id) => return Answer::NeedsBlock(Arc::clone(run), id),
             }

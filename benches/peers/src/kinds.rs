@@ -27,7 +27,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         name: "haypile",
         about: "Haypile's storage engine",
-        settings: "memory=256m,segment=64m,block=8k,compress=yes,layout=keys|ordered",
+        settings: "memory=256m,segment=64m,block=4k,compress=yes,layout=keys|ordered",
         open: |dir, config, plan| Ok(Box::new(EngineTarget::open(files::real(), dir, config, plan)?)),
     },
     Kind {

@@ -46,7 +46,7 @@ pub const BUILT_IN: &[Kind] = &[
     Kind {
         name: "engine",
         about: "Haypile's storage engine in this process, without a server",
-        settings: "memory=256m,segment=64m,block=8k,compress=yes,layout=keys|ordered",
+        settings: "memory=256m,segment=64m,block=4k,compress=yes,layout=keys|ordered",
         open: |dir, config, plan| {
             let fs = files::real();
             Ok(Box::new(crate::targets::engine::EngineTarget::open(fs, dir, config, plan)?))

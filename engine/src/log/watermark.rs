@@ -53,6 +53,8 @@ struct Marks {
     synced: Mark,
     poison: Option<String>,
     waiters_made: u64,
+    /// Threads that wait on `moved`. To wake nobody is a system call too, so it is not done for every write.
+    blocked: usize,
     /// By what is waited for and a number of the waiter's own.
     waiters: [BTreeMap<(u64, u64), Waker>; 3],
 }
@@ -102,6 +104,12 @@ impl Watermark {
     #[must_use]
     pub fn written(&self) -> Mark {
         lock(&self.shared.marks).written
+    }
+
+    /// Where the last group commit whose write(2) returned ends.
+    #[must_use]
+    pub fn written_end(&self) -> Lsn {
+        Lsn(self.shared.written_lsn.load(Ordering::Acquire))
     }
 
     /// The last group commit that a finished sync covers.
@@ -175,7 +183,7 @@ impl Watermark {
     }
 
     pub(super) fn publish_written(&self, mark: Mark) {
-        let (written, end) = {
+        let (written, end, blocked) = {
             let mut marks = lock(&self.shared.marks);
             assert!(
                 mark.ticket >= marks.written.ticket && mark.lsn >= marks.written.lsn,
@@ -184,9 +192,11 @@ impl Watermark {
             marks.written = mark;
             self.shared.written_lsn.store(mark.lsn.0, Ordering::Release);
             self.shared.written_ticket.store(mark.ticket.0, Ordering::Release);
-            (marks.take_ready(Event::Written), marks.take_ready(Event::End))
+            (marks.take_ready(Event::Written), marks.take_ready(Event::End), marks.blocked)
         };
-        self.shared.moved.notify_all();
+        if blocked > 0 {
+            self.shared.moved.notify_all();
+        }
         written.chain(end).for_each(Waker::wake);
     }
 
@@ -246,7 +256,9 @@ impl Watermark {
             if marks.reached(event) >= wanted {
                 return Ok(());
             }
+            marks.blocked += 1;
             marks = self.shared.moved.wait(marks).unwrap_or_else(PoisonError::into_inner);
+            marks.blocked -= 1;
         }
     }
 }

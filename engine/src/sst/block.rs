@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::entry::EntryRef;
 use super::search::{partition_point, prefix_of};
-use crate::memtable::Entry;
+use crate::memtable::{Entry, Stored, ValueRef};
 use crate::types::Slot;
 use crate::varint;
 
@@ -38,6 +38,9 @@ const LZ4_EXPANSION_MAX: usize = 256;
 /// Keys that share less are of many users' keys, and parted well by their first 8 bytes as they are: a search need
 /// not look at what they share.
 const SHARED_BYTES_MIN: usize = 6;
+
+/// To keep a smaller value is to copy it: else it would keep its whole block in memory.
+const SHARED_VALUE_BYTES_MIN: usize = 2 << 10;
 
 const CODEC_RAW: u8 = 0;
 const CODEC_LZ4: u8 = 1;
@@ -71,12 +74,15 @@ pub struct Block {
     prefixes: Box<[u64]>,
 }
 
-struct Parsed {
+/// Where an entry lies in its block.
+#[derive(Debug)]
+pub struct Parsed {
     key: std::ops::Range<usize>,
     /// `None` for a tombstone.
     value: Option<std::ops::Range<usize>>,
 }
 
+#[inline]
 fn parse_entry(raw: &[u8], at: usize) -> Option<Parsed> {
     let mut rest = raw.get(at..)?;
     let key_len = usize::try_from(varint::take(&mut rest)?).ok()?;
@@ -127,27 +133,25 @@ impl Block {
         let count = usize::from(u16::from_le_bytes(*count));
         let offsets_at = rest.len().checked_sub(2 * count)?;
         let (entries, offsets) = rest.split_at(offsets_at);
-        let mut at = 0;
-        let mut keys = Vec::with_capacity(count);
-        for offset in offsets.chunks_exact(2) {
-            if usize::from(u16::from_le_bytes([offset[0], offset[1]])) != at {
-                return None;
-            }
-            let entry = parse_entry(entries, at)?;
-            at = entry.value.map_or(entry.key.end, |value| value.end);
-            keys.push(entry.key);
-        }
-        if at != offsets_at {
-            return None;
-        }
-        let (first, last) = (&raw[keys.first()?.clone()], &raw[keys.last()?.clone()]);
+        let (offsets, _) = offsets.as_chunks::<2>();
+        let offset = |raw: &[u8; 2]| usize::from(u16::from_le_bytes(*raw));
+        let key = |at: usize| entries.get(parse_entry(entries, at)?.key);
+        let (first, last) = (key(offset(offsets.first()?))?, key(offset(offsets.last()?))?);
         // Since keys ascend, what the first and the last share is shared by all; if a bug had misplaced one, the
         // shorter slice keeps it from being read beyond its end.
         let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
         let shared = if shared < SHARED_BYTES_MIN { 0 } else { shared };
-        let prefixes =
-            keys.into_iter().map(|key| prefix_of(raw[key].get(shared..).unwrap_or_default())).collect();
-        Some(Block { raw, offsets_at, shared, prefixes })
+        let mut prefixes = Vec::with_capacity(count);
+        let mut at = 0;
+        for begin in offsets {
+            if offset(begin) != at {
+                return None;
+            }
+            let entry = parse_entry(entries, at)?;
+            at = entry.value.map_or(entry.key.end, |value| value.end);
+            prefixes.push(prefix_of(entries[entry.key].get(shared..).unwrap_or_default()));
+        }
+        (at == offsets_at).then_some(Block { raw, offsets_at, shared, prefixes: prefixes.into() })
     }
 
     /// How many entries it has; at least one.
@@ -206,15 +210,27 @@ impl Block {
         partition_point(&self.prefixes, prefix_of(&key[self.shared..]), |index| self.key(index) < key)
     }
 
-    /// The entry of exactly this key.
+    /// Where the entry of exactly this key lies.
     #[must_use]
-    pub fn find(&self, key: &[u8]) -> Option<Entry> {
+    pub fn find(&self, key: &[u8]) -> Option<Parsed> {
         let index = self.lower_bound(key);
         if index == self.count() {
             return None;
         }
         let parsed = self.parsed(index);
-        (self.raw[parsed.key.clone()] == *key).then(|| self.owned(parsed))
+        (self.raw[parsed.key.clone()] == *key).then_some(parsed)
+    }
+
+    /// Gives what stands there to `read`, without a copy: a small value lies among others, a large one shares the
+    /// block's memory.
+    pub(super) fn read<T>(&self, parsed: &Parsed, read: impl FnOnce(Stored<'_>) -> T) -> T {
+        match &parsed.value {
+            None => read(Stored::Tombstone),
+            Some(value) if value.len() < SHARED_VALUE_BYTES_MIN => {
+                read(Stored::inline(&self.raw[value.clone()]))
+            }
+            Some(value) => read(Stored::Value(ValueRef::Shared(&self.raw.slice(value.clone())))),
+        }
     }
 
     fn owned(&self, parsed: Parsed) -> Entry {

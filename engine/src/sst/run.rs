@@ -3,14 +3,16 @@
 //! Any thread may use it. Lookups never wait for a disk: they answer which block they miss, and the caller fetches
 //! it outside every lock and asks again.
 
-use super::block::{Block, BlockId, Blocks};
+use std::cell::RefCell;
+
+use super::block::{BLOCK_BYTES_MAX, Block, BlockId, Blocks, Parsed};
 use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
 use super::footer;
 use super::index::Index;
 use super::properties::{Properties, RunMeta};
 use crate::error::{Error, Result};
-use crate::memtable::Entry;
+use crate::memtable::{Entry, Stored};
 use crate::sync::Arc;
 
 /// A key to look up, with what is computed from it once for all runs.
@@ -30,11 +32,36 @@ impl<'a> Probe<'a> {
     }
 }
 
+/// An entry that was found, in its block.
+pub struct Found {
+    block: std::sync::Arc<Block>,
+    place: Parsed,
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.read(|entry| entry.fmt(f))
+    }
+}
+
+impl Found {
+    /// Gives what stands there to `read`, without a copy.
+    pub fn read<T>(&self, read: impl FnOnce(Stored<'_>) -> T) -> T {
+        self.block.read(&self.place, read)
+    }
+
+    /// An entry of its own.
+    #[must_use]
+    pub fn to_entry(&self) -> Entry {
+        self.read(|entry| entry.value().map_or(Entry::Tombstone, |value| Entry::Value(value.to_bytes())))
+    }
+}
+
 /// What a run says about a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Lookup {
     /// This. It hides whatever older runs say.
-    Found(Entry),
+    Found(Found),
     /// Nothing: ask older runs.
     Absent,
     /// Unknown until this block is there.
@@ -61,6 +88,22 @@ impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Run").field(&self.meta).finish()
     }
+}
+
+/// Gives `read` a buffer of so many bytes, whatever they are. Of usual blocks it is always the same one: to take and
+/// zero another for each would cost as much as to look for a key in them.
+fn with_room<T>(bytes: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
+    const KEPT_BYTES: usize = 2 * BLOCK_BYTES_MAX;
+    thread_local!(static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    if bytes > KEPT_BYTES {
+        return read(&mut vec![0; bytes]);
+    }
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < bytes {
+            room.resize(bytes, 0);
+        }
+        read(&mut room[..bytes])
+    })
 }
 
 impl Run {
@@ -118,7 +161,10 @@ impl Run {
         }
         let id = self.block_id(self.index.block_of(probe.key));
         match blocks.block(id) {
-            Some(block) => block.find(probe.key).map_or(Lookup::Absent, Lookup::Found),
+            Some(block) => match block.find(probe.key) {
+                Some(place) => Lookup::Found(Found { block, place }),
+                None => Lookup::Absent,
+            },
             None => Lookup::NeedsBlock(id),
         }
     }
@@ -169,9 +215,10 @@ impl Run {
     /// If the block is not one of this run's.
     pub fn read_block(&self, id: BlockId) -> Result<std::sync::Arc<Block>> {
         let extent = self.extent_of(id);
-        let mut stored = vec![0; self.len_of(&extent)?];
-        self.read_at(&mut stored, extent.start, "block")?;
-        self.decode(&stored, extent.start).map(std::sync::Arc::new)
+        with_room(self.len_of(&extent)?, |stored| {
+            self.read_at(stored, extent.start, "block")?;
+            self.decode(stored, extent.start).map(std::sync::Arc::new)
+        })
     }
 
     /// As [`Run::read_block`], but `None` where the disk would have to be waited for.
@@ -183,11 +230,12 @@ impl Run {
     /// As [`Run::read_block`].
     pub fn try_read_block(&self, id: BlockId) -> Result<Option<std::sync::Arc<Block>>> {
         let extent = self.extent_of(id);
-        let mut stored = vec![0; self.len_of(&extent)?];
-        if !self.file.try_read(&mut stored, id.offset)? {
-            return Ok(None);
-        }
-        self.decode(&stored, extent.start).map(|block| Some(std::sync::Arc::new(block)))
+        with_room(self.len_of(&extent)?, |stored| {
+            if !self.file.try_read(stored, id.offset)? {
+                return Ok(None);
+            }
+            self.decode(stored, extent.start).map(|block| Some(std::sync::Arc::new(block)))
+        })
     }
 
     fn extent_of(&self, id: BlockId) -> std::ops::Range<u64> {

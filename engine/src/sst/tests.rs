@@ -73,7 +73,7 @@ impl Fetched {
     fn get(&mut self, run: &Run, key: &[u8]) -> Option<Entry> {
         loop {
             match run.get(Probe::new(key), self) {
-                Lookup::Found(entry) => return Some(entry),
+                Lookup::Found(found) => return Some(found.to_entry()),
                 Lookup::Absent => return None,
                 Lookup::NeedsBlock(id) => self.only(run, id),
             }
@@ -514,7 +514,10 @@ proptest! {
         if let Ok(block) = Block::decode(&stored, slot(5), 77) {
             for key in model.keys() {
                 prop_assert!(block.lower_bound(key) <= block.count());
-                drop(block.find(key));
+                if let Some(place) = block.find(key) {
+                    let value_bytes = block.read(&place, |entry| entry.value().map_or(0, |value| value.len()));
+                    prop_assert!(value_bytes < block.memory_bytes());
+                }
             }
         }
     }

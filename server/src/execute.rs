@@ -18,6 +18,7 @@ use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
 
+use crate::codis::mover;
 use crate::cx::{Cx, Fail};
 use crate::node::{Node, Profile};
 use crate::resp::ReplyWriter;
@@ -100,11 +101,19 @@ pub struct Scratch {
     positions: Vec<usize>,
     keys: Vec<Key>,
     slots: Vec<Slot>,
+    /// A proxy knows that the slot moves: it is told where the slot is, and nothing comes back for it.
+    wrapped: bool,
     /// The command's random seed: a counter with a random start and long strides, as its users mix it well.
     seed: u64,
 }
 
 impl Scratch {
+    /// For a request of a slot that moves, which says so.
+    #[must_use]
+    pub fn wrapped() -> Scratch {
+        Scratch { wrapped: true, ..Scratch::default() }
+    }
+
     /// Finds the command's keys and their slots.
     fn fill(&mut self, command: &Command, args: &[&[u8]]) {
         self.positions.clear();
@@ -266,6 +275,8 @@ fn words(fail: &Fail) -> String {
 enum Hindrance {
     /// The client is told.
     Refused(String),
+    /// The slot is another node's; the client is told, if it does not come back.
+    Gone(Slot, String),
     /// A slot is being handed over: nothing is decided yet.
     Fenced(Slot),
 }
@@ -325,12 +336,23 @@ impl Runner<'_> {
     /// it is done.
     fn attempt(&mut self, command: &Command, body: Body, fetched: &Fetched) -> Attempt {
         let engine = &self.node.engine;
-        let Scratch { keys, slots, seed, .. } = &*self.scratch;
+        let Scratch { keys, slots, seed, wrapped, .. } = &*self.scratch;
         let changes = engine.role_changes().count();
         let tx = engine.begin_at(slots, fetched, self.now);
         match hindrance(&tx, command.flags) {
-            None => {}
-            Some(Hindrance::Refused(text)) => return Attempt::Done(Err(Fail::error(text))),
+            None => {
+                if let Some(slot) = mover::returning(self.node, slots, &tx) {
+                    return Attempt::Fenced(slot, changes);
+                }
+            }
+            Some(Hindrance::Gone(slot, _))
+                if !wrapped && mover::comes_back(self.node, slot, tx.role(slot)) =>
+            {
+                return Attempt::Fenced(slot, changes);
+            }
+            Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
+                return Attempt::Done(Err(Fail::error(text)));
+            }
             Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
         }
         let start = self.reply.len();
@@ -394,7 +416,8 @@ fn hindrance_at(tx: &Tx<'_>, slot: Slot, write: bool) -> Option<Hindrance> {
         Role::Fenced if !write => None,
         Role::Fenced => Some(Hindrance::Fenced(slot)),
         Role::Replica { .. } if !write => None,
-        role => Some(Hindrance::Refused(refusal(slot, role, write))),
+        role @ Role::Absent => Some(Hindrance::Refused(refusal(slot, role, write))),
+        role => Some(Hindrance::Gone(slot, refusal(slot, role, write))),
     }
 }
 

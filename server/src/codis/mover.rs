@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haypile_engine::slot::Role;
+use haypile_engine::tx::Tx;
 use haypile_engine::types::Slot;
 use haypile_replication::handover::FENCE_LAG_RECORDS;
 use haypile_replication::status::{ReplicaState, ReplicaStatus};
 
 use super::adopt::{self, Refusal};
 use super::dial;
-use super::moves::{Stage, Ticket};
+use super::moves::{Return, Stage, Ticket};
 use crate::node::Node;
 
 /// How often is looked how far the other node is.
@@ -23,6 +24,11 @@ const LOOK: Duration = Duration::from_millis(10);
 const AGAIN: Duration = Duration::from_millis(500);
 /// For how long writes may be held back in one attempt.
 const HOLD: Duration = Duration::from_millis(1000);
+/// The dashboard asks without a pause: if it did not for this long, in milliseconds, it may have given up, and nothing is
+/// handed over.
+const ASKED_MS_MAX: u64 = 500;
+/// For how long a slot is fetched back at most, in milliseconds.
+const FETCH_MS_MAX: u64 = 30_000;
 /// How often it is looked for the other node's connection before it is told anew.
 const LOOKS_MAX: u32 = 300;
 
@@ -115,6 +121,13 @@ async fn step(
         node.moves.set(ticket, Stage::Following(replica.lag_records));
         return Ok(Next::Later(LOOK));
     }
+    let now_ms = node.monotonic_ms();
+    let asked =
+        node.moves.wanted(ticket, now_ms).is_some_and(|found| now_ms - found.asked_ms <= ASKED_MS_MAX);
+    if !asked {
+        node.moves.set(ticket, Stage::Following(replica.lag_records));
+        return Ok(Next::Later(LOOK));
+    }
     node.moves.set(ticket, Stage::HandingOver);
     let handed = node.replication.hand_over(&[slot], &replica.address, HOLD, false).await;
     handed.map_err(|why| why.to_string())?;
@@ -132,4 +145,61 @@ pub async fn is_elsewhere(node: &Node, slot: Slot, role: &Role, to: &str) -> boo
         Role::Moved { .. } | Role::Replica { .. } => dial::owns(node, to, slot).await,
         _ => false,
     }
+}
+
+/// Whether a slot that is another node's comes back, so that its clients wait: the dashboard gave the move up before it heard that
+/// it was done, and requests come here again that a proxy does not send as those of a slot that moves.
+#[must_use]
+pub fn comes_back(node: &Arc<Node>, slot: Slot, role: &Role) -> bool {
+    match role {
+        Role::Moved { .. } => take_back(node, slot),
+        Role::Granted { .. } => node.moves.of(slot).is_some_and(|found| !found.told),
+        Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
+        Role::Absent | Role::Master | Role::Fenced => false,
+    }
+}
+
+/// The first of the slots that is on its way back: what this node has of it may be old.
+#[must_use]
+pub fn returning(node: &Node, slots: &[Slot], tx: &Tx<'_>) -> Option<Slot> {
+    if !node.moves.any_returning() {
+        return None;
+    }
+    let waits =
+        |slot: &Slot| matches!(tx.role(*slot), Role::Replica { .. }) && node.moves.is_returning(*slot);
+    slots.iter().copied().find(waits)
+}
+
+fn take_back(node: &Arc<Node>, slot: Slot) -> bool {
+    match node.moves.take_back(slot) {
+        Return::No => false,
+        Return::UnderWay => true,
+        Return::Begin(from) => {
+            tracing::warn!(%slot, %from, "a slot's move was given up after it was handed over: it comes back");
+            let node = Arc::clone(node);
+            tokio::spawn(async move {
+                fetch(&node, slot, &from).await;
+                node.moves.returned(slot);
+            });
+            true
+        }
+    }
+}
+
+async fn fetch(node: &Arc<Node>, slot: Slot, from: &str) {
+    let until_ms = node.monotonic_ms() + FETCH_MS_MAX;
+    let mut why = "not tried".to_owned();
+    while node.monotonic_ms() < until_ms {
+        let tried = async {
+            node.replication.follow(&[slot], from, false).await?;
+            node.replication.no_one(&[slot], false, HOLD).await
+        };
+        match tried.await {
+            Ok(_) if node.engine.role(slot) == Role::Master => return,
+            Ok(_) => {}
+            Err(refused) => why = refused.to_string(),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    tracing::error!(%slot, %from, %why, "a slot whose move was given up can't be fetched back");
 }

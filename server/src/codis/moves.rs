@@ -4,6 +4,7 @@
 //! requests that a proxy wraps meanwhile. Who waits for a change waits on one counter for all moves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use haypile_engine::types::Slot;
@@ -55,12 +56,27 @@ pub struct Move {
     pub keys: u64,
     /// When it began, on the monotonic clock.
     pub since_ms: u64,
-    /// When somebody asked last.
+    /// When the dashboard asked last, or a proxy that waits for it.
     pub asked_ms: u64,
+    /// When a proxy sent a request of the slot's as of one that moves, or somebody asked.
+    pub touched_ms: u64,
     /// Whether the dashboard was told that it is done.
     pub told: bool,
+    /// Whether it is being fetched back.
+    returning: bool,
     /// Tells this move from an earlier one of the slot.
     number: u64,
+}
+
+/// Whether a slot that was handed over is to come back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Return {
+    /// It stays where it is.
+    No,
+    /// It is being fetched.
+    UnderWay,
+    /// It has to be fetched from there.
+    Begin(String),
 }
 
 /// A move that is to be carried out; whoever holds it is the one that does.
@@ -76,11 +92,13 @@ pub struct Ticket {
 pub struct Moves {
     moves: Mutex<(BTreeMap<Slot, Move>, u64)>,
     changes: watch::Sender<u64>,
+    /// How many are being fetched back: as many as [`Moves::take_back`] said `Begin` of and [`Moves::returned`] was not called for.
+    returning: AtomicUsize,
 }
 
 impl Default for Moves {
     fn default() -> Moves {
-        Moves { moves: Mutex::default(), changes: watch::Sender::new(0) }
+        Moves { moves: Mutex::default(), changes: watch::Sender::new(0), returning: AtomicUsize::new(0) }
     }
 }
 
@@ -90,11 +108,11 @@ impl Moves {
         let mut locked = self.lock();
         let (moves, count) = &mut *locked;
         if let Some(found) = moves.get_mut(&slot)
-            && found.to == to
-            && found.stage != Stage::Done
-            && !is_forgotten(found, now_ms)
+            && (found.returning
+                || found.to == to && found.stage != Stage::Done && !is_forgotten(found, now_ms))
         {
             found.asked_ms = now_ms;
+            found.touched_ms = now_ms;
             return None;
         }
         *count += 1;
@@ -105,7 +123,9 @@ impl Moves {
             keys,
             since_ms: now_ms,
             asked_ms: now_ms,
+            touched_ms: now_ms,
             told: false,
+            returning: false,
             number,
         };
         moves.insert(slot, new);
@@ -115,7 +135,7 @@ impl Moves {
     /// A proxy sent a request of the slot's as one of a slot that moves: it goes on.
     pub fn touch(&self, slot: Slot, now_ms: u64) {
         if let Some(found) = self.lock().0.get_mut(&slot) {
-            found.asked_ms = now_ms;
+            found.touched_ms = now_ms;
         }
     }
 
@@ -164,11 +184,51 @@ impl Moves {
         }
     }
 
+    /// A client's request came for a slot that was handed over. If the dashboard was never told of that, it has given the move up
+    /// and the slot back to this node: where it is, for whoever fetches it. Whoever is told so first has to.
+    pub fn take_back(&self, slot: Slot) -> Return {
+        let mut locked = self.lock();
+        match locked.0.get_mut(&slot) {
+            Some(found) if found.returning => Return::UnderWay,
+            Some(found) if !found.told => {
+                found.returning = true;
+                self.returning.fetch_add(1, Ordering::Relaxed);
+                Return::Begin(found.to.clone())
+            }
+            _ => Return::No,
+        }
+    }
+
+    /// Whether the slot is being fetched back.
+    #[must_use]
+    pub fn is_returning(&self, slot: Slot) -> bool {
+        self.any_returning() && self.lock().0.get(&slot).is_some_and(|found| found.returning)
+    }
+
+    /// Whether any slot is: without a lock, as each command may ask.
+    #[must_use]
+    pub fn any_returning(&self) -> bool {
+        self.returning.load(Ordering::Relaxed) > 0
+    }
+
+    /// The slot is here again, or can't be fetched.
+    pub fn returned(&self, slot: Slot) {
+        let mut locked = self.lock();
+        if locked.0.get(&slot).is_some_and(|found| found.returning) {
+            locked.0.remove(&slot);
+        }
+        self.returning.fetch_sub(1, Ordering::Relaxed);
+        drop(locked);
+        self.changed();
+    }
+
     /// Ends a move, or all that are not done; how many there were. What is granted stays granted.
     pub fn cancel(&self, slot: Option<Slot>) -> usize {
         let mut locked = self.lock();
         let before = locked.0.len();
-        locked.0.retain(|found, entry| slot.is_some_and(|slot| slot != *found) || entry.stage == Stage::Done);
+        locked.0.retain(|found, entry| {
+            slot.is_some_and(|slot| slot != *found) || entry.stage == Stage::Done || entry.returning
+        });
         let ended = before - locked.0.len();
         drop(locked);
         self.changed();
@@ -191,7 +251,7 @@ impl Moves {
 }
 
 fn is_forgotten(found: &Move, now_ms: u64) -> bool {
-    found.stage != Stage::Done && now_ms.saturating_sub(found.asked_ms) > SILENCE_MS_MAX
+    found.stage != Stage::Done && now_ms.saturating_sub(found.touched_ms) > SILENCE_MS_MAX
 }
 
 #[cfg(test)]
@@ -225,6 +285,22 @@ mod tests {
         moves.set(new, Stage::Done);
         assert_eq!(moves.of(slot(1)).map(|found| found.stage), Some(Stage::Done));
         assert!(moves.ask(slot(1), "c:1", 5, 20).is_some(), "what is done can be wanted again");
+    }
+
+    #[test]
+    fn what_the_dashboard_never_heard_of_can_be_taken_back_once() {
+        let moves = Moves::default();
+        assert_eq!(moves.take_back(slot(1)), Return::No, "it never moved");
+        let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
+        moves.set(ticket, Stage::Done);
+        assert_eq!(moves.take_back(slot(1)), Return::Begin("b:1".to_owned()));
+        assert_eq!(moves.take_back(slot(1)), Return::UnderWay);
+        moves.returned(slot(1));
+        assert_eq!(moves.of(slot(1)), None);
+        let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
+        moves.set(ticket, Stage::Done);
+        moves.told(slot(1));
+        assert_eq!(moves.take_back(slot(1)), Return::No);
     }
 
     #[test]

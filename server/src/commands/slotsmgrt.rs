@@ -218,7 +218,7 @@ async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(
             return Ok(());
         }
     };
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::wrapped();
     let mut runner = Runner {
         node: cx.node,
         session: cx.session,

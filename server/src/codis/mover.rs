@@ -16,12 +16,14 @@ use haypile_replication::status::{ReplicaState, ReplicaStatus};
 use super::adopt::{self, Refusal};
 use super::dial;
 use super::moves::{Return, Stage, Ticket};
+use crate::cx::Fail;
 use crate::node::Node;
+use crate::remote::Reply;
 
 /// How often is looked how far the other node is.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long to wait before what failed is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(150);
 /// For how long writes may be held back in one attempt.
 const HOLD: Duration = Duration::from_millis(1000);
 /// The dashboard asks without a pause: if it did not for this long, in milliseconds, it may have given up, and nothing is
@@ -186,18 +188,42 @@ fn take_back(node: &Arc<Node>, slot: Slot) -> bool {
     }
 }
 
+/// The command by which a node asks for a slot that it follows: `HAYPILE.RELEASE slot node-id`.
+pub const RELEASE: &[u8] = b"HAYPILE.RELEASE";
+
+/// Follows the slot and asks its owner to hand it over: that one knows whether this node has all of it.
+async fn ask_for(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), String> {
+    node.replication.follow(&[slot], from, false).await.map_err(|why| why.to_string())?;
+    let (number, id) = (slot.to_string(), node.engine.node().to_string());
+    match dial::ask(node, from, &[RELEASE, number.as_bytes(), id.as_bytes()]).await? {
+        Reply::Simple(_) => Ok(()),
+        reply => Err(format!("{from}: {}", reply.text())),
+    }
+}
+
+/// Hands a slot over to the node of this id, which follows it.
+///
+/// # Errors
+/// For the client. Before the grant nothing has changed then.
+pub async fn release(node: &Arc<Node>, slot: Slot, id: &str) -> Result<(), Fail> {
+    let refused = |why: String| Fail::error(format!("ERR {why}"));
+    let replica = replica(node, slot, id)
+        .ok_or_else(|| refused(format!("slot {slot}: {id} does not follow it here")))?;
+    let handed = node.replication.hand_over(&[slot], &replica.address, HOLD, false).await;
+    handed.map(drop).map_err(|why| refused(why.to_string()))
+}
+
 async fn fetch(node: &Arc<Node>, slot: Slot, from: &str) {
     let until_ms = node.monotonic_ms() + FETCH_MS_MAX;
     let mut why = "not tried".to_owned();
     while node.monotonic_ms() < until_ms {
-        let tried = async {
-            node.replication.follow(&[slot], from, false).await?;
-            node.replication.no_one(&[slot], false, HOLD).await
-        };
-        match tried.await {
-            Ok(_) if node.engine.role(slot) == Role::Master => return,
-            Ok(_) => {}
-            Err(refused) => why = refused.to_string(),
+        match ask_for(node, slot, from).await {
+            Ok(()) if node.engine.role(slot) == Role::Master => {
+                tracing::info!(%slot, %from, "a slot is back");
+                return;
+            }
+            Ok(()) => {}
+            Err(refused) => why = refused,
         }
         tokio::time::sleep(LOOK).await;
     }

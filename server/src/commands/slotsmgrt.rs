@@ -9,6 +9,7 @@
 //! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
 //! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
 //! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
+//! | `HAYPILE.RELEASE slot node-id` | another node, which follows the slot | OK, once the slot is that node's |
 //!
 //! An answer that says "done" is given only if the slot was handed over to the node that is asked for. The dashboard asks without
 //! a pause, so its questions are answered late.
@@ -50,6 +51,9 @@ pub const COMMANDS: &[Command] = &[
     row("slotsmgrt-async-status", 1, ADMIN, "Tells which slots move.", |cx| Box::pin(status(cx))),
     row("slotsmgrt-async-fence", 1, ADMIN, "Waits until no slot moves.", |cx| Box::pin(fence(cx))),
     row("slotsmgrt-async-cancel", 1, ADMIN, "Ends the moves of slots.", |cx| Box::pin(cancel(cx))),
+    row("haypile.release", 3, ADMIN, "Hands a slot over to a node that follows it.", |cx| {
+        Box::pin(release(cx))
+    }),
     row("haypile.adopt", 4, ADMIN, "Adds a slot and follows it at another node.", |cx| Box::pin(take_in(cx))),
 ];
 
@@ -91,6 +95,9 @@ fn target(cx: &SessionCx<'_>) -> Result<String, Fail> {
 async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
     let (to, slot) = (target(cx)?, slot_at(cx.arg(at))?);
     let (moved, remaining) = match settle(cx, slot, &to, POLL).await? {
+        // Between two questions the dashboard looks whether it still wants the move: only one that comes when the slot has
+        // gone may be told so. If none comes, the move was given up.
+        Where::ThereNow(_) => (0, 1),
         Where::There(keys) => {
             cx.node.moves.told(slot);
             (keys, 0)
@@ -109,7 +116,7 @@ async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let (to, slot) = (target(cx)?, Slot::of_key(cx.arg(4)));
     let wait_ms = u64::try_from(integer(cx.arg(3))?).unwrap_or(0).min(WAIT_MS_MAX);
     match settle(cx, slot, &to, Duration::from_millis(wait_ms)).await? {
-        Where::There(_) => {
+        Where::There(_) | Where::ThereNow(_) => {
             cx.reply.integer(1);
             Ok(())
         }
@@ -124,6 +131,8 @@ async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 enum Where {
     /// This node's yet; so much is to be done.
     Here(u64),
+    /// That node's since a moment ago; so many keys went.
+    ThereNow(u64),
     /// That node's; so many keys went.
     There(u64),
 }
@@ -154,24 +163,34 @@ async fn settle(cx: &SessionCx<'_>, slot: Slot, to: &str, patience: Duration) ->
         }
     }
     let mut changes = node.moves.changes();
+    // A failure of before the question may be over.
+    let mut is_news = false;
     let waited = async {
         loop {
             match node.moves.of(slot) {
-                Some(Move { stage: Stage::Done, keys, .. }) => return Ok(Where::There(keys)),
-                Some(Move { stage: Stage::Failed(why), .. }) => {
-                    return Err(Fail::error(format!("ERR slot {slot} can't be moved to {to} yet: {why}")));
+                Some(Move { stage: Stage::Done, keys, .. }) => return Ok(Where::ThereNow(keys)),
+                Some(Move { stage: Stage::Failed(why), .. }) if is_news => {
+                    return Err(failed(slot, to, &why));
                 }
                 Some(_) => {}
                 None => return Err(Fail::error(format!("ERR the move of slot {slot} was cancelled"))),
             }
             // The node that counts lives as long as this.
             let _ = changes.changed().await;
+            is_news = true;
         }
     };
     match tokio::time::timeout(patience, waited).await {
         Ok(answer) => answer,
-        Err(_) => Ok(Where::Here(node.moves.of(slot).map_or(1, |found| remaining(&found)))),
+        Err(_) => match node.moves.of(slot) {
+            Some(Move { stage: Stage::Failed(why), .. }) => Err(failed(slot, to, &why)),
+            found => Ok(Where::Here(found.map_or(1, |found| remaining(&found)))),
+        },
     }
+}
+
+fn failed(slot: Slot, to: &str, why: &str) -> Fail {
+    Fail::error(format!("ERR slot {slot} can't be moved to {to} yet: {why}"))
 }
 
 /// What the dashboard shows as remaining: never 0.
@@ -318,6 +337,13 @@ async fn fence(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 async fn cancel(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let ended = cx.node.moves.cancel(None);
     cx.reply.count(ended);
+    Ok(())
+}
+
+async fn release(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let slot = slot_at(cx.arg(1))?;
+    mover::release(cx.node, slot, &String::from_utf8_lossy(cx.arg(2))).await?;
+    cx.reply.ok();
     Ok(())
 }
 

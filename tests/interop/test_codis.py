@@ -1,0 +1,198 @@
+"""Behind Codis: what its dashboard and proxies ask of nodes while slots move, against a double that asks in their way."""
+
+import threading
+import unittest
+
+from codis import Codis, ProxyLoad, Refused
+from harness import LONG, Case, key_in, seed
+
+SLOTS = range(0, 12)
+
+
+class Behind(Case):
+    """Two groups; all slots of the first begin at `one`."""
+
+    def cluster(self, method="semi-async", slots=SLOTS, **more):
+        self.one, self.two = self.node("one", **more), self.node("two", **more)
+        self.one.pkcluster("addslots", f"{slots[0]}-{slots[-1]}")
+        self.codis = Codis(method=method)
+        self.codis.assign(slots, self.one)
+        return self.one, self.two
+
+    def load(self, **more):
+        return ProxyLoad(self.codis, seed(), **more)
+
+    def check(self, load):
+        """Every key at the node that Codis names, and the other one refuses it."""
+        checked = 0
+        for node in (self.one, self.two):
+            slots = [slot for slot in self.codis.slots() if self.codis.where[slot] is node]
+            checked += load.check(node, slots)
+        self.assertGreater(checked, 0)
+
+
+class Joining(Behind):
+    def test_a_node_answers_what_the_dashboard_asks_of_a_server(self):
+        one, _ = self.cluster()
+        one.do("SET", key_in(3, "k"), "v")
+        self.assertIn([3, 1], one.do("SLOTSINFO"))
+        self.assertEqual(one.do("CONFIG", "GET", "maxmemory")[0], b"maxmemory")
+        self.assertTrue(int(one.do("CONFIG", "GET", "maxmemory")[1]) > 0)
+        info = one.client().info()
+        self.assertEqual((len(info["run_id"]), info["role"], info["loading"]), (40, "master", 0))
+        self.assertEqual([name for name in one.client().info("keyspace") if name.startswith("db")], ["db0"])
+        self.assertEqual(one.do("SLOTSHASHKEY", "a", "{a}b"), [579, 579])
+        self.assertEqual(one.do("SLOTSSCAN", 3, 0), [b"0", [key_in(3, "k")]])
+
+    def test_what_a_proxy_forwards_can_not_spoil_a_connection_that_others_share(self):
+        one, _ = self.cluster()
+        client = one.client(single_connection_client=True)
+        self.assertIn("NOPROTO", one.error("HELLO", 3))
+        for db in range(16):
+            self.assertTrue(client.execute_command("SELECT", db))
+        self.assertIn("DB index is out of range", one.error("SELECT", 16))
+        self.assertTrue(client.execute_command("SELECT", 0))
+        self.assertTrue(client.execute_command("PING"))
+
+
+class Moving(Behind):
+    def test_slots_move_there_and_back_under_load_with_nothing_prepared_and_no_client_error(self):
+        one, two = self.cluster()
+        with self.load(hot=SLOTS[:3]) as load:
+            load.run_until_acked(2000)
+            for target in (two, one, two):
+                for slot in SLOTS[:6]:
+                    self.codis.migrate(slot, target)
+                load.run_until_acked(500)
+            load.stop()
+        self.check(load)
+        load.check_gone(one, SLOTS[:6], "Partition not found")
+        self.assertGreater(load.wrapped(), 0, "requests came while slots moved")
+        self.assertEqual((load.refused(), load.in_doubt()), (0, 0))
+
+    def test_replicas_of_the_new_group_have_the_slot_too(self):
+        one, two = self.cluster()
+        replica = self.node("two-b")
+        two.pkcluster("addslots", "100")
+        replica.do("SLAVEOF", "127.0.0.1", two.port)
+        self.wait_until_slave_has_all(two, replica, [100])
+        key = key_in(5, "k")
+        one.do("SET", key, "v")
+        self.codis.migrate(5, two)
+        self.wait(lambda: replica.slot(5) is not None, "the replica follows the slot")
+        self.wait_until_slave_has_all(two, replica, [5, 100])
+        self.assertEqual(replica.do("GET", key), b"v")
+        self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
+
+    def test_the_method_sync_moves_a_slot_whose_replica_was_prepared(self):
+        one, two = self.cluster(method="sync")
+        two.pkcluster("addslots", "0-5")
+        two.pkcluster("slotsslaveof", "127.0.0.1", str(one.port), "0-5")
+        with self.load(writers=4) as load:
+            load.run_until_acked(500)
+            self.wait_until_slaves_stream(one, two, range(6))
+            for slot in range(6):
+                self.codis.migrate(slot, two)
+            load.run_until_acked(200)
+            load.stop()
+        self.check(load)
+        self.assertEqual((load.refused(), load.in_doubt()), (0, 0))
+
+    def wait_until_slaves_stream(self, master, replica, slots):
+        def streaming():
+            infos = master.slots()
+            slaves = [infos[slot].slave_at(replica.address) for slot in slots]
+            return all(slave and slave.status == "SlaveBinlogSync" for slave in slaves)
+
+        self.wait(streaming, "the replica gets records of all slots")
+
+    def test_what_can_not_be_moved_is_an_error_and_never_done(self):
+        one, two = self.cluster()
+        one.do("SET", key_in(1, "k"), "one's")
+        self.codis.assign([600], one)
+        with self.assertRaisesRegex(Refused, "slot 600 is not on this node"):
+            self.codis.migrate(600, two)
+        self.assertIn("not on this node", one.error("SLOTSMGRT-EXEC-WRAPPER", key_in(600, "k"), "GET", key_in(600, "k")))
+        self.assertIn("destination address error", one.error("SLOTSMGRTTAGSLOT", "127.0.0.1", one.port, 1000, 1))
+        two.stop()
+        with self.assertRaisesRegex(Refused, "can't be moved"):
+            self.codis.migrate(1, two)
+        two.start()
+        two.pkcluster("addslots", "2")
+        two.do("SET", key_in(2, "k"), "two's own")
+        one.do("SET", key_in(2, "k"), "one's")
+        with self.assertRaisesRegex(Refused, "has data here that the master does not know"):
+            self.codis.migrate(2, two)
+        self.assertEqual(one.do("SLOTSMGRT-EXEC-WRAPPER", key_in(2, "k"), "GET", key_in(2, "k")), [2, b"one's"])
+        self.codis.assign([1, 2], one)
+        self.assertEqual(one.do("GET", key_in(2, "k")), b"one's")
+        self.codis.migrate(1, two)
+        self.assertEqual(two.do("GET", key_in(1, "k")), b"one's")
+
+    def test_a_move_that_is_given_up_at_any_moment_leaves_the_slot_with_its_clients(self):
+        one, two = self.cluster()
+        given_up = 0
+        with self.load(writers=4, hot=[1, 2]) as load:
+            load.run_until_acked(500)
+            for _ in range(20 if LONG else 8):
+                for slot in (1, 2):
+                    self.codis.begin(slot, two)
+                    moving = Caught(self.codis.go_on, slot, two)
+                    load.run_until_acked(self.random.randrange(0, 80))
+                    if self.codis.give_up(slot):
+                        given_up += 1
+                        moving.join()
+                        load.run_until_acked(20)
+                    else:
+                        moving.join()
+                        self.codis.migrate(slot, one)
+            load.stop()
+        self.check(load)
+        self.assertEqual((load.refused(), load.in_doubt()), (0, 0))
+        self.assertGreater(given_up, 0, "no move was given up in its midst")
+
+    def test_either_node_may_be_killed_at_any_step_of_a_move(self):
+        may_refuse = lambda words: any(part in words for part in ("handed over", "follows", "TRYAGAIN", "LOADING"))
+        one, two = self.cluster()
+        with self.load(writers=4, hot=SLOTS[:4], may_refuse=may_refuse) as load:
+            load.run_until_acked(500)
+            for number in range(12 if LONG else 5):
+                slot = SLOTS[number % 4]
+                source = self.codis.where[slot]
+                target = two if source is one else one
+                victim = self.random.choice([one, two])
+                self.codis.begin(slot, target)
+                errors = ("connection", "can't be moved", "not on this node", "cancelled", "LOADING")
+                moving = Caught(self.codis.go_on, slot, target, 60, errors)
+                load.run_until_acked(self.random.randrange(0, 60))
+                victim.kill()
+                victim.start()
+                moving.join()
+                load.run_until_acked(50)
+            load.stop()
+        self.check(load)
+
+
+class Caught(threading.Thread):
+    """A thread whose failure is the test's."""
+
+    def __init__(self, function, *args):
+        super().__init__(daemon=True)
+        self.function, self.args, self.failure = function, args, None
+        self.start()
+
+    def run(self):
+        try:
+            self.function(*self.args)
+        except BaseException as failure:  # whatever it is, the test must hear of it
+            self.failure = failure
+
+    def join(self):
+        super().join(120)
+        assert not self.is_alive(), "a move hangs"
+        if self.failure:
+            raise self.failure
+
+
+if __name__ == "__main__":
+    unittest.main()

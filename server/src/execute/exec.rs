@@ -202,7 +202,9 @@ impl Runner<'_> {
             let write = write_slots.binary_search(&slot).is_ok();
             match hindrance_at(&tx, slot, write) {
                 None => {}
-                Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => return Tried::Failed(Fail::error(text)),
+                Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
+                    return Tried::Failed(Fail::error(text));
+                }
                 Some(Hindrance::Fenced(slot)) => return Tried::Fenced(slot, changes),
             }
         }

@@ -97,7 +97,7 @@ async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
     let (moved, remaining) = match settle(cx, slot, &to, POLL).await? {
         // Between two questions the dashboard looks whether it still wants the move: only one that comes when the slot has
         // gone may be told so. If none comes, the move was given up.
-        Where::ThereNow(_) => (0, 1),
+        Where::ThereNow => (0, 1),
         Where::There(keys) => {
             cx.node.moves.told(slot);
             (keys, 0)
@@ -116,7 +116,7 @@ async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let (to, slot) = (target(cx)?, Slot::of_key(cx.arg(4)));
     let wait_ms = u64::try_from(integer(cx.arg(3))?).unwrap_or(0).min(WAIT_MS_MAX);
     match settle(cx, slot, &to, Duration::from_millis(wait_ms)).await? {
-        Where::There(_) | Where::ThereNow(_) => {
+        Where::There(_) | Where::ThereNow => {
             cx.reply.integer(1);
             Ok(())
         }
@@ -131,8 +131,8 @@ async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 enum Where {
     /// This node's yet; so much is to be done.
     Here(u64),
-    /// That node's since a moment ago; so many keys went.
-    ThereNow(u64),
+    /// That node's since a moment ago.
+    ThereNow,
     /// That node's; so many keys went.
     There(u64),
 }
@@ -168,7 +168,7 @@ async fn settle(cx: &SessionCx<'_>, slot: Slot, to: &str, patience: Duration) ->
     let waited = async {
         loop {
             match node.moves.of(slot) {
-                Some(Move { stage: Stage::Done, keys, .. }) => return Ok(Where::ThereNow(keys)),
+                Some(Move { stage: Stage::Done, .. }) => return Ok(Where::ThereNow),
                 Some(Move { stage: Stage::Failed(why), .. }) if is_news => {
                     return Err(failed(slot, to, &why));
                 }

@@ -27,8 +27,21 @@ pub struct About {
     pub command: &'static str,
     /// How many commands wait for EXEC, after MULTI.
     pub queued: Option<usize>,
+    /// How many channels, patterns and channels of slots it listens to.
+    pub listens: (usize, usize, usize),
     /// What it is.
     pub kind: ClientKind,
+}
+
+impl About {
+    /// What it is to CLIENT KILL TYPE.
+    #[must_use]
+    pub fn kind_now(&self) -> ClientKind {
+        match self.kind {
+            ClientKind::Normal if self.listens != (0, 0, 0) => ClientKind::Listener,
+            kind => kind,
+        }
+    }
 }
 
 /// What a connection is.
@@ -37,6 +50,8 @@ pub enum ClientKind {
     /// A client.
     #[default]
     Normal,
+    /// A client that listens to channels.
+    Listener,
     /// A node that follows this one.
     Replica,
 }
@@ -47,6 +62,7 @@ impl ClientKind {
     pub fn name(self) -> &'static str {
         match self {
             ClientKind::Normal => "normal",
+            ClientKind::Listener => "pubsub",
             ClientKind::Replica => "replica",
         }
     }
@@ -100,14 +116,17 @@ impl Client {
     pub fn line(&self, now_ms: u64) -> String {
         let about = self.about();
         let idle = now_ms.saturating_sub(self.active_ms.load(Ordering::Relaxed)) / 1000;
-        let flags = match (about.kind, about.queued) {
+        let flags = match (about.kind_now(), about.queued) {
+            (ClientKind::Replica, _) => "S",
+            (ClientKind::Listener, None) => "P",
+            (ClientKind::Listener, Some(_)) => "xP",
             (ClientKind::Normal, None) => "N",
             (ClientKind::Normal, Some(_)) => "x",
-            (ClientKind::Replica, _) => "S",
         };
+        let (channels, patterns, shards) = about.listens;
         let multi = about.queued.map_or("-1".to_owned(), |queued| queued.to_string());
         format!(
-            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub=0 psub=0 multi={multi} cmd={} \
+            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi={multi} cmd={} \
              user=default resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,

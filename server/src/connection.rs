@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::execute::{self, Begun, Next, Runner, Scratch};
 use crate::node::{Node, Stopping};
 use crate::resp::{Limits, Parsed, Parser, Proto, ReplyWriter};
-use crate::session::{Session, Taken};
+use crate::session::{Mode, Session, Taken};
 use crate::table::{Command, Flags, Run};
 
 /// How much is read at once, in bytes.
@@ -121,17 +121,35 @@ impl Connection {
         let mut ends = ends;
         loop {
             let settings = self.node.config.now();
+            let mailbox = self.session.subscriptions.as_ref().map(|listens| listens.mailbox.clone());
             let idle = Duration::from_secs(settings.timeout_s);
             let receive = poll_fn(|context| match self.poll_receive(input, context) {
                 Poll::Pending if ends.as_mut().poll(context).is_ready() => Poll::Ready(false),
                 received => received,
             });
-            let received = match idle {
-                Duration::ZERO => receive.await,
-                idle => tokio::time::timeout(idle, receive).await.unwrap_or(false),
+            let received = match (&mailbox, idle) {
+                // Who listens may be silent for ever.
+                (Some(mailbox), _) => tokio::select! {
+                    biased;
+                    received = receive => received,
+                    () = mailbox.arrived() => {
+                        if let Some(end) = self.deliver().await {
+                            return end;
+                        }
+                        continue;
+                    }
+                },
+                (None, Duration::ZERO) => receive.await,
+                (None, idle) => tokio::time::timeout(idle, receive).await.unwrap_or(false),
             };
             if !received {
                 return End::Closed;
+            }
+            // Messages that came before these commands leave before their answers.
+            if self.session.subscriptions.is_some()
+                && let Some(end) = self.deliver().await
+            {
+                return end;
             }
             client.active_ms.store(self.node.monotonic_ms(), Ordering::Relaxed);
             if let Some(end) = self.batch(input, &settings).await {
@@ -141,6 +159,24 @@ impl Connection {
                 return End::Closed;
             }
         }
+    }
+
+    /// Sends the messages that wait.
+    async fn deliver(&mut self) -> Option<End> {
+        let mailbox = self.session.subscriptions.as_ref()?.mailbox.clone();
+        mailbox.switch(self.reply.proto());
+        let messages = mailbox.take();
+        if messages.is_empty() {
+            return None;
+        }
+        let sent = tokio::select! {
+            biased;
+            sent = self.stream.write_all(&messages) => sent,
+            () = self.session.client.killed() => return Some(End::Closed),
+        };
+        self.node.stats.output_bytes.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        mailbox.sent();
+        sent.is_err().then_some(End::Closed)
     }
 
     /// Reads what there is; false at the end. While nothing comes, a connection that has received nothing keeps no buffer.
@@ -270,6 +306,9 @@ impl Connection {
             return Some(End::Aborted(error));
         }
         self.publish_command();
+        if !self.session.outbox.is_empty() {
+            self.node.deliver(&mut self.session.outbox);
+        }
         let bytes = self.reply.as_bytes();
         // Nearly always the kernel takes all at once.
         let begun = self.stream.try_write(bytes).unwrap_or_default();
@@ -303,7 +342,7 @@ impl Connection {
     /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.
     fn publish_command(&mut self) {
         let command = (self.session.command, self.reply.proto());
-        if self.published == command {
+        if self.published == command && self.session.mode == Mode::PLAIN {
             return;
         }
         self.published = command;

@@ -21,7 +21,7 @@ use haypile_engine::types::Slot;
 use crate::codis::mover;
 use crate::cx::{Cx, Fail};
 use crate::node::{Node, Profile};
-use crate::resp::ReplyWriter;
+use crate::resp::{Proto, ReplyWriter};
 use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run};
 
@@ -229,6 +229,15 @@ impl Runner<'_> {
 
     /// On a connection in some mode: whether that keeps or refuses the command instead of running it.
     fn is_held(&mut self, command: &'static Command) -> bool {
+        let listens = self.session.mode.has(Mode::LISTENING) && self.reply.proto() == Proto::Resp2;
+        if listens && !command.flags.has(Flags::LISTENING) {
+            self.refuse(&format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+                 context",
+                command.name
+            ));
+            return true;
+        }
         let queues = self.session.multi.is_some() && !command.flags.has(Flags::UNQUEUED);
         if queues {
             self.queue(command);

@@ -1,6 +1,6 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `multi`, `session`, `cx`, `kind`;
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `pubsub`, `multi`, `session`, `cx`, `kind`;
 //! `rdb`; `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
@@ -22,6 +22,7 @@ pub mod last_lines;
 pub mod multi;
 pub mod node;
 pub mod number;
+pub mod pubsub;
 pub mod rdb;
 pub mod remote;
 pub mod resp;

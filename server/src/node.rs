@@ -19,6 +19,7 @@ use crate::codis::moves::Moves;
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
 use crate::execute;
+use crate::pubsub::{Message, PubSub};
 use crate::saves::{self, Saves};
 
 /// What the node is to its clients.
@@ -107,6 +108,8 @@ pub struct Node {
     pub profile: Profile,
     /// Who is connected.
     pub clients: Clients,
+    /// Who listens to which channel.
+    pub pubsub: PubSub,
     /// Checkpoints that clients ask for.
     pub saves: Saves,
     /// Slots on their way to other nodes.
@@ -147,6 +150,7 @@ impl Node {
             config_file,
             profile,
             clients: Clients::default(),
+            pubsub: PubSub::default(),
             saves,
             moves: Moves::default(),
             stats: Stats::default(),
@@ -170,6 +174,13 @@ impl Node {
             Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
         self.replication.set_masterauth(masterauth);
         Ok(())
+    }
+
+    /// Hands out messages; their gate was reached.
+    pub fn deliver(&self, outbox: &mut Vec<Message>) {
+        let limit = self.config.now().pubsub_limit;
+        let now_ms = self.monotonic_ms();
+        outbox.drain(..).for_each(|message| self.pubsub.deliver(&message, limit, now_ms));
     }
 
     /// Milliseconds of the monotonic clock.

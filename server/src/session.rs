@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use crate::clients::Client;
 use crate::multi::{Multi, Watching};
 use crate::node::Node;
+use crate::pubsub::{Message, Subscriptions};
 use crate::resp::ReplyWriter;
 
 /// What a connection is in beyond running commands one by one, as a set: one look tells that it is in nothing.
@@ -20,11 +21,19 @@ impl Mode {
     pub const PLAIN: Mode = Mode(0);
     /// Between MULTI and EXEC.
     pub const MULTI: Mode = Mode(1);
+    /// Listening to channels.
+    pub const LISTENING: Mode = Mode(1 << 1);
 
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Mode) -> Mode {
         Mode(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in the set.
+    #[must_use]
+    pub const fn has(self, other: Mode) -> bool {
+        self.0 & other.0 == other.0
     }
 
     /// What is left of it without the other.
@@ -52,6 +61,10 @@ pub struct Session {
     pub multi: Option<Box<Multi>>,
     /// What it watches.
     pub watching: Option<Box<Watching>>,
+    /// What it listens to. There is none exactly if `mode` lacks [`Mode::LISTENING`].
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Messages that leave with the replies, once these may.
+    pub outbox: Vec<Message>,
 }
 
 impl Session {
@@ -67,7 +80,15 @@ impl Session {
             mode: Mode::PLAIN,
             multi: None,
             watching: None,
+            subscriptions: None,
+            outbox: Vec::new(),
         }
+    }
+
+    /// Listens to nothing any more.
+    pub fn end_subscriptions(&mut self) {
+        self.mode = self.mode.without(Mode::LISTENING);
+        self.subscriptions = None;
     }
 
     /// Ends what MULTI began.

@@ -34,6 +34,8 @@ impl Flags {
     pub const DANGEROUS: Flags = Flags(1 << 6);
     /// Runs at once within a transaction, before its EXEC.
     pub const UNQUEUED: Flags = Flags(1 << 7);
+    /// May be sent in RESP2 by who listens to channels.
+    pub const LISTENING: Flags = Flags(1 << 8);
 
     /// Both sets together.
     #[must_use]

@@ -150,6 +150,7 @@ impl Bench {
         }
         self.proto = reply.proto();
         self.node.engine.write().expect("the log takes it");
+        self.node.deliver(&mut self.session.outbox);
         reply.as_bytes().to_vec()
     }
 

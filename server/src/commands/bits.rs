@@ -51,9 +51,14 @@ fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let key = cx.key(0);
     let old = cx.read(key, Kind::String)?;
     let mut bytes = old.as_ref().map_or_else(Vec::new, |old| old.payload.to_vec());
-    cx.reply.integer(i64::from(bit_at(&bytes, offset)));
+    let is_set = bit_at(&bytes, offset);
+    cx.reply.integer(i64::from(is_set));
     let byte = offset / 8;
     check_length(byte + 1)?;
+    // As in Redis, who watches the key is not told of what changes nothing.
+    if byte < bytes.len() && is_set == (bit == 1) {
+        return Ok(());
+    }
     bytes.resize(bytes.len().max(byte + 1), 0);
     let mask = 0x80 >> (offset % 8);
     bytes[byte] = if bit == 1 { bytes[byte] | mask } else { bytes[byte] & !mask };

@@ -129,7 +129,7 @@ enum Kinds {
 
 impl Filter {
     fn takes(&self, client: &Client) -> bool {
-        let kind = client.about().kind;
+        let kind = client.about().kind_now();
         self.kind.is_none_or(|kinds| kinds == Kinds::Only(kind))
             && self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id))
             && self.address.as_ref().is_none_or(|address| *address == client.address.to_string())
@@ -141,7 +141,8 @@ fn kinds(text: &[u8]) -> Result<Kinds, Fail> {
     match text.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(Kinds::Only(ClientKind::Normal)),
         b"slave" | b"replica" => Ok(Kinds::Only(ClientKind::Replica)),
-        b"master" | b"pubsub" => Ok(Kinds::Nobody),
+        b"pubsub" => Ok(Kinds::Only(ClientKind::Listener)),
+        b"master" => Ok(Kinds::Nobody),
         _ => Err(Fail::error(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(text)))),
     }
 }

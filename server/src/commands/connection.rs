@@ -4,20 +4,29 @@ use super::info::REDIS_VERSION;
 use crate::cx::{Fail, integer, is};
 use crate::node::{Node, Profile};
 use crate::resp::Proto;
-use crate::session::SessionCx;
+use crate::session::{Mode, SessionCx};
 use crate::table::{Command, Flags, Keys, Run};
 
 const OPEN: Flags = Flags::FAST.with(Flags::NO_AUTH);
 
+const END: Flags = OPEN.with(Flags::UNQUEUED).with(Flags::LISTENING);
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("ping", -1, Flags::FAST, "1.0.0", "Tells that the node is there, or gives the argument back.", ping),
+    row(
+        "ping",
+        -1,
+        Flags::FAST.with(Flags::LISTENING),
+        "1.0.0",
+        "Tells that the node is there, or gives the argument back.",
+        ping,
+    ),
     row("echo", 2, Flags::FAST, "1.0.0", "Gives the argument back.", echo),
-    row("quit", -1, OPEN.with(Flags::UNQUEUED), "1.0.0", "Closes the connection.", quit),
+    row("quit", -1, END, "1.0.0", "Closes the connection.", quit),
     row("select", 2, Flags::FAST, "1.0.0", "Selects the database.", select),
     row("auth", -2, OPEN, "1.0.0", "Gives the password.", auth),
     row("hello", -1, OPEN, "6.0.0", "Agrees on the protocol, and tells who answers.", hello),
-    row("reset", 1, OPEN.with(Flags::UNQUEUED), "6.2.0", "Makes the connection as if it were new.", reset),
+    row("reset", 1, END, "6.2.0", "Makes the connection as if it were new.", reset),
 ];
 
 const fn row(
@@ -34,11 +43,21 @@ const fn row(
 
 fn ping(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     match cx.args {
+        // A listener in RESP2 takes everything for a message.
+        [_, message @ ..] if message.len() < 2 && listens_in_resp2(cx) => {
+            cx.reply.array(2);
+            cx.reply.bulk(b"pong");
+            cx.reply.bulk(message.first().copied().unwrap_or_default());
+        }
         [_] => cx.reply.simple("PONG"),
         [_, message] => cx.reply.bulk(message),
         _ => return Err(Fail::arity("ping")),
     }
     Ok(())
+}
+
+fn listens_in_resp2(cx: &SessionCx<'_>) -> bool {
+    cx.session.mode.has(Mode::LISTENING) && cx.reply.proto() == Proto::Resp2
 }
 
 fn echo(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -194,6 +213,8 @@ fn reset(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     select_db(cx, 0);
     cx.session.end_multi();
     cx.session.watching = None;
+    cx.session.end_subscriptions();
+    cx.session.client.about().listens = (0, 0, 0);
     cx.session.client.about().name.clear();
     cx.session.authenticated = cx.node.config.now().requirepass.is_empty();
     cx.reply.switch(Proto::Resp2);

@@ -18,6 +18,7 @@ pub mod lcs;
 pub mod lists;
 pub mod multi;
 pub mod pkcluster;
+pub mod pubsub;
 pub mod random;
 pub mod ranges;
 pub mod replication;
@@ -55,6 +56,7 @@ pub const ALL: &[&[Command]] = &[
     lists::COMMANDS,
     multi::COMMANDS,
     pkcluster::COMMANDS,
+    pubsub::COMMANDS,
     replication::COMMANDS,
     save::COMMANDS,
     set::COMMANDS,

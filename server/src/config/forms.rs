@@ -2,6 +2,8 @@
 
 use haypile_engine::engine::SyncMode;
 
+use super::OutputLimit;
+
 /// A whole number within limits.
 pub fn number(text: &str, from: u64, to: u64) -> Result<u64, String> {
     let value: u64 = text.parse().map_err(|_| format!("expected a whole number from {from} to {to}"))?;
@@ -32,6 +34,34 @@ pub fn bytes(text: &str, from: u64, to: u64) -> Result<u64, String> {
         Some(_) => Err(format!("expected from {from} to {to} bytes")),
         None => Err("expected bytes, such as 1000, 64mb or 1gb".to_owned()),
     }
+}
+
+/// What may wait for a listener, in Redis' form. Other classes of clients have no limit of this kind: replies are gathered
+/// up to `output-buffer-bytes`, and replicas are not fed from memory.
+pub fn output_limit(text: &str) -> Result<OutputLimit, String> {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let mut limit = None;
+    for class in words.chunks(4) {
+        let [name, hard, soft, seconds] = class else {
+            return Err("expected `pubsub HARD SOFT SECONDS`".to_owned());
+        };
+        let new = OutputLimit {
+            hard_bytes: bytes(hard, 0, 1 << 40)?,
+            soft_bytes: bytes(soft, 0, 1 << 40)?,
+            soft_s: number(seconds, 0, 1_000_000)?,
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "pubsub" => limit = Some(new),
+            "normal" | "slave" | "replica" if new.hard_bytes == 0 && new.soft_bytes == 0 => {}
+            _ => return Err("only pubsub can be limited".to_owned()),
+        }
+    }
+    limit.ok_or_else(|| "expected `pubsub HARD SOFT SECONDS`".to_owned())
+}
+
+/// As [`output_limit`] reads it.
+pub fn show_output_limit(limit: &OutputLimit) -> String {
+    format!("pubsub {} {} {}", limit.hard_bytes, limit.soft_bytes, limit.soft_s)
 }
 
 /// Yes or no.

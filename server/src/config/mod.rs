@@ -11,6 +11,17 @@ use haypile_engine::engine::SyncMode;
 pub use file::{rewrite, split_lines};
 pub use params::{PARAMS, Param, When};
 
+/// How much may wait for a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutputLimit {
+    /// More bytes than this end the connection; 0 is no limit.
+    pub hard_bytes: u64,
+    /// More bytes than this for `soft_s` seconds end it; 0 is no limit.
+    pub soft_bytes: u64,
+    /// See `soft_bytes`.
+    pub soft_s: u64,
+}
+
 /// All settings. What each means is said in the table of keys.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // the table of keys says it
@@ -37,6 +48,7 @@ pub struct Settings {
     pub reply_bytes_max: u64,
     pub handover_hold_ms: u64,
     pub slave_priority: u64,
+    pub pubsub_limit: OutputLimit,
     pub log_level: String,
 }
 
@@ -65,6 +77,7 @@ impl Default for Settings {
             reply_bytes_max: 1 << 20,
             handover_hold_ms: 5000,
             slave_priority: 100,
+            pubsub_limit: OutputLimit { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_s: 60 },
             log_level: "info".to_owned(),
         }
     }

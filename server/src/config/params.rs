@@ -94,6 +94,15 @@ pub static PARAMS: &[Param] = &[
     ),
     param!("bind", "IP", Start, "the address to listen at", bind, filled, String::clone),
     param!(
+        "client-output-buffer-limit",
+        "pubsub HARD SOFT SECONDS",
+        Always,
+        "how many bytes may wait for a client that listens to channels: at most, and for how long; 0 is no limit",
+        pubsub_limit,
+        forms::output_limit,
+        forms::show_output_limit
+    ),
+    param!(
         "client-query-buffer-limit",
         "BYTES",
         Always,

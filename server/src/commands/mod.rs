@@ -9,6 +9,7 @@ pub mod connection;
 pub mod counters;
 pub mod dump;
 pub mod expire;
+pub mod geo;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod info;
@@ -17,6 +18,7 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod multi;
+pub mod object;
 pub mod pkcluster;
 pub mod pubsub;
 pub mod random;
@@ -28,6 +30,7 @@ pub mod set;
 pub mod sets;
 pub mod slots;
 pub mod slotsmgrt;
+pub mod sort;
 pub mod streams;
 pub mod strings;
 pub mod sub;
@@ -47,6 +50,7 @@ pub const ALL: &[&[Command]] = &[
     counters::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
+    geo::COMMANDS,
     hashes::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,
@@ -55,6 +59,7 @@ pub const ALL: &[&[Command]] = &[
     lcs::COMMANDS,
     lists::COMMANDS,
     multi::COMMANDS,
+    object::COMMANDS,
     pkcluster::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,
@@ -62,6 +67,7 @@ pub const ALL: &[&[Command]] = &[
     set::COMMANDS,
     sets::COMMANDS,
     slots::COMMANDS,
+    sort::COMMANDS,
     streams::COMMANDS,
     slotsmgrt::COMMANDS,
     strings::COMMANDS,

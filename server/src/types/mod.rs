@@ -7,6 +7,7 @@
 //! Everything here is plain code on a [`Tx`], and may be run again from the start after a cache miss.
 
 pub mod dict;
+pub mod geohash;
 pub mod hashed;
 pub mod hll;
 pub mod list;

@@ -7,7 +7,7 @@ use super::open;
 
 /// What ZADD's options say.
 #[derive(Clone, Copy, Default, Debug)]
-struct Options {
+pub struct Options {
     /// NX: only new members.
     new_only: bool,
     /// XX: only members that are there.
@@ -24,7 +24,7 @@ struct Options {
 
 impl Options {
     /// Sets the option of this name; `false` if there is none.
-    fn set(&mut self, name: &[u8]) -> bool {
+    pub fn set(&mut self, name: &[u8]) -> bool {
         let options: [(&str, &mut bool); 6] = [
             ("nx", &mut self.new_only),
             ("xx", &mut self.old_only),
@@ -35,6 +35,12 @@ impl Options {
         ];
         let option = options.into_iter().find(|(option, _)| cx::is(name, option));
         option.map(|(_, set)| *set = true).is_some()
+    }
+
+    /// Whether no member can be meant: neither new ones nor old ones.
+    #[must_use]
+    pub fn excludes_all(&self) -> bool {
+        self.new_only && self.old_only
     }
 
     /// What becomes of a score that is `old` now: `None` if nothing.
@@ -66,8 +72,8 @@ fn add(cx: &mut Cx<'_>, mut options: Options) -> Result<(), Fail> {
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(Fail::syntax());
     }
-    let Options { new_only, old_only, greater_only, less_only, .. } = options;
-    if new_only && old_only {
+    let Options { new_only, greater_only, less_only, .. } = options;
+    if options.excludes_all() {
         return Err(Fail::error("ERR XX and NX options at the same time are not compatible"));
     }
     if (greater_only || less_only) && new_only || greater_only && less_only {
@@ -76,16 +82,23 @@ fn add(cx: &mut Cx<'_>, mut options: Options) -> Result<(), Fail> {
     if options.increment && pairs.len() > 2 {
         return Err(Fail::error("ERR INCR option supports a single increment-element pair"));
     }
-    let scores = pairs.iter().step_by(2).map(|score| double(score)).collect::<Result<Vec<_>, _>>()?;
-    let members = || pairs.iter().skip(1).step_by(2);
+    let members = pairs.chunks(2).map(|pair| Ok((pair[1], double(pair[0])?)));
+    let members = members.collect::<Result<Vec<_>, Fail>>()?;
+    add_scored(cx, options, &members)
+}
 
+/// Adds members with their scores to the sorted set at the first key, and replies.
+///
+/// # Errors
+/// WRONGTYPE, a sum that is not a number, or what the engine meets.
+pub fn add_scored(cx: &mut Cx<'_>, options: Options, members: &[(&[u8], f64)]) -> Result<(), Fail> {
     let found = open(cx, cx.key(0))?;
     let existed = found.is_some();
     let mut zset = found.unwrap_or_else(|| Zset::new(cx.key(0)));
     let (mut added, mut updated, mut sum) = (0, 0, None);
-    if existed || !old_only {
-        zset.gather(&mut cx.tx, members())?;
-        for (member, given) in members().zip(scores) {
+    if existed || !options.old_only {
+        zset.gather(&mut cx.tx, members.iter().map(|(member, _)| member))?;
+        for &(member, given) in members {
             let old = zset.score(&mut cx.tx, member)?;
             sum = options.decide(old, given)?;
             match (old, sum) {

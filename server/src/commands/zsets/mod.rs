@@ -15,6 +15,8 @@ use crate::resp::{Proto, ReplyWriter};
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 use crate::types::zset::{Scored, Zset};
 
+pub use add::{Options, add_scored};
+
 use combine::Operation;
 use range::By;
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::cache::BlockCache;
@@ -57,6 +58,26 @@ impl WriteSet {
             Written::Value(place) => Stored::inline(&self.ops[place.clone()]),
             Written::Tombstone => Stored::Tombstone,
         }
+    }
+}
+
+/// From so many bytes of operations on, a value that is most of them keeps their buffer instead of being copied out of it.
+const KEPT_BYTES_MIN: usize = 64 << 10;
+
+impl WriteSet {
+    /// Gives every entry of the overlay to `put`, ascending; the operations are used up.
+    pub fn put_all(&mut self, mut put: impl FnMut(&[u8], Stored<'_>)) {
+        if self.ops.len() < KEPT_BYTES_MIN {
+            return self.overlay.for_each(|key, written| put(key, self.stored(written)));
+        }
+        let ops = Bytes::from(std::mem::take(&mut self.ops));
+        self.overlay.for_each(|key, written| match written {
+            Written::Value(place) if place.len() >= ops.len() / 2 => {
+                put(key, Stored::Value(ValueRef::Shared(&ops.slice(place.clone()))));
+            }
+            Written::Value(place) => put(key, Stored::inline(&ops[place.clone()])),
+            Written::Tombstone => put(key, Stored::Tombstone),
+        });
     }
 }
 

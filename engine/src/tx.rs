@@ -294,6 +294,20 @@ impl<'e> Tx<'e> {
         self.lookup(key.slot(), &key.element(generation, sub), |value| value.to_bytes())
     }
 
+    /// Gives a collection's element to `read`, if it is there: spares a copy of it.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn read_element<T>(
+        &mut self,
+        key: &Key,
+        generation: Generation,
+        sub: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Read<Option<T>> {
+        self.lookup(key.slot(), &key.element(generation, sub), |value| read(&value))
+    }
+
     /// Sets a collection's element.
     pub fn put_element(&mut self, key: &Key, generation: Generation, sub: &[u8], value: impl AsRef<[u8]>) {
         let value = value.as_ref();
@@ -515,7 +529,7 @@ impl<'e> Tx<'e> {
                 let cell = &mut *locked.cell;
                 cell.last_seq = Seq(cell.last_seq.0 + 1 + skipped);
                 cell.last_ticket = ticket;
-                let writes = std::mem::take(&mut locked.writes);
+                let mut writes = std::mem::take(&mut locked.writes);
                 let before = cell.memtable.bytes();
                 if let Some(watched) = &cell.watched {
                     writes.tell(watched);
@@ -523,7 +537,7 @@ impl<'e> Tx<'e> {
                 if writes.cleared {
                     cell.memtable.clear();
                 }
-                writes.overlay.for_each(|key, written| cell.memtable.insert(key, writes.stored(written)));
+                writes.put_all(|key, stored| cell.memtable.insert(key, stored));
                 cell.keys = cell
                     .keys
                     .checked_add_signed(writes.keys_delta)

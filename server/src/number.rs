@@ -21,9 +21,18 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     if negative { Some(value) } else { value.checked_neg() }
 }
 
+/// Whole numbers of so many digits are exact as floating-point numbers.
+const EXACT_DIGITS: usize = 15;
+
 /// Reads a floating-point number as Redis does; not-a-number and what is out of range are refused.
 #[must_use]
 pub fn double(text: &[u8]) -> Option<f64> {
+    // Most scores are whole, and so many digits are exact.
+    if (1..=EXACT_DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit) {
+        let whole = text.iter().fold(0, |value: u64, digit| value * 10 + u64::from(digit - b'0'));
+        #[allow(clippy::cast_precision_loss)] // 15 digits fit in a mantissa
+        return Some(whole as f64);
+    }
     let text = std::str::from_utf8(text).ok()?;
     let value: f64 = match hexadecimal(text) {
         Some(value) => value,
@@ -139,6 +148,8 @@ mod tests {
         assert_eq!(read("1e3"), Some(1000.0));
         assert_eq!(read("0x10"), Some(16.0));
         assert_eq!(read("0e5"), Some(0.0));
+        assert_eq!(read("999999999999999"), Some(999_999_999_999_999.0));
+        assert_eq!(read("9007199254740993"), Some(9_007_199_254_740_992.0));
         for text in ["", "nan", "1e400", "1e-400", " 1", "1 ", "abc", "1.2.3", "0x", "0x+1"] {
             assert_eq!(read(text), None, "{text}");
         }

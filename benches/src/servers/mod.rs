@@ -208,11 +208,6 @@ impl Table {
         let (mut run, _) = run::run(&target, &order, &mut Unwatched)?;
         Box::new(target).close()?;
         run.label = Some(row.name.to_owned());
-        // What tells its runs from others' is not where it listens.
-        run.configuration.insert("memory".to_owned(), MEMORY.to_owned());
-        if instance.product.name() == "redis" {
-            run.configuration.remove("memory");
-        }
         match &run.first_error {
             Some(error) => Err(Error::target("load a server", format!("{}: {error}", run.target))),
             None => Ok(run),

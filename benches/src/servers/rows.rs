@@ -60,7 +60,7 @@ pub mod single {
     /// A node with all slots and no key, over one without slots.
     pub const SLOTS: &str = "1024 empty slots";
     /// More data than memory.
-    pub const MEMORY: &str = "data of four times the budget";
+    pub const MEMORY: &str = "4 x the budget";
     /// One SET.
     pub const LARGE: &str = "SET of 100 MB";
 }

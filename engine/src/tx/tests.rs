@@ -124,3 +124,21 @@ fn a_collection_that_is_made_twice_in_one_transaction_has_the_second_ones_elemen
         assert_eq!(subs, [Bytes::from_static(b"second")]);
     }
 }
+
+#[test]
+fn a_large_value_that_keeps_its_buffer_stands_beside_small_ones_of_the_same_transaction() {
+    let engine = crate::testing::engine();
+    let (key, other) = (Key::new(b"{k}large"), Key::new(b"{k}small"));
+    assert_eq!(key.slot(), other.slot());
+    let large = Bytes::from(vec![7; 200 << 10]);
+    run(&engine, &key, |tx| {
+        tx.put(&other, &Value::whole(0, 0, &b"before"[..]))?;
+        tx.put(&key, &Value::whole(0, 0, large.clone()))?;
+        tx.put(&other, &Value::whole(0, 0, &b"after"[..]))
+    });
+    let payload = |key: &Key| run(&engine, key, |tx| tx.get(key)).map(|value| value.payload);
+    assert_eq!(payload(&key), Some(large));
+    assert_eq!(payload(&other), Some(Bytes::from_static(b"after")));
+    run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"short"[..])));
+    assert_eq!(payload(&key), Some(Bytes::from_static(b"short")));
+}

@@ -183,7 +183,10 @@ impl<'k> Dict<'k> {
     pub fn has(&self, tx: &mut Tx<'_>, name: &[u8]) -> Read<bool> {
         match &self.form {
             Form::Small(items) => Ok(Self::find(items, self.shape, name).is_some()),
-            Form::Large { .. } => Ok(self.get(tx, name)?.is_some()),
+            Form::Large { generation, .. } => {
+                let sub = hashed::sub_key(TAG, name);
+                Ok(tx.read_element(self.key, *generation, &sub, |_| ())?.is_some())
+            }
         }
     }
 
@@ -243,9 +246,9 @@ impl<'k> Dict<'k> {
             }
             Form::Large { generation, len } => {
                 let sub = hashed::sub_key(TAG, name);
-                let old = tx.element(self.key, *generation, &sub)?;
-                let new = old.is_none();
-                if old.is_none_or(|old| old != value) {
+                let same = tx.read_element(self.key, *generation, &sub, |old| old == value)?;
+                let new = same.is_none();
+                if same != Some(true) {
                     tx.put_element(self.key, *generation, &sub, value);
                 }
                 *len += u64::from(new);
@@ -300,7 +303,7 @@ impl<'k> Dict<'k> {
             }
             Form::Large { generation, len } => {
                 let sub = hashed::sub_key(TAG, name);
-                if tx.element(self.key, *generation, &sub)?.is_none() {
+                if tx.read_element(self.key, *generation, &sub, |_| ())?.is_none() {
                     return Ok(false);
                 }
                 tx.delete_element(self.key, *generation, &sub);

@@ -171,8 +171,9 @@ impl<'k> Zset<'k> {
                 Ok(pairs(items).find(|(other, _)| *other == member).map(|(_, score)| score))
             }
             Form::Large { generation, .. } => {
-                match tx.element(self.key, *generation, &hashed::sub_key(MEMBERS, member))? {
-                    Some(value) => Ok(Some(score::decode(&value).ok_or_else(|| damaged(self.key))?)),
+                let sub = hashed::sub_key(MEMBERS, member);
+                match tx.read_element(self.key, *generation, &sub, score::decode)? {
+                    Some(score) => Ok(Some(score.ok_or_else(|| damaged(self.key))?)),
                     None => Ok(None),
                 }
             }

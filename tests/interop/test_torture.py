@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import BINARY, LONG, Case, eventually, seed
 
 CANARY = Path(__file__).with_name("canary.py")
-SECONDS = 60 if LONG else 2
+SECONDS = 20 if LONG else 2
 HAYPILE = f"{shlex.quote(str(BINARY))} serve --standalone --port {{port}} --dir {{dir}} --log-segment-bytes 1mb"
 REDIS = "redis-server --port {port} --dir {dir} --save '' --appendonly "
 

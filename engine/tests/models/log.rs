@@ -55,8 +55,7 @@ impl Store {
             Log::recover(Arc::new(disk.clone()), Path::new("/log"), start, options, &mut |_| Ok(()))
                 .expect("an empty log opens");
         let slots = [Mutex::default(), Mutex::default()];
-        let store = Arc::new(Store { disk, log, slots });
-        store
+        Arc::new(Store { disk, log, slots })
     }
 
     /// One record in each of these slots (ascending), as a transaction makes them: under the slots' locks.
@@ -83,15 +82,17 @@ impl Store {
         commit.bodies.iter().all(|body| self.disk.holds(body, durably))
     }
 
-    /// All records of the log, read from its files.
+    /// All records of the log, read from its files. The index leads to each: to its frame, or one before it.
     fn read(&self) -> Vec<(u16, u64)> {
         let mut reader = self.log.reader(Lsn::ZERO);
         let mut seen = Vec::new();
         loop {
             match reader.next() {
-                ReadOutcome::Frame { records: body, .. } => {
+                ReadOutcome::Frame { records: body, lsn, .. } => {
                     let record = |record: Result<haypile_engine::log::record::Record<'_>, _>| {
                         let header = record.expect("a whole record").header;
+                        let found = self.log.locate(header.slot, header.seq);
+                        assert!(found.is_some_and(|found| found <= lsn), "the index leads past a record");
                         (header.slot.number(), header.seq.0)
                     };
                     seen.extend(records(&body).map(record));

@@ -13,7 +13,7 @@ mod versions;
 use loom::model::Builder;
 
 /// How long a model may take with `HAYPILE_LONG`: those that are not through then have seen that many interleavings more.
-const LONG: std::time::Duration = std::time::Duration::from_secs(120);
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Explores a model: every interleaving in which threads are taken off at most `preemptions` times where they could go
 /// on. With `HAYPILE_LONG` once more, for as long as [`LONG`].

@@ -138,7 +138,7 @@ fn a_transaction_over_two_slots_is_seen_whole_and_is_in_the_log_where_it_was_app
 
 #[test]
 fn a_key_is_found_while_it_goes_from_memory_to_a_file() {
-    explore_deep(2, || {
+    explore_deep(3, || {
         let disk = Disk::new();
         let engine = open(&disk, &["one"]);
         set(&engine, &["one"], "first");
@@ -233,7 +233,7 @@ fn what_a_compaction_merges_is_read_to_its_end_and_goes_after_it() {
 
 #[test]
 fn a_compaction_and_a_flush_of_one_slot_install_both_under_a_reader() {
-    explore_deep(1, || {
+    explore_deep(2, || {
         let disk = Disk::new();
         let (engine, merged) = with_runs(&disk);
         set(&engine, &["one"], "fifth");

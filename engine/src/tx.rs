@@ -571,5 +571,6 @@ fn as_slice(bound: &Bound<EntryKey>) -> Bound<&[u8]> {
     }
 }
 
+pub mod marks;
 #[cfg(test)]
 mod tests;

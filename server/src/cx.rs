@@ -10,7 +10,9 @@ use haypile_engine::value::Value;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
+use crate::kept::Kept;
 use crate::kind::Kind;
+use crate::node::Node;
 use crate::number;
 use crate::resp::ReplyWriter;
 
@@ -115,6 +117,10 @@ pub struct Cx<'a> {
     pub reply: &'a mut ReplyWriter,
     /// Drawn once for the command, however often it runs: see [`Cx::rng`].
     pub seed: u64,
+    /// The node, for what is no data of a slot.
+    pub node: &'a Node,
+    /// The arguments of commands that it runs, if it is a script.
+    pub kept: &'a Kept<'a>,
 }
 
 impl<'a> Cx<'a> {

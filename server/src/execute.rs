@@ -20,6 +20,7 @@ use haypile_engine::types::Slot;
 
 use crate::codis::mover;
 use crate::cx::{Cx, Fail};
+use crate::kept::Kept;
 use crate::node::{Node, Profile};
 use crate::resp::{Proto, ReplyWriter};
 use crate::session::{Mode, Session, SessionCx};
@@ -365,7 +366,9 @@ impl Runner<'_> {
             Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
         }
         let start = self.reply.len();
-        let mut cx = Cx { tx, args: self.args, keys, reply: self.reply, seed: *seed };
+        let kept = Kept::default();
+        let mut cx =
+            Cx { tx, args: self.args, keys, reply: self.reply, seed: *seed, node: self.node, kept: &kept };
         let done = body(&mut cx);
         let seen = match &done {
             Ok(()) => cx.tx.commit(),

@@ -1,7 +1,7 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `pubsub`, `multi`, `session`, `cx`, `kind`;
-//! `rdb`; `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `pubsub`, `multi`, `session`, `kept`, `cx`, `kind`;
+//! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod expiry;
 pub mod extended;
 pub mod files;
 pub mod glob;
+pub mod kept;
 pub mod kind;
 pub mod last_lines;
 pub mod multi;
@@ -28,6 +29,7 @@ pub mod remote;
 pub mod resp;
 pub mod saves;
 pub mod screen;
+pub mod scripting;
 pub mod serve;
 pub mod session;
 pub mod slot_group;

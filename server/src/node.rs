@@ -21,6 +21,7 @@ use crate::cx::Fail;
 use crate::execute;
 use crate::pubsub::{Message, PubSub};
 use crate::saves::{self, Saves};
+use crate::scripting::Scripts;
 
 /// What the node is to its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +115,8 @@ pub struct Node {
     pub saves: Saves,
     /// Slots on their way to other nodes.
     pub moves: Moves,
+    /// Scripts that are known, and that run.
+    pub scripts: Scripts,
     /// Counters.
     pub stats: Stats,
     /// What INFO calls run_id: 40 hexadecimal digits.
@@ -153,6 +156,7 @@ impl Node {
             pubsub: PubSub::default(),
             saves,
             moves: Moves::default(),
+            scripts: Scripts::default(),
             stats: Stats::default(),
             run_id,
             port,

@@ -442,6 +442,24 @@ class Commands:
 
     make_xinfo_again = make_xinfo
 
+    # scripts, each with all its keys named
+    def make_eval(self):
+        script, keys, args = self.r.choice([
+            ("return redis.call(ARGV[1], KEYS[1])", 1, [self.r.choice(["get", "llen", "hlen", "incr", "lpop", "nosuch", "xlen"])]),
+            ("return redis.pcall('set', KEYS[1], ARGV[1])", 1, [self.v()]),
+            ("redis.call('rpush', KEYS[1], ARGV[1]) return redis.call('lrange', KEYS[1], 0, -1)", 1, [self.v()]),
+            ("redis.call('append', KEYS[1], 'x') redis.call('lpush', KEYS[2], 'y') return 1", 2, []),
+            ("local n = 0 for i, key in ipairs(KEYS) do if type(redis.pcall('rpoplpush', key, KEYS[1])) == 'table' then n = n + 1 end end "
+             "return n", 3, []),
+            ("local r = redis.call('hmget', KEYS[1], 'a', 'b') return {r[1], r[2], #r}", 1, []),
+            ("return redis.call('zadd', KEYS[1], ARGV[1], ARGV[2])", 1, [self.score(), self.f()]),
+            ("return tonumber(ARGV[1])", 0, [self.r.choice([1, 2.5, -3.9, "x"])]),
+            ("return {KEYS[1], ARGV[1] == 'x', {ok = 'y'}, 3.7, false}", 1, [self.v()]),
+            ("return cjson.encode({ARGV[1], tonumber(ARGV[1]) or cjson.null})", 0, [self.r.choice([1, 0.5, "x", "1e3"])]),
+            ("error(ARGV[1])", 0, ["bad"]),
+        ])
+        return [self.r.choice(["EVAL", "EVAL", "EVAL_RO"]), script, keys, *[self.k() for _ in range(keys)], *args]
+
 
 def alike(words, their, our):
     """Whether two answers say the same. A moment that was given as seconds from now may differ by the time between."""

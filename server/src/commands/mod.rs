@@ -26,6 +26,7 @@ pub mod ranges;
 pub mod replication;
 pub mod save;
 pub mod scan;
+pub mod scripting;
 pub mod set;
 pub mod sets;
 pub mod slots;
@@ -64,6 +65,7 @@ pub const ALL: &[&[Command]] = &[
     pubsub::COMMANDS,
     replication::COMMANDS,
     save::COMMANDS,
+    scripting::COMMANDS,
     set::COMMANDS,
     sets::COMMANDS,
     slots::COMMANDS,

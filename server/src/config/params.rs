@@ -140,6 +140,15 @@ pub static PARAMS: &[Param] = &[
         String::clone
     ),
     param!(
+        "lua-time-limit",
+        "MS",
+        Always,
+        "how long a script may run before it is stopped and all that it did is dropped",
+        script_ms_max,
+        |text| forms::number(text, 1, 600_000),
+        u64::to_string
+    ),
+    param!(
         "masterauth",
         "PASSWORD",
         Always,

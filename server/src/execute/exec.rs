@@ -226,7 +226,9 @@ impl Runner<'_> {
         }
         let args: Vec<Vec<&[u8]>> = exec.queue.iter().map(Queued::args).collect();
         let mut replies = ReplyWriter::new(self.reply.proto());
-        let mut cx = Cx { tx, args: &[], keys: &[], reply: &mut replies, seed: 0 };
+        let kept = Kept::default();
+        let mut cx =
+            Cx { tx, args: &[], keys: &[], reply: &mut replies, seed: 0, node: self.node, kept: &kept };
         // Commands that failed after they had written: the next run leaves them out. The locks stay, so that nothing else
         // comes out differently.
         let mut undone: Vec<(usize, String)> = Vec::new();

@@ -1,0 +1,132 @@
+//! EVAL and its kin, and SCRIPT.
+
+use std::sync::Arc;
+
+use crate::commands::sub::{self, Sub};
+use crate::cx::{Cx, Fail, integer, is};
+use crate::scripting::machine::{self, MayWrite};
+use crate::scripting::{Script, sha1hex};
+use crate::session::SessionCx;
+use crate::table::{Command, Flags, Group, Keys, Run, numbered_keys};
+
+/// The group of these commands: no script may call one.
+pub const GROUP: &str = "scripting";
+
+const KEYS: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positions));
+
+const T: Group = Group(GROUP);
+
+type Done = Result<(), Fail>;
+
+/// See the file's head.
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    T.data("eval", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script.", |cx| eval(cx, MayWrite::Yes)),
+    T.data("eval_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that only reads.", |cx| eval(cx, MayWrite::No)),
+    T.data("evalsha", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script that is known.", |cx| evalsha(cx, MayWrite::Yes)),
+    T.data("evalsha_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that is known and only reads.", |cx| evalsha(cx, MayWrite::No)),
+    Command {
+        name: "script",
+        arity: -2,
+        flags: Flags::NONE,
+        keys: Keys::None,
+        group: GROUP,
+        since: "2.6.0",
+        summary: "Loads, finds, forgets and ends scripts.",
+        run: Run::Session(|cx| sub::dispatch(cx, "script", SUBS)),
+    },
+];
+
+const SUBS: &[Sub] = &[
+    Sub { name: "debug", arity: 3, summary: "Not supported: there is no debugger.", run: debug },
+    Sub {
+        name: "exists",
+        arity: -3,
+        summary: "Says which of these scripts are known, by their SHA-1.",
+        run: exists,
+    },
+    Sub { name: "flush", arity: -2, summary: "Forgets all scripts.", run: flush },
+    Sub { name: "kill", arity: 2, summary: "Ends the scripts that run; nothing of them is kept.", run: kill },
+    Sub { name: "load", arity: 3, summary: "Makes a script known, and gives its SHA-1.", run: load },
+];
+
+fn eval(cx: &mut Cx<'_>, may_write: MayWrite) -> Done {
+    let keys = key_count(cx)?;
+    let scripts = &cx.node.scripts;
+    let script = match scripts.find(sha1hex(cx.args[1]).as_bytes()) {
+        Some(script) => script,
+        None => {
+            let script = Script::new(cx.args[1])?;
+            machine::check(&script, scripts.flushes())?;
+            scripts.note(script)
+        }
+    };
+    run(cx, &script, keys, may_write)
+}
+
+fn evalsha(cx: &mut Cx<'_>, may_write: MayWrite) -> Done {
+    let keys = key_count(cx)?;
+    let script = cx.node.scripts.find(cx.args[1]);
+    let script = script.ok_or_else(|| Fail::error("NOSCRIPT No matching script. Please use EVAL."))?;
+    run(cx, &script, keys, may_write)
+}
+
+fn run(cx: &mut Cx<'_>, script: &Arc<Script>, keys: usize, may_write: MayWrite) -> Done {
+    if may_write == MayWrite::No {
+        script.check_read_only()?;
+    }
+    let may_write = if script.promises_not_to_write() { MayWrite::No } else { may_write };
+    machine::run(cx, script, keys, may_write)
+}
+
+/// How many of the arguments are keys.
+fn key_count(cx: &Cx<'_>) -> Result<usize, Fail> {
+    let count = integer(cx.args[2])?;
+    let count = usize::try_from(count).map_err(|_| Fail::error("ERR Number of keys can't be negative"))?;
+    if count > cx.args.len() - 3 {
+        return Err(Fail::error("ERR Number of keys can't be greater than number of args"));
+    }
+    Ok(count)
+}
+
+fn load(cx: &mut SessionCx<'_>) -> Done {
+    let script = Script::new(cx.arg(2))?;
+    machine::check(&script, cx.node.scripts.flushes())?;
+    let script = cx.node.scripts.load(script)?;
+    cx.reply.bulk(script.sha.as_bytes());
+    Ok(())
+}
+
+fn exists(cx: &mut SessionCx<'_>) -> Done {
+    cx.reply.array(cx.args.len() - 2);
+    for sha in &cx.args[2..] {
+        cx.reply.integer(i64::from(cx.node.scripts.find(sha).is_some()));
+    }
+    Ok(())
+}
+
+fn flush(cx: &mut SessionCx<'_>) -> Done {
+    match cx.args[2..] {
+        [] => {}
+        [how] if is(how, "sync") || is(how, "async") => {}
+        _ => return Err(Fail::error("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
+    }
+    cx.node.scripts.flush();
+    cx.reply.ok();
+    Ok(())
+}
+
+fn kill(cx: &mut SessionCx<'_>) -> Done {
+    if !cx.node.scripts.kill() {
+        return Err(Fail::error("NOTBUSY No scripts in execution right now."));
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn debug(_: &mut SessionCx<'_>) -> Done {
+    Err(Fail::error("ERR SCRIPT DEBUG is not supported: try the script on a Redis server"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use crate::config::Settings;
+use crate::testing::Bench;
+
+// What Redis 7.0 replies; `tests/differential/record.py` writes it.
+#[test]
+fn replies_are_those_of_redis() {
+    let mut bench = Bench::new();
+    let script = include_str!("replies.resp2");
+    for line in script.lines() {
+        let (command, expected) = line.rsplit_once(" -> ").expect("command -> reply");
+        assert_eq!(bench.run(command.trim()), expected.trim_end(), "{command}");
+    }
+}
+
+fn eval(bench: &mut Bench, script: &str, rest: &[&str]) -> String {
+    let words: Vec<&str> = ["eval", script].into_iter().chain(rest.iter().copied()).collect();
+    String::from_utf8_lossy(&bench.run_raw(&words)).replace("\r\n", " ").trim_end().to_owned()
+}
+
+#[test]
+fn a_script_is_run_again_after_a_miss_and_its_effects_are_there_once() {
+    let fill = (0..2000).map(|n| format!("rpush {{k}}{} a b", n % 50));
+    let mut bench = Bench::cold(fill);
+    let script = "local sum = 0 \
+        for n = 0, 49 do \
+            local ok, length = pcall(redis.call, 'rpush', '{k}' .. n, n) \
+            if not ok then return 'caught' end \
+            sum = sum + length \
+        end \
+        redis.call('incr', KEYS[1]) \
+        return sum";
+    let quoted = format!("eval \"{script}\" 1 {{k}}counter");
+    let (reply, waits) = bench.run_counted(&quoted);
+    assert_eq!(reply, format!(":{}", 50 * 81));
+    assert!(waits > 0, "it was all in memory");
+    bench.check("get {k}counter -> $1 1\nllen {k}7 -> :81");
+}
+
+#[test]
+fn a_call_that_fails_after_it_wrote_leaves_nothing_and_what_came_before_stays() {
+    let mut bench = Bench::new();
+    bench.check("set {a}s v -> +OK\nrpush {a}l x y z -> :3");
+    let script = "redis.call('rpush', KEYS[1], 'w') \
+        local r = redis.pcall('lmove', KEYS[1], KEYS[2], 'LEFT', 'LEFT') \
+        redis.call('append', KEYS[2], '!') \
+        return r.err";
+    let reply = eval(&mut bench, script, &["2", "{a}l", "{a}s"]);
+    assert!(reply.contains("WRONGTYPE"), "{reply}");
+    bench.check("lrange {a}l 0 -1 -> *4 $1 x $1 y $1 z $1 w\nget {a}s -> $2 v!");
+}
+
+#[test]
+fn keys_of_other_slots_are_refused_and_many_slots_are_one_transaction() {
+    let mut bench = Bench::new();
+    let reply = eval(&mut bench, "return redis.call('set', 'other', 1)", &["1", "k"]);
+    assert!(reply.starts_with("-ERR Script attempted to access the key 'other'"), "{reply}");
+    let reply = eval(
+        &mut bench,
+        "for i, key in ipairs(KEYS) do redis.call('set', key, i) end return #KEYS",
+        &["4", "a", "b", "c", "d"],
+    );
+    assert_eq!(reply, ":4");
+    bench.check("mget a b c d other -> *5 $1 1 $1 2 $1 3 $1 4 $-1");
+}
+
+#[test]
+fn a_script_that_runs_too_long_is_stopped_and_leaves_nothing() {
+    let settings = Settings { standalone: true, script_ms_max: 20, ..Settings::default() };
+    let mut bench = Bench::with(settings);
+    for end in ["while true do end", "while true do pcall(function() while true do end end) end"] {
+        let reply = eval(&mut bench, &format!("redis.call('set', KEYS[1], 1) {end}"), &["1", "k"]);
+        assert!(reply.contains("lua-time-limit"), "{reply}");
+        bench.check("exists k -> :0");
+    }
+    assert_eq!(eval(&mut bench, "return 1", &["0"]), ":1");
+}
+
+#[test]
+fn a_script_sees_nothing_beyond_itself_and_leaves_nothing_to_the_next() {
+    let mut bench = Bench::new();
+    for name in
+        ["os", "io", "require", "dofile", "loadfile", "print", "debug", "package", "coroutine", "getfenv"]
+    {
+        let reply = eval(&mut bench, &format!("return {name}"), &["0"]);
+        assert!(reply.contains("nonexistent global variable"), "{name}: {reply}");
+    }
+    for attempt in [
+        "_G.x = 1",
+        "rawset(_G, 'x', 1)",
+        "rawset(string, 'upper', 1)",
+        "table.insert(redis, 1)",
+        "KEYS = {}",
+        "redis.call = nil",
+        "math.random = nil",
+        "setmetatable(_G, {})",
+        "getmetatable('').__index.upper = 1",
+        "loadstring('x = 1')()",
+        "loadstring('\\27Lua')()",
+        "load(function() return nil end)() y = 1",
+    ] {
+        let reply = eval(&mut bench, attempt, &["0"]);
+        assert!(reply.starts_with("-ERR"), "{attempt}: {reply}");
+    }
+    assert_eq!(
+        eval(&mut bench, "return {('a'):upper(), tostring(rawget(_G, 'x'))}", &["0"]),
+        "*2 $1 A $3 nil"
+    );
+    let reply = eval(&mut bench, "local s = 'x' while true do s = s .. s end", &["0"]);
+    assert!(reply.contains("memory"), "{reply}");
+    assert_eq!(eval(&mut bench, "return 1", &["0"]), ":1");
+}
+
+#[test]
+fn flags_in_the_first_line_are_kept_to() {
+    let mut bench = Bench::new();
+    let mut run = |script: &str| eval(&mut bench, script, &["1", "k"]);
+    assert_eq!(run("#!lua flags=no-writes\nreturn redis.call('get', KEYS[1])"), "$-1");
+    assert!(run("#!lua flags=no-writes\nreturn redis.call('set', KEYS[1], 1)").contains("read-only scripts"));
+    assert_eq!(run("#!lua\nreturn redis.call('set', KEYS[1], 1)"), "+OK");
+    assert_eq!(run("#!lua flags=fast\nreturn 1"), "-ERR Unexpected flag in script shebang: fast");
+    assert_eq!(run("#!js\nreturn 1"), "-ERR Unexpected engine in script shebang: js");
+    assert_eq!(run("#!lua"), "-ERR Invalid script shebang");
+}
+
+#[test]
+fn scripts_answer_in_the_clients_protocol() {
+    let mut bench = Bench::new().resp3();
+    bench.check("hset h a 1 -> :1");
+    assert_eq!(eval(&mut bench, "return {double=3.5}", &["0"]), ",3.5");
+    assert_eq!(eval(&mut bench, "return redis.call('hgetall', KEYS[1])", &["1", "h"]), "*2 $1 a $1 1");
+    let script = "redis.setresp(3) return redis.call('hgetall', KEYS[1])";
+    assert_eq!(eval(&mut bench, script, &["1", "h"]), "%1 $1 a $1 1");
+    assert_eq!(eval(&mut bench, "redis.setresp(3) return true", &["0"]), "#t");
+    assert_eq!(eval(&mut bench, "return {map={a=1}}", &["0"]), "%1 $1 a :1");
+    assert_eq!(eval(&mut bench, "return false", &["0"]), "_");
+}

@@ -1,0 +1,467 @@
+//! A worker's Lua state, and how it runs a script within a command.
+//!
+//! The state is made at a worker's first script and then kept, with what it has compiled. What a script is given is
+//! what [`prelude.lua`](prelude.lua) lets it see. Only one script runs at a time on a worker.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use haypile_engine::engine::Engine;
+use haypile_engine::key::Key;
+use haypile_engine::tx::Stop;
+use mlua::chunk::ChunkMode;
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use super::{Running, Script, bits, convert, json, sha1hex};
+use crate::clients::monotonic_ms;
+use crate::cx::{Cx, Fail};
+use crate::kept::Call;
+use crate::number;
+use crate::resp::Proto;
+use crate::table::{self, Flags, Run};
+
+/// The most memory of a worker's state, in bytes.
+const MEMORY_MAX: usize = 256 << 20;
+
+/// Compiled scripts that a worker keeps.
+const COMPILED_MAX: usize = 4096;
+
+/// Instructions between two looks at the time.
+const INSTRUCTIONS: u32 = 20_000;
+
+/// The name by which errors call a script.
+const CHUNK: &str = "@user_script";
+
+/// Levels of the stack that are looked through for the script.
+const LEVELS_MAX: usize = 16;
+
+thread_local! {
+    static MACHINE: RefCell<Option<Machine>> = const { RefCell::new(None) };
+}
+
+struct Machine {
+    lua: Lua,
+    /// What the prelude calls.
+    host: Table,
+    /// What scripts see.
+    env: Table,
+    /// Runs one.
+    run: Function,
+    /// What `redis` stands for in scripts; `call` and `pcall` are set for each run.
+    redis: Table,
+    compiled: HashMap<String, Function>,
+    flushes: u64,
+    watch: Rc<Watch>,
+}
+
+/// What is known of the script that runs.
+struct Watch {
+    stopped: Cell<bool>,
+    why: Cell<Option<Why>>,
+    in_resp3: Cell<bool>,
+    random: RefCell<Xoshiro256PlusPlus>,
+    limit: RefCell<Option<Limit>>,
+    /// What it wants logged, once it has ended.
+    log: RefCell<Vec<(i64, String)>>,
+}
+
+struct Limit {
+    engine: Arc<Engine>,
+    until_ms: u64,
+    running: Arc<Running>,
+}
+
+/// Why a script was stopped from outside.
+#[derive(Clone, Copy)]
+enum Why {
+    Killed,
+    TooLong,
+}
+
+impl Watch {
+    fn look(&self) {
+        if let Some(limit) = &*self.limit.borrow() {
+            let why = if limit.running.is_killed() {
+                Some(Why::Killed)
+            } else {
+                (monotonic_ms(limit.engine.clock()) > limit.until_ms).then_some(Why::TooLong)
+            };
+            if why.is_some() {
+                self.why.set(why);
+                self.stopped.set(true);
+            }
+        }
+    }
+}
+
+fn failed(error: &mlua::Error) -> Fail {
+    Fail::error(format!("ERR the script engine failed: {error}"))
+}
+
+/// Checks that a script is Lua; keeps it compiled.
+///
+/// # Errors
+/// In Redis' words if it is not.
+pub fn check(script: &Script, flushes: u64) -> Result<(), Fail> {
+    with(|machine| machine.function(script, flushes).map(drop))
+}
+
+/// Runs a script as (part of) a command: its keys stand in the arguments from the third on, so many. Whatever it
+/// answers is written to the command's reply.
+///
+/// # Errors
+/// If nothing of it may be kept: a block is not in memory, it was stopped, or it is no Lua.
+pub fn run(cx: &mut Cx<'_>, script: &Script, keys: usize, may_write: MayWrite) -> Result<(), Fail> {
+    with(|machine| machine.run(cx, script, keys, may_write))
+}
+
+/// Whether a script may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the names say it
+pub enum MayWrite {
+    Yes,
+    No,
+}
+
+fn with<T>(act: impl FnOnce(&mut Machine) -> Result<T, Fail>) -> Result<T, Fail> {
+    MACHINE.with_borrow_mut(|machine| {
+        let machine = match machine {
+            Some(machine) => machine,
+            None => machine.insert(Machine::new().map_err(|error| failed(&error))?),
+        };
+        act(machine)
+    })
+}
+
+impl Machine {
+    fn new() -> mlua::Result<Machine> {
+        let options = LuaOptions::new().catch_rust_panics(false);
+        let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, options)?;
+        lua.set_memory_limit(MEMORY_MAX)?;
+        let watch = Rc::new(Watch {
+            stopped: Cell::new(false),
+            why: Cell::new(None),
+            in_resp3: Cell::new(false),
+            random: RefCell::new(Xoshiro256PlusPlus::seed_from_u64(0)),
+            limit: RefCell::new(None),
+            log: RefCell::default(),
+        });
+        let host = host(&lua, &watch)?;
+        let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
+        let (env, run, redis): (Table, Function, Table) = prelude.call((host.clone(), lua.globals()))?;
+        let watched = watch.clone();
+        lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS), move |_, _| {
+            watched.look();
+            if watched.stopped.get() { Err(stopped()) } else { Ok(VmState::Continue) }
+        })?;
+        Ok(Machine { lua, host, env, run, redis, compiled: HashMap::new(), flushes: 0, watch })
+    }
+
+    fn function(&mut self, script: &Script, flushes: u64) -> Result<Function, Fail> {
+        if self.flushes != flushes || self.compiled.len() > COMPILED_MAX {
+            self.compiled.clear();
+            self.flushes = flushes;
+        }
+        if let Some(function) = self.compiled.get(&script.sha) {
+            return Ok(function.clone());
+        }
+        let chunk = self.lua.load(script.code()).set_name(CHUNK).set_mode(ChunkMode::Text);
+        let function = chunk.into_function().map_err(|error| {
+            let text = match error {
+                mlua::Error::SyntaxError { message, .. } => message,
+                other => other.to_string(),
+            };
+            Fail::error(format!("ERR Error compiling script (new function): {text}"))
+        })?;
+        function.set_environment(self.env.clone()).map_err(|error| failed(&error))?;
+        self.compiled.insert(script.sha.clone(), function.clone());
+        Ok(function)
+    }
+
+    fn run(
+        &mut self,
+        cx: &mut Cx<'_>,
+        script: &Script,
+        keys: usize,
+        may_write: MayWrite,
+    ) -> Result<(), Fail> {
+        let node = cx.node;
+        let function = self.function(script, node.scripts.flushes())?;
+        let running = node.scripts.begin();
+        self.watch.stopped.set(false);
+        self.watch.why.set(None);
+        self.watch.in_resp3.set(false);
+        self.watch.log.borrow_mut().clear();
+        *self.watch.random.borrow_mut() = Xoshiro256PlusPlus::seed_from_u64(cx.seed);
+        *self.watch.limit.borrow_mut() = Some(Limit {
+            engine: node.engine.clone(),
+            until_ms: node.monotonic_ms() + node.config.now().script_ms_max,
+            running: running.clone(),
+        });
+        let (start, proto, seed) = (cx.reply.len(), cx.reply.proto(), cx.seed);
+        let mut stop = None;
+        let ended = self.call(cx, &function, keys, may_write, &mut stop);
+        *self.watch.limit.borrow_mut() = None;
+        node.scripts.end(&running);
+        cx.reply.switch(proto);
+        cx.seed = seed;
+        cx.reply.truncate(start);
+        if let Some(stop) = stop {
+            return Err(stop.into());
+        }
+        match self.watch.why.get() {
+            Some(Why::Killed) => {
+                return Err(Fail::error(
+                    "ERR Script killed by user with SCRIPT KILL. Nothing of it is kept.",
+                ));
+            }
+            Some(Why::TooLong) => {
+                return Err(Fail::error(
+                    "ERR the script ran longer than lua-time-limit and was stopped; nothing of it is kept",
+                ));
+            }
+            None => {}
+        }
+        for (level, text) in self.watch.log.borrow_mut().drain(..) {
+            match level {
+                0 | 1 => tracing::debug!("script: {text}"),
+                2 => tracing::info!("script: {text}"),
+                _ => tracing::warn!("script: {text}"),
+            }
+        }
+        // An error of the script is its answer: what it wrote before is kept, as in Redis.
+        match ended {
+            Ok((true, value)) => {
+                convert::reply(cx.reply, &value, self.watch.in_resp3.get()).map_err(|error| failed(&error))
+            }
+            Ok((false, error)) => {
+                cx.reply.error(&self.error_text(script, &error));
+                Ok(())
+            }
+            Err(error) => {
+                self.lua.gc_collect().map_err(|error| failed(&error))?;
+                Err(failed(&error))
+            }
+        }
+    }
+
+    /// Calls a compiled script; whether it came to its end, and what it returned or raised.
+    fn call(
+        &self,
+        cx: &mut Cx<'_>,
+        function: &Function,
+        keys: usize,
+        may_write: MayWrite,
+        stop: &mut Option<Stop>,
+    ) -> mlua::Result<(bool, Value)> {
+        let strings = |words: &[&[u8]]| {
+            self.lua.create_sequence_from(
+                words.iter().map(|word| self.lua.create_string(word)).collect::<mlua::Result<Vec<_>>>()?,
+            )
+        };
+        let (keys, args) = cx.args[3..].split_at(keys);
+        let (keys, args) = (strings(keys)?, strings(args)?);
+        let state = RefCell::new((cx, stop));
+        let calls = Cell::new(0u64);
+        self.lua.scope(|scope| {
+            let one = |lua: &Lua, words: &[Value]| {
+                let (cx, stop) = &mut *state.borrow_mut();
+                if self.watch.stopped.get() {
+                    return Err(stopped());
+                }
+                calls.set(calls.get() + 1);
+                let start = cx.reply.len();
+                let outcome = words_of(words)
+                    .and_then(|words| command(cx, words, may_write, self.watch.in_resp3.get(), calls.get()));
+                match outcome {
+                    Ok(()) => {
+                        let value = convert::to_lua(lua, &mut &cx.reply.as_bytes()[start..]);
+                        cx.reply.truncate(start);
+                        value.map(Ok)
+                    }
+                    Err(Fail::Error(text)) => {
+                        cx.reply.truncate(start);
+                        convert::error_table(lua, text.as_bytes()).map(Err)
+                    }
+                    Err(Fail::Stop(why)) => {
+                        **stop = Some(why);
+                        self.watch.stopped.set(true);
+                        Err(stopped())
+                    }
+                }
+            };
+            // Both are no Lua functions, so that a script's frame stays where it calls one of them last: an error tells
+            // its line.
+            let call = scope.create_function(move |lua, words: Variadic<Value>| match one(lua, &words)? {
+                Ok(value) => Ok(value),
+                Err(error) => {
+                    self.host.raw_set("raised", error)?;
+                    Err(mlua::Error::runtime("raised"))
+                }
+            })?;
+            let pcall = scope.create_function(move |lua, words: Variadic<Value>| {
+                Ok(one(lua, &words)?.unwrap_or_else(Value::Table))
+            })?;
+            self.redis.raw_set("call", call)?;
+            self.redis.raw_set("pcall", pcall)?;
+            self.run.call((function, keys, args))
+        })
+    }
+
+    /// What a client is told of what a script raised.
+    fn error_text(&self, script: &Script, error: &Value) -> String {
+        let Value::Table(error) = error else {
+            let text = error.to_string().unwrap_or_default();
+            return format!("ERR Error running script {}, {text}", script.sha);
+        };
+        let field = |name: &str| match error.raw_get::<Value>(name) {
+            Ok(Value::String(text)) => Some(text.to_string_lossy()),
+            Ok(Value::Integer(line)) => Some(line.to_string()),
+            Ok(Value::Number(line)) => Some(format!("{line:.0}")),
+            _ => None,
+        };
+        let text = field("err").unwrap_or_else(|| "ERR unknown error".to_owned());
+        match (field("source"), field("line")) {
+            (Some(source), Some(line)) => format!("{text} script: {}, on {source}:{line}.", script.sha),
+            _ => text,
+        }
+    }
+}
+
+fn stopped() -> mlua::Error {
+    mlua::Error::runtime("stopped")
+}
+
+/// What the prelude calls, but for the command that is set for each script.
+fn host(lua: &Lua, watch: &Rc<Watch>) -> mlua::Result<Table> {
+    let host = lua.create_table()?;
+    let watched = watch.clone();
+    host.raw_set("stopped", lua.create_function(move |_, ()| Ok(watched.stopped.get()))?)?;
+    let watched = watch.clone();
+    let random = move |_: &Lua, ()| Ok(watched.random.borrow_mut().random::<f64>());
+    host.raw_set("random", lua.create_function(random)?)?;
+    let watched = watch.clone();
+    let seed = move |_: &Lua, seed: f64| {
+        *watched.random.borrow_mut() = Xoshiro256PlusPlus::seed_from_u64(seed.to_bits());
+        Ok(())
+    };
+    host.raw_set("seed", lua.create_function(seed)?)?;
+    let watched = watch.clone();
+    let setresp = move |_: &Lua, version: f64| {
+        watched.in_resp3.set(version > 2.0);
+        Ok(())
+    };
+    host.raw_set("setresp", lua.create_function(setresp)?)?;
+    let watched = watch.clone();
+    let log = move |_: &Lua, (level, text): (f64, mlua::LuaString)| {
+        #[allow(clippy::cast_possible_truncation)] // 0 to 3
+        watched.log.borrow_mut().push((level as i64, text.to_string_lossy()));
+        Ok(())
+    };
+    host.raw_set("log", lua.create_function(log)?)?;
+    let error_text =
+        |lua: &Lua, text: mlua::LuaString| lua.create_string(convert::error_text(&text.as_bytes()));
+    host.raw_set("error_text", lua.create_function(error_text)?)?;
+    let sha1hex = |_: &Lua, text: Option<mlua::LuaString>| {
+        Ok(sha1hex(&text.map_or_else(Vec::new, |text| text.as_bytes().to_vec())))
+    };
+    host.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
+    host.raw_set("line", lua.create_function(|lua, ()| Ok(line(lua)))?)?;
+    host.raw_set("memory", lua.create_function(|lua, ()| Ok(lua.used_memory() / 1024))?)?;
+    host.raw_set("bit", bits::table(lua)?)?;
+    host.raw_set("cjson", json::table(lua)?)?;
+    Ok(host)
+}
+
+/// The line of the script that runs.
+fn line(lua: &Lua) -> Option<usize> {
+    (1..LEVELS_MAX).find_map(|level| {
+        lua.inspect_stack(level, |debug| {
+            let here = debug.source().source.is_some_and(|source| source == CHUNK);
+            here.then(|| debug.current_line()).flatten()
+        })
+        .flatten()
+    })
+}
+
+/// The arguments of a call as bytes.
+fn words_of(words: &[Value]) -> Result<Vec<Vec<u8>>, Fail> {
+    if words.is_empty() {
+        return Err(Fail::error("ERR Please specify at least one argument for this redis lib call"));
+    }
+    let bytes = |word: &Value| match word {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(value) => Some(value.to_string().into_bytes()),
+        Value::Number(value) => Some(number::format_double(*value).into_bytes()),
+        _ => None,
+    };
+    words
+        .iter()
+        .map(bytes)
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| Fail::error("ERR Lua redis lib command arguments must be strings or integers"))
+}
+
+/// Runs a command for a script; its reply is appended to the script's.
+fn command(
+    cx: &mut Cx<'_>,
+    words: Vec<Vec<u8>>,
+    may_write: MayWrite,
+    in_resp3: bool,
+    number: u64,
+) -> Result<(), Fail> {
+    let command =
+        table::find(&words[0]).ok_or_else(|| Fail::error("ERR Unknown Redis command called from script"))?;
+    if !command.takes(words.len()) {
+        return Err(Fail::error("ERR Wrong number of args calling Redis command from script"));
+    }
+    cx.reply.switch(if in_resp3 { Proto::Resp3 } else { Proto::Resp2 });
+    if command.name == "time" {
+        time(cx);
+        return Ok(());
+    }
+    let body = match command.run {
+        Run::Data(body) if command.group != super::super::commands::scripting::GROUP => body,
+        _ => return Err(Fail::error("ERR This Redis command is not allowed from script")),
+    };
+    let writes = command.flags.has(Flags::WRITE);
+    if writes && may_write == MayWrite::No {
+        return Err(Fail::error("ERR Write commands are not allowed from read-only scripts."));
+    }
+    let (args, keys) = {
+        let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+        let mut positions = Vec::new();
+        command.keys.positions(&args, &mut positions);
+        (cx.args, positions.into_iter().map(|at| Key::new(&words[at])).collect::<Vec<_>>())
+    };
+    if let Some(key) = keys.iter().find(|key| !cx.tx.covers(key)) {
+        let user = String::from_utf8_lossy(key.user()).into_owned();
+        return Err(Fail::error(format!(
+            "ERR Script attempted to access the key '{user}', in whose slot none of its KEYS is: name it among them"
+        )));
+    }
+    let call = cx.kept.calls.keep(Call { args: words, keys });
+    let (old_keys, seed) = (cx.keys, cx.seed);
+    cx.args = cx.kept.args.keep(call.args.iter().map(|word| &word[..]).collect());
+    cx.keys = &call.keys;
+    cx.seed = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mark = writes.then(|| cx.tx.mark());
+    let done = body(cx);
+    (cx.args, cx.keys, cx.seed) = (args, old_keys, seed);
+    if let (Err(Fail::Error(_)), Some(mark)) = (&done, mark) {
+        // It may have failed after it wrote.
+        cx.tx.rewind(&mark);
+    }
+    done
+}
+
+fn time(cx: &mut Cx<'_>) {
+    let now = cx.node.wall().0;
+    cx.reply.array(2);
+    cx.reply.bulk((now / 1000).to_string().as_bytes());
+    cx.reply.bulk((now % 1000 * 1000).to_string().as_bytes());
+}

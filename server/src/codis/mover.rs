@@ -149,13 +149,13 @@ pub async fn is_elsewhere(node: &Node, slot: Slot, role: &Role, to: &str) -> boo
     }
 }
 
-/// Whether a slot that is another node's comes back, so that its clients wait: the dashboard gave the move up before it heard that
-/// it was done, and requests come here again that a proxy does not send as those of a slot that moves.
+/// Whether a slot that is another node's comes back, so that its clients wait: the dashboard gave the move up before or just after it
+/// heard that it was done, and requests come here again that a proxy does not send as those of a slot that moves.
 #[must_use]
 pub fn comes_back(node: &Arc<Node>, slot: Slot, role: &Role) -> bool {
     match role {
         Role::Moved { .. } => take_back(node, slot),
-        Role::Granted { .. } => node.moves.of(slot).is_some_and(|found| !found.told),
+        Role::Granted { .. } => node.moves.of(slot).is_some(),
         Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
         Role::Absent | Role::Master | Role::Fenced => false,
     }
@@ -173,7 +173,7 @@ pub fn returning(node: &Node, slots: &[Slot], tx: &Tx<'_>) -> Option<Slot> {
 }
 
 fn take_back(node: &Arc<Node>, slot: Slot) -> bool {
-    match node.moves.take_back(slot) {
+    match node.moves.take_back(slot, node.monotonic_ms()) {
         Return::No => false,
         Return::UnderWay => true,
         Return::Begin(from) => {
@@ -209,8 +209,11 @@ pub async fn release(node: &Arc<Node>, slot: Slot, id: &str) -> Result<(), Fail>
     let refused = |why: String| Fail::error(format!("ERR {why}"));
     let replica = replica(node, slot, id)
         .ok_or_else(|| refused(format!("slot {slot}: {id} does not follow it here")))?;
+    let keys = node.engine.position(slot).keys;
     let handed = node.replication.hand_over(&[slot], &replica.address, HOLD, false).await;
-    handed.map(drop).map_err(|why| refused(why.to_string()))
+    handed.map_err(|why| refused(why.to_string()))?;
+    node.moves.released(slot, &replica.address, keys, node.monotonic_ms());
+    Ok(())
 }
 
 async fn fetch(node: &Arc<Node>, slot: Slot, from: &str) {

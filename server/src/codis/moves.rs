@@ -13,6 +13,10 @@ use tokio::sync::watch;
 /// How long a move goes on although nobody asks about it any more, in milliseconds.
 pub const SILENCE_MS_MAX: u64 = 10_000;
 
+/// For how long after it was told that a slot went the dashboard may give the slot back to this node, in milliseconds: an
+/// operator who gives a move up can't know whether it was over by then.
+pub const REGRET_MS_MAX: u64 = 10_000;
+
 /// How far a move is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
@@ -60,8 +64,8 @@ pub struct Move {
     pub asked_ms: u64,
     /// When a proxy sent a request of the slot's as of one that moves, or somebody asked.
     pub touched_ms: u64,
-    /// Whether the dashboard was told that it is done.
-    pub told: bool,
+    /// When the dashboard was told that it is done.
+    pub told_ms: Option<u64>,
     /// Whether it is being fetched back.
     returning: bool,
     /// Tells this move from an earlier one of the slot.
@@ -124,7 +128,7 @@ impl Moves {
             since_ms: now_ms,
             asked_ms: now_ms,
             touched_ms: now_ms,
-            told: false,
+            told_ms: None,
             returning: false,
             number,
         };
@@ -178,19 +182,27 @@ impl Moves {
     }
 
     /// The dashboard was told that the slot is the other node's.
-    pub fn told(&self, slot: Slot) {
+    pub fn told(&self, slot: Slot, now_ms: u64) {
         if let Some(found) = self.lock().0.get_mut(&slot) {
-            found.told = true;
+            found.told_ms.get_or_insert(now_ms);
         }
     }
 
-    /// A client's request came for a slot that was handed over. If the dashboard was never told of that, it has given the move up
-    /// and the slot back to this node: where it is, for whoever fetches it. Whoever is told so first has to.
-    pub fn take_back(&self, slot: Slot) -> Return {
+    /// The slot went to the node at `to`, which fetched it back: if that was too hasty, it may come here once more.
+    pub fn released(&self, slot: Slot, to: &str, keys: u64, now_ms: u64) {
+        if let Some(ticket) = self.ask(slot, to, keys, now_ms) {
+            self.set(ticket, Stage::Done);
+        }
+        self.told(slot, now_ms);
+    }
+
+    /// A client's request came for a slot that was handed over. If the dashboard was not told of that, or just now, it has given the
+    /// move up and the slot back to this node: where it is, for whoever fetches it. Whoever is told so first has to.
+    pub fn take_back(&self, slot: Slot, now_ms: u64) -> Return {
         let mut locked = self.lock();
         match locked.0.get_mut(&slot) {
             Some(found) if found.returning => Return::UnderWay,
-            Some(found) if !found.told => {
+            Some(found) if found.told_ms.is_none_or(|at| now_ms.saturating_sub(at) <= REGRET_MS_MAX) => {
                 found.returning = true;
                 self.returning.fetch_add(1, Ordering::Relaxed);
                 Return::Begin(found.to.clone())
@@ -290,17 +302,18 @@ mod tests {
     #[test]
     fn what_the_dashboard_never_heard_of_can_be_taken_back_once() {
         let moves = Moves::default();
-        assert_eq!(moves.take_back(slot(1)), Return::No, "it never moved");
+        assert_eq!(moves.take_back(slot(1), 100), Return::No, "it never moved");
         let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
         moves.set(ticket, Stage::Done);
-        assert_eq!(moves.take_back(slot(1)), Return::Begin("b:1".to_owned()));
-        assert_eq!(moves.take_back(slot(1)), Return::UnderWay);
+        assert_eq!(moves.take_back(slot(1), 100), Return::Begin("b:1".to_owned()));
+        assert_eq!(moves.take_back(slot(1), 100), Return::UnderWay);
         moves.returned(slot(1));
         assert_eq!(moves.of(slot(1)), None);
         let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
         moves.set(ticket, Stage::Done);
-        moves.told(slot(1));
-        assert_eq!(moves.take_back(slot(1)), Return::No);
+        moves.told(slot(1), 100);
+        assert_eq!(moves.take_back(slot(1), 10_101), Return::No, "it is that node's for good");
+        assert_eq!(moves.take_back(slot(1), 10_100), Return::Begin("b:1".to_owned()));
     }
 
     #[test]

@@ -99,7 +99,7 @@ async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
         // gone may be told so. If none comes, the move was given up.
         Where::ThereNow => (0, 1),
         Where::There(keys) => {
-            cx.node.moves.told(slot);
+            cx.node.moves.told(slot, cx.node.monotonic_ms());
             (keys, 0)
         }
         Where::Here(remaining) => (0, remaining),

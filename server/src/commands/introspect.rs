@@ -166,7 +166,8 @@ fn flags(command: &Command) -> Vec<&'static str> {
     names
 }
 
-fn categories(command: &Command) -> Vec<&'static str> {
+/// The categories of a command, each with its sign.
+pub fn categories(command: &Command) -> Vec<&'static str> {
     let mut names = vec![match command.group {
         "string" => "@string",
         "bitmap" => "@bitmap",
@@ -175,6 +176,12 @@ fn categories(command: &Command) -> Vec<&'static str> {
         "set" => "@set",
         "sorted-set" => "@sortedset",
         "generic" => "@keyspace",
+        "geo" => "@geo",
+        "hyperloglog" => "@hyperloglog",
+        "stream" => "@stream",
+        "pubsub" => "@pubsub",
+        "transactions" => "@transaction",
+        "scripting" => "@scripting",
         "connection" => "@connection",
         _ => "@admin",
     }];

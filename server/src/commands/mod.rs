@@ -1,5 +1,6 @@
 //! All commands, a file for each family.
 
+pub mod acl;
 pub mod admin;
 pub mod bitfield;
 pub mod bits;
@@ -7,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod counters;
+pub mod debug;
 pub mod dump;
 pub mod expire;
 pub mod geo;
@@ -23,6 +25,7 @@ pub mod pkcluster;
 pub mod pubsub;
 pub mod random;
 pub mod ranges;
+pub mod refused;
 pub mod replication;
 pub mod save;
 pub mod scan;
@@ -42,6 +45,7 @@ use crate::table::Command;
 
 /// The commands of every family.
 pub const ALL: &[&[Command]] = &[
+    acl::COMMANDS,
     admin::COMMANDS,
     bitfield::COMMANDS,
     bits::COMMANDS,
@@ -49,6 +53,7 @@ pub const ALL: &[&[Command]] = &[
     config::COMMANDS,
     connection::COMMANDS,
     counters::COMMANDS,
+    debug::COMMANDS,
     dump::COMMANDS,
     expire::COMMANDS,
     geo::COMMANDS,
@@ -63,6 +68,7 @@ pub const ALL: &[&[Command]] = &[
     object::COMMANDS,
     pkcluster::COMMANDS,
     pubsub::COMMANDS,
+    refused::COMMANDS,
     replication::COMMANDS,
     save::COMMANDS,
     scripting::COMMANDS,

@@ -79,6 +79,22 @@ bugs! {
     ClearLostInCopy,
     /// A run's filter denies some of its keys.
     FilterDenies,
+    /// A copy is opened without keeping the log after it.
+    CopyUnpinned,
+    /// A lost connection takes back what was granted over it.
+    FenceLiftedEarly,
+    /// A copy does not say to whom its last record grants the slot.
+    GrantLostInCopy,
+    /// Half of a copy passes for data when the slot is asked for again.
+    HalfCopyContinued,
+    /// Two promotions of one slot begin the same epoch.
+    EpochNotUnique,
+    /// A master that is asked to go on from a record goes on from the one after.
+    RecordSkipped,
+    /// A promotion begins no epoch: the former owner's goes on.
+    PromotedInOldEpoch,
+    /// A question tells of records that are not written yet.
+    AskedUnwritten,
     /// The block cache takes blocks of different runs of a pack for one another.
     CacheKeyCollides,
 }

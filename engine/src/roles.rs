@@ -265,6 +265,10 @@ impl Engine {
                 _ => return Err(Error::Limit(format!("slot {slot} follows nobody here"))),
             }
         }
+        if planted::is(Bug::PromotedInOldEpoch) {
+            slots.iter().for_each(|&slot| self.lock(slot).role = Role::Master);
+            return Ok(());
+        }
         self.begin_epochs(&mut manifest, &slots)
     }
 
@@ -337,7 +341,8 @@ impl Engine {
         let mut appender = self.log().begin()?;
         let mut starts = Vec::with_capacity(slots.len());
         for (&slot, cell) in slots.iter().zip(&cells) {
-            let epoch = Epoch { term: cell.highest_term + 1, tag: self.random_tag() };
+            let tag = if planted::is(Bug::EpochNotUnique) { 0 } else { self.random_tag() };
+            let epoch = Epoch { term: cell.highest_term + 1, tag };
             let header = Header { slot, term: epoch.term, seq: cell.last_seq.next() };
             appender.push(header, &Body::EpochStart { epoch, by: self.node() })?;
             starts.push(epoch);

@@ -11,6 +11,7 @@ use haypile_engine::copy::CopySource;
 use haypile_engine::engine::Engine;
 use haypile_engine::log::record::Record;
 use haypile_engine::log::{LogReader, ReadOutcome as LogRead};
+use haypile_engine::planted::{self, Bug};
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
@@ -218,6 +219,10 @@ impl Peer {
             self.attempt(index, handover::Event::PeerLost, now_ms);
         }
         self.attempts.clear();
+        if planted::is(Bug::FenceLiftedEarly) {
+            let slots: Vec<Slot> = self.locked().streaming().collect();
+            slots.into_iter().for_each(|slot| drop(self.engine.undo_grant(slot)));
+        }
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Shipper> {
@@ -369,7 +374,9 @@ impl Peer {
         let slot = copy.slot;
         let before = self.engine.position(slot);
         // The log is kept from here on before the copy is taken, so that what follows it can't go meanwhile.
-        self.engine.pin(self.node, slot, before.flushed_seq);
+        if !planted::is(Bug::CopyUnpinned) {
+            self.engine.pin(self.node, slot, before.flushed_seq);
+        }
         let failed = |reason, why| shipper::Event::CopyFailed { copy, reason, why };
         let source = match self.engine.copy_source(slot) {
             Ok(source) => source,
@@ -385,7 +392,7 @@ impl Peer {
         let head = CopyHead {
             history: source.history.clone(),
             base: source.seq,
-            granted: source.granted.clone(),
+            granted: source.granted.clone().filter(|_| !planted::is(Bug::GrantLostInCopy)),
             keys: source.keys,
             time: source.time,
             runs,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use haypile_engine::log::record::Record;
+use haypile_engine::planted::{self, Bug};
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
 
 use crate::decide::{Decision, View, decide};
@@ -411,6 +412,7 @@ impl Shipper {
             (Decision::Continue { from }, Some(start)) => {
                 let acked = Seq(from.0 - 1);
                 out.push(Action::Pin(slot, acked));
+                let from = if planted::is(Bug::RecordSkipped) { from.next() } else { from };
                 out.push(Action::Send(Message::Continue { slot, number, from }));
                 self.feed(slot, from, start, Some(acked));
             }

@@ -82,7 +82,7 @@ fn torture(seed: u64) -> Option<Found> {
 
 /// A cluster of engines with replication between them: `tests/src/sim`.
 fn cluster(seed: u64) -> Option<Found> {
-    let ran = sim::run(sim::Setup { seed, steps: CLUSTER_STEPS, verbose: false });
+    let ran = sim::run(sim::Setup { seed, size: sim::Size::Any, steps: CLUSTER_STEPS, verbose: false });
     ran.err().map(|says| Found { seed: seed.to_string(), says })
 }
 

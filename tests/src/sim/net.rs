@@ -35,12 +35,16 @@ pub struct Conn {
     pub client_open: bool,
     /// The server has not yet learned the end.
     pub server_open: bool,
+    /// When the server last heard something, or accepted.
+    pub server_heard_ms: u64,
+    /// When the client last heard something, or dialled.
+    pub client_heard_ms: u64,
 }
 
 impl Conn {
     /// A connection on which nothing was said.
     #[must_use]
-    pub fn new(client: usize, server: usize, purpose: Purpose) -> Conn {
+    pub fn new(client: usize, server: usize, purpose: Purpose, now_ms: u64) -> Conn {
         Conn {
             client,
             server,
@@ -50,6 +54,8 @@ impl Conn {
             cut: false,
             client_open: true,
             server_open: true,
+            server_heard_ms: now_ms,
+            client_heard_ms: now_ms,
         }
     }
 

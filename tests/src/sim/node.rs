@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::told;
 use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::engine::{Engine, Fetched, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
@@ -55,12 +56,12 @@ pub struct SimClock {
     /// Milliseconds since the beginning.
     pub now: Arc<AtomicU64>,
     /// How much this node's time of day is ahead.
-    pub ahead_ms: u64,
+    pub ahead_ms: Arc<AtomicU64>,
 }
 
 impl Clock for SimClock {
     fn wall(&self) -> TimeMs {
-        TimeMs(1_000_000 + self.ahead_ms + self.now.load(Ordering::Relaxed))
+        TimeMs(1_000_000 + self.ahead_ms.load(Ordering::Relaxed) + self.now.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {
@@ -137,8 +138,10 @@ pub struct Node<'e> {
     pub running: Option<Running<'e>>,
     /// What it had acknowledged to its masters when it was killed.
     pub acknowledged: Vec<(Slot, Seq, History)>,
-    /// Its time of day is ahead by this.
-    pub ahead_ms: u64,
+    /// Its time of day is ahead by this; changed at any time.
+    pub ahead_ms: Arc<AtomicU64>,
+    /// Its disk was told to fail since it started.
+    pub faulty: bool,
     /// How often it was started.
     pub starts: u64,
 }
@@ -176,6 +179,8 @@ impl<'e> Node<'e> {
         log_retain_bytes: u64,
     ) -> Result<(), String> {
         self.starts += 1;
+        self.faulty = false;
+        self.fs.set_capacity(None);
         let options = Options {
             sync,
             memory_bytes: 1 << 20,
@@ -186,9 +191,10 @@ impl<'e> Node<'e> {
             ),
             ..Options::default()
         };
-        let clock = Arc::new(SimClock { now: Arc::clone(now), ahead_ms: self.ahead_ms });
+        let clock = Arc::new(SimClock { now: Arc::clone(now), ahead_ms: Arc::clone(&self.ahead_ms) });
         let opened = Engine::open(Arc::new(self.fs.clone()), Path::new("/haypile"), clock, options);
-        let (engine, _) = opened.map_err(|error| format!("node {} does not open: {error}", self.index))?;
+        let (engine, _) =
+            opened.map_err(|error| format!("node {} does not open: {}", self.index, told(&error)))?;
         let (engine, _) = arena.keep(engine);
         self.running = Some(Running {
             engine,
@@ -260,12 +266,12 @@ pub fn transact<T>(
     loop {
         let mut tx = engine.begin(&[slot], &fetched);
         match body(&mut tx) {
-            Ok(out) => return tx.commit().map(|gate| (out, gate)).map_err(|error| error.to_string()),
+            Ok(out) => return tx.commit().map(|gate| (out, gate)).map_err(|error| told(&error)),
             Err(Stop::Miss) => {
                 let wanted = tx.abandon();
-                engine.fetch(wanted, &mut fetched).map_err(|error| error.to_string())?;
+                engine.fetch(wanted, &mut fetched).map_err(|error| told(&error))?;
             }
-            Err(Stop::Failed(error)) => return Err(error.to_string()),
+            Err(Stop::Failed(error)) => return Err(told(&error)),
         }
     }
 }

@@ -12,6 +12,7 @@ use haypile_replication::registry::PeerCommand;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::node::{address, node_at};
+use super::told;
 use super::world::{World, handover};
 
 use std::sync::Arc;
@@ -29,11 +30,21 @@ impl World<'_> {
         let position = self.nodes[node].engine().expect("it runs").position(slot);
         match position.role {
             Role::Absent => {
-                self.add(node, slot)?;
+                if let Err(wrong) = self.add(node, slot) {
+                    // Whether it is there shows at the next start.
+                    self.model.fork(slot);
+                    return Err(wrong);
+                }
                 let target = self.owner(slot, node).filter(|_| self.random.chance(2, 3)).unwrap_or(other);
                 // Whoever meant to follow and may not gives the slot back: its owner may be down.
-                if !self.follow(node, slot, target, false)? {
-                    self.remove(node, slot)?;
+                let followed = match self.follow(node, slot, target, false) {
+                    Ok(false) => self.remove(node, slot),
+                    done => done.map(drop),
+                };
+                // A disk failed between the two commands: the slot stays added where another node owns it.
+                if let Err(wrong) = followed {
+                    self.model.fork(slot);
+                    return Err(wrong);
                 }
             }
             Role::Moved { .. } if self.random.chance(1, 4) => self.remove(node, slot)?,
@@ -73,7 +84,7 @@ impl World<'_> {
     pub(super) fn add(&mut self, node: usize, slot: Slot) -> Result<(), String> {
         self.note(|| format!("operator: {node} adds slot {slot}"));
         let engine = self.nodes[node].engine().expect("it runs");
-        engine.add_slots(&[slot]).map_err(|error| format!("addslots on node {node}: {error}"))
+        engine.add_slots(&[slot]).map_err(|error| format!("addslots on node {node}: {}", told(&error)))
     }
 
     fn remove(&mut self, node: usize, slot: Slot) -> Result<(), String> {
@@ -81,7 +92,7 @@ impl World<'_> {
         let upstream = self.nodes[node].unfollow(slot, now_ms);
         self.note(|| format!("operator: {node} removes slot {slot}"));
         let running = self.nodes[node].running.as_ref().expect("it runs");
-        running.engine.remove_slots(&[slot]).map_err(|error| format!("removeslots: {error}"))?;
+        running.engine.remove_slots(&[slot]).map_err(|error| format!("removeslots: {}", told(&error)))?;
         running.registry.tell_peers(&PeerCommand::Dropped(slot));
         if let Some(upstream) = upstream {
             self.link_turn(node, &upstream);
@@ -95,6 +106,9 @@ impl World<'_> {
         let engine = self.nodes[node].engine().expect("it runs");
         let role = engine.role(slot);
         if node == target || matches!(role, Role::Absent | Role::Fenced | Role::Granted { .. }) {
+            return Ok(false);
+        }
+        if self.parted(node, target) {
             return Ok(false);
         }
         let Some(running) = &self.nodes[target].running else { return Ok(false) };
@@ -118,7 +132,7 @@ impl World<'_> {
         }
         let before = self.nodes[node].unfollow(slot, now_ms);
         let turn = if force { Engine::follow_by_force } else { Engine::follow };
-        turn(engine, &[slot], &upstream).map_err(|error| format!("slotsslaveof: {error}"))?;
+        turn(engine, &[slot], &upstream).map_err(|error| format!("slotsslaveof: {}", told(&error)))?;
         self.nodes[node].attach(slot, &upstream, force, now_ms);
         if let Some(before) = before {
             self.link_turn(node, &before);
@@ -148,7 +162,7 @@ impl World<'_> {
         if !force && position.granted.as_ref().is_some_and(|(to, _)| *to != engine.node()) {
             self.note(|| format!("operator: {node} slot {slot} is detached"));
             let before = self.nodes[node].unfollow(slot, now_ms);
-            engine.detach(&[slot]).map_err(|error| format!("detach: {error}"))?;
+            engine.detach(&[slot]).map_err(|error| format!("detach: {}", told(&error)))?;
             if let Some(before) = before {
                 self.link_turn(node, &before);
             }
@@ -175,7 +189,7 @@ impl World<'_> {
                 });
                 self.model.fork(slot);
                 let before = self.nodes[node].unfollow(slot, now_ms);
-                engine.promote(&[slot]).map_err(|error| format!("promote: {error}"))?;
+                engine.promote(&[slot]).map_err(|error| format!("promote: {}", told(&error)))?;
                 if let Some(before) = before {
                     self.link_turn(node, &before);
                 }

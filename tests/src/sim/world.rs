@@ -1,8 +1,9 @@
 //! The scheduler: everything that can happen next, one thing at a time, by seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::engine::SyncMode;
-use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::fs::memory::{Failure, MemoryFs};
 use haypile_engine::history::History;
 use haypile_engine::random::Coin;
 use haypile_engine::slot::Role;
@@ -29,21 +30,19 @@ use super::net::{Conn, Delivery, Purpose};
 use super::node::{
     Arena, ConnId, Followed, Node, Running, Unanswered, address, contents, key, node_at, tag_of, transact,
 };
-use super::{Outcome, Setup};
+use super::{DISK, Outcome, Setup, Size, told};
 
 /// A grant that is not answered for so long is asked about.
 const GRANT_PATIENCE_MS: u64 = 2000;
-/// Lines of the trace that are kept for a failure.
-const TRACE_LINES: usize = 400;
 /// Messages that may wait on a connection before nothing more is read for it.
 const QUEUED_MAX: usize = 40;
 /// Rounds without faults after which everything has to stand.
 const SETTLE_ROUNDS: usize = 1500;
 
 /// Kinds of steps.
-const KINDS: usize = 11;
+const KINDS: usize = 15;
 /// The least and the greatest weight of each: messages, turns, writes, replies, background work, time, cuts, stops,
-/// starts, checks, operators.
+/// starts, checks, operators, parted nodes, disks that fail, clocks that jump, reads.
 const WEIGHTS: [(usize, usize); KINDS] = [
     (200, 600),
     (60, 250),
@@ -56,7 +55,15 @@ const WEIGHTS: [(usize, usize); KINDS] = [
     (6, 20),
     (3, 6),
     (4, 50),
+    (0, 6),
+    (0, 4),
+    (0, 6),
+    (5, 40),
 ];
+/// A connection on which one side hears nothing for so long is given up by it.
+const SILENCE_MS_MAX: u64 = 10_000;
+/// Steps of a small run's character: about 50 writes, and what comes between them.
+const SMALL_WEIGHTS: [usize; KINDS] = [330, 130, 140, 60, 40, 50, 8, 8, 30, 3, 40, 2, 1, 2, 30];
 
 /// See the file's head.
 pub struct World<'e> {
@@ -82,7 +89,10 @@ pub struct World<'e> {
     copies: usize,
     step: usize,
     trace: DefaultHasher,
-    lines: VecDeque<String>,
+    /// Pairs of nodes between which nothing gets through, the lower number first.
+    parted: BTreeSet<(usize, usize)>,
+    /// Steps that are left out, to find a shorter run that fails.
+    skipped: BTreeSet<usize>,
 }
 
 impl<'e> World<'e> {
@@ -90,10 +100,11 @@ impl<'e> World<'e> {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn new(arena: &'e Arena, setup: Setup) -> Result<World<'e>, String> {
+    pub fn new(arena: &'e Arena, setup: Setup, skipped: BTreeSet<usize>) -> Result<World<'e>, String> {
         let mut random = Coin::new(setup.seed);
-        let node_count = 2 + random.below(3);
-        let slot_count = 1 + random.below(4);
+        let small = setup.size == Size::Small;
+        let node_count = if small { 2 } else { 2 + random.below(3) };
+        let slot_count = if small { 2 } else { 1 + random.below(4) };
         let slots: Vec<Slot> = (0..slot_count)
             .map(|n| Slot::new(u16::try_from(n * 7).expect("small")).expect("small"))
             .collect();
@@ -101,14 +112,15 @@ impl<'e> World<'e> {
         let wild = random.chance(1, 4);
         let keeps_log = random.chance(1, 2);
         let mut between = |(low, high): (usize, usize)| low + random.below(high - low + 1);
-        let weights = WEIGHTS.map(&mut between);
+        let weights = if small { SMALL_WEIGHTS } else { WEIGHTS.map(&mut between) };
         let nodes = (0..node_count)
             .map(|index| Node {
                 index,
                 fs: MemoryFs::new(),
                 running: None,
                 acknowledged: Vec::new(),
-                ahead_ms: random.below(5000) as u64,
+                ahead_ms: Arc::new(AtomicU64::new(random.below(5000) as u64)),
+                faulty: false,
                 starts: 0,
             })
             .collect();
@@ -133,7 +145,8 @@ impl<'e> World<'e> {
             copies: 0,
             step: 0,
             trace: DefaultHasher::new(),
-            lines: VecDeque::new(),
+            parted: BTreeSet::new(),
+            skipped,
         };
         world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, wild: {wild}"));
         for index in 0..node_count {
@@ -152,8 +165,16 @@ impl<'e> World<'e> {
     /// What was found wrong.
     pub fn run(&mut self) -> Result<(), String> {
         for step in 0..self.setup.steps {
+            if self.skipped.contains(&step) {
+                continue;
+            }
             self.step = step;
-            self.one_step().map_err(|wrong| format!("step {step}: {wrong}"))?;
+            // Each step's choices follow from its own number: one that is left out changes no other.
+            self.random = Coin::new(self.setup.seed ^ (step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            match self.one_step() {
+                Err(wrong) if self.is_fault(&wrong) => self.meet_fault(&wrong),
+                done => done.map_err(|wrong| format!("step {step}: {wrong}"))?,
+            }
             self.learn_grants();
             self.check_owners().map_err(|wrong| format!("step {step}: {wrong}"))?;
         }
@@ -172,11 +193,6 @@ impl<'e> World<'e> {
         }
     }
 
-    /// Prints the last lines of the trace.
-    pub fn print_trace(&self) {
-        self.lines.iter().for_each(|line| println!("{line}"));
-    }
-
     pub(super) fn now_ms(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }
@@ -184,10 +200,9 @@ impl<'e> World<'e> {
     pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
         let line = format!("{:>6} {:>8} ms  {}", self.step, self.now_ms(), what());
         line.hash(&mut self.trace);
-        if self.lines.len() == TRACE_LINES && !self.setup.verbose {
-            self.lines.pop_front();
+        if self.setup.verbose {
+            println!("{line}");
         }
-        self.lines.push_back(line);
     }
 
     fn one_step(&mut self) -> Result<(), String> {
@@ -212,7 +227,15 @@ impl<'e> World<'e> {
             Some(7) => self.stop_something()?,
             Some(8) => self.start_something()?,
             Some(9) => self.check_something()?,
-            _ => self.operate()?,
+            Some(10) => self.operate()?,
+            Some(11) => self.part_something(),
+            Some(12) => self.break_disk(node),
+            Some(13) => {
+                let ahead_ms = self.random.below(20_000) as u64;
+                self.nodes[node].ahead_ms.store(ahead_ms, Ordering::Relaxed);
+                self.note(|| format!("{node}'s clock is {ahead_ms} ms ahead"));
+            }
+            _ => self.read_something()?,
         }
         Ok(())
     }
@@ -229,6 +252,9 @@ impl<'e> World<'e> {
     fn deliveries(&self) -> Vec<Delivery> {
         let mut possible = Vec::new();
         for (&id, conn) in &self.conns {
+            if self.parted(conn.client, conn.server) {
+                continue;
+            }
             if conn.server_open && (conn.cut || !conn.to_server.is_empty()) {
                 possible.push(Delivery::ToServer(id));
             }
@@ -252,6 +278,9 @@ impl<'e> World<'e> {
         let count = count.min(queue.len());
         let (client, server) = (conn.client, conn.server);
         let messages: Vec<Message> = queue.drain(..count).collect();
+        let now_ms = self.now.load(Ordering::Relaxed);
+        let heard = if to_server { &mut conn.server_heard_ms } else { &mut conn.client_heard_ms };
+        *heard = now_ms;
         for message in &messages {
             let (from, to) = if to_server { (client, server) } else { (server, client) };
             self.copies += usize::from(matches!(message, Message::CopyBegin { .. }));
@@ -277,6 +306,10 @@ impl<'e> World<'e> {
             let Some(running) = &mut self.nodes[server].running else { return Ok(()) };
             let Some(followed) = running.followed.get_mut(&id) else { return Ok(()) };
             if let Err(why) = followed.peer.on_message(message, now_ms) {
+                if self.nodes[server].faulty {
+                    self.close_server(id);
+                    return Ok(());
+                }
                 return Err(format!("node {server} says that node {client} breaks the protocol: {why}"));
             }
         }
@@ -337,6 +370,7 @@ impl<'e> World<'e> {
             followed.peer.pump();
         }
         conn.send_to_client(followed.peer.take_out());
+        stop |= followed.stream && now_ms > conn.server_heard_ms + SILENCE_MS_MAX;
         if stop {
             conn.cut(usize::MAX, usize::MAX);
             self.close_server(id);
@@ -413,12 +447,16 @@ impl<'e> World<'e> {
         let broken = following.link.finish_batch(now_ms);
         let out = following.link.take_out();
         let idle = following.link.slot_count() == 0 && following.link.next_deadline_ms().is_none();
+        let mut silent = false;
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.send_to_server(out);
+            silent = now_ms > conn.client_heard_ms + SILENCE_MS_MAX;
         }
         if let Some(why) = broken {
             self.note(|| format!("{client} gives #{id} up: {why}"));
             self.close_client(id, &why);
+        } else if silent {
+            self.close_client(id, "nothing came");
         } else if idle {
             self.close_client(id, "nothing is followed any more");
         }
@@ -427,7 +465,7 @@ impl<'e> World<'e> {
     fn dial(&mut self, client: usize, upstream: &str) {
         let now_ms = self.now_ms();
         let Some(server) = node_at(upstream) else { return };
-        let up = self.nodes[server].running.is_some();
+        let up = self.nodes[server].running.is_some() && !self.parted(client, server);
         let Some(running) = &mut self.nodes[client].running else { return };
         let Some(following) = running.following.get_mut(upstream) else { return };
         if !up {
@@ -437,7 +475,7 @@ impl<'e> World<'e> {
         self.conns_made += 1;
         let id = self.conns_made;
         following.conn = Some((id, false));
-        let mut conn = Conn::new(client, server, Purpose::Stream(upstream.to_owned()));
+        let mut conn = Conn::new(client, server, Purpose::Stream(upstream.to_owned()), now_ms);
         conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Stream }]);
         self.conns.insert(id, conn);
         self.note(|| format!("{client} dials {server} #{id}"));
@@ -502,7 +540,7 @@ impl<'e> World<'e> {
         let Some((grant, _)) = due else { return };
         running.grants.insert(grant.slot, (grant.clone(), now_ms));
         let Some(server) = node_at(&grant.address) else { return };
-        if self.nodes[server].running.is_none() {
+        if self.nodes[server].running.is_none() || self.parted(node, server) {
             return;
         }
         self.conns_made += 1;
@@ -512,7 +550,7 @@ impl<'e> World<'e> {
         if let Some(running) = &mut self.nodes[node].running {
             running.asking.insert(id, open.clone());
         }
-        let mut conn = Conn::new(node, server, Purpose::Grants(open));
+        let mut conn = Conn::new(node, server, Purpose::Grants(open), now_ms);
         conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Question }, ask]);
         self.conns.insert(id, conn);
         self.note(|| format!("{node} asks {server} about its grant #{id}"));
@@ -548,9 +586,10 @@ impl<'e> World<'e> {
         }
         let how = self.random.below(5);
         match how {
-            0 => {
+            // One whose disk failed has nothing to stop in order.
+            0 if !self.nodes[node].faulty => {
                 let engine = self.nodes[node].engine().expect("it runs");
-                engine.close().map_err(|error| format!("node {node} does not close: {error}"))?;
+                engine.close().map_err(|error| format!("node {node} does not close: {}", told(&error)))?;
                 self.note(|| format!("{node} stops"));
                 self.nodes[node].fs = self.nodes[node].fs.restart();
             }
@@ -565,6 +604,12 @@ impl<'e> World<'e> {
                 self.nodes[node].fs = self.nodes[node].fs.restart();
             }
         }
+        self.end_of(node);
+        Ok(())
+    }
+
+    /// A node's process is gone: so are its ends of all connections.
+    fn end_of(&mut self, node: usize) {
         self.nodes[node].running = None;
         let ids: Vec<ConnId> = self.conns.keys().copied().collect();
         for id in ids {
@@ -577,7 +622,72 @@ impl<'e> World<'e> {
             }
         }
         self.conns.retain(|_, conn| conn.client_open || conn.server_open);
-        Ok(())
+    }
+
+    /// Whether nothing gets from one node to the other.
+    pub(super) fn parted(&self, one: usize, other: usize) -> bool {
+        self.parted.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// Two nodes can't reach each other any more, or can again. Connections between them stay, for as long as both sides
+    /// bear the silence.
+    fn part_something(&mut self) {
+        let (one, other) = (self.random.below(self.nodes.len()), self.random.below(self.nodes.len()));
+        if one == other {
+            return;
+        }
+        let pair = (one.min(other), one.max(other));
+        if !self.parted.remove(&pair) {
+            self.parted.insert(pair);
+        }
+        let parted = self.parted(one, other);
+        self.note(|| format!("{one} and {other} are parted: {parted}"));
+    }
+
+    /// One of the next operations of a node's disk fails, or the disk is nearly full.
+    fn break_disk(&mut self, node: usize) {
+        if self.nodes[node].running.is_none() || self.nodes[node].faulty {
+            return;
+        }
+        let fs = self.nodes[node].fs.clone();
+        let ahead = self.random.below(12) as u64;
+        let how = self.random.below(3);
+        // What was written and not synced may be lost by a sync that fails by half, as it may by a loss of power.
+        let partly = (self.sync == SyncMode::Always).then(|| self.random.next_u64());
+        match how {
+            0 => fs.set_capacity(Some(fs.used_bytes() + self.random.below(200_000) as u64)),
+            1 => fs.fail_operation(fs.operations() + ahead, ErrorKind::StorageFull),
+            _ => fs.fail_operation(fs.operations() + ahead, Failure { kind: ErrorKind::Other, partly }),
+        }
+        self.nodes[node].faulty = true;
+        self.note(|| format!("{node}'s disk is about to fail ({how}, {ahead})"));
+    }
+
+    /// Whether that is the error of a disk that was told to fail.
+    fn is_fault(&self, wrong: &str) -> bool {
+        wrong.contains(DISK) && self.nodes.iter().any(|node| node.faulty)
+    }
+
+    /// A disk failed: its node is ended sooner or later, and comes back with a disk that works.
+    fn meet_fault(&mut self, wrong: &str) {
+        self.note(|| format!("met: {wrong}"));
+        if self.random.chance(1, 2) {
+            self.nodes.iter().filter(|node| node.faulty).for_each(|node| node.fs.set_capacity(None));
+        } else {
+            self.end_faulty();
+        }
+    }
+
+    fn end_faulty(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].faulty && self.nodes[node].running.is_some() && self.arena.has_room() {
+                self.note(|| format!("{node} is killed, its disk failed"));
+                self.nodes[node].acknowledged = self.acknowledged_by(node);
+                self.nodes[node].fs.set_capacity(None);
+                self.nodes[node].fs = self.nodes[node].fs.restart();
+                self.end_of(node);
+            }
+        }
     }
 
     /// What a node has said that it has: each slot with its last record and the history that it is of.
@@ -636,7 +746,7 @@ impl<'e> World<'e> {
             4 => engine.flush_all().map(|()| "flush all"),
             _ => engine.step(Job::Flush).map(|_| "flush step"),
         };
-        let what = done.map_err(|error| format!("background work of node {node}: {error}"))?;
+        let what = done.map_err(|error| format!("background work of node {node}: {}", told(&error)))?;
         self.note(|| format!("{node} {what} slot {slot}"));
         Ok(())
     }
@@ -650,8 +760,8 @@ impl<'e> World<'e> {
         let Some(&node) = self.random.pick(&owners) else { return Ok(()) };
         let engine = self.nodes[node].engine().expect("an owner runs");
         if engine.is_full() {
-            engine.step(Job::Flush).map_err(|error| error.to_string())?;
-            engine.step(Job::Flush).map_err(|error| error.to_string())?;
+            engine.step(Job::Flush).map_err(|error| told(&error))?;
+            engine.step(Job::Flush).map_err(|error| told(&error))?;
         }
         let name = format!("{{{}}}{}", self.tags[&slot], self.random.below(12));
         self.written += 1;
@@ -687,12 +797,38 @@ impl<'e> World<'e> {
         Ok(())
     }
 
+    /// A client reads from an owner: it has all that any client was told before.
+    fn read_something(&mut self) -> Result<(), String> {
+        let slot = *self.random.pick(&self.slots).expect("there are slots");
+        let owns = |node: &&Node<'_>| matches!(node.role(slot), Role::Master | Role::Fenced);
+        let owners: Vec<usize> = self.nodes.iter().filter(owns).map(|node| node.index).collect();
+        let Some(&node) = self.random.pick(&owners).filter(|_| !self.model.is_forked(slot)) else {
+            return Ok(());
+        };
+        let engine = self.nodes[node].engine().expect("an owner runs");
+        let name = format!("{{{}}}{}", self.tags[&slot], self.random.below(12));
+        let (value, _) = transact(engine, slot, |tx| tx.get(&key(&name)))?;
+        let value = value.map(|value| String::from_utf8_lossy(&value.payload).into_owned());
+        let position = engine.position(slot);
+        let expected = self.model.state(slot, &position.history, position.last_seq).remove(&name);
+        if value != expected {
+            return Err(format!("a client of node {node} reads {value:?} at {name}, not {expected:?}"));
+        }
+        let lost = self.model.lost(slot, &position.history, position.last_seq);
+        if let Some((epoch, seq)) = lost.first() {
+            return Err(format!(
+                "a client of node {node} reads slot {slot} without {seq} of {epoch}, which was acknowledged"
+            ));
+        }
+        Ok(())
+    }
+
     fn answer_clients(&mut self, node: usize) -> Result<(), String> {
         let sync = self.random.chance(1, 2);
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-        running.engine.write().map_err(|error| error.to_string())?;
+        running.engine.write().map_err(|error| told(&error))?;
         if sync {
-            running.engine.step(Job::Sync).map_err(|error| error.to_string())?;
+            running.engine.step(Job::Sync).map_err(|error| told(&error))?;
         }
         let engine = running.engine;
         let mut context = Context::from_waker(Waker::noop());
@@ -703,7 +839,7 @@ impl<'e> World<'e> {
                     let (slot, epoch, seq) = unanswered.write;
                     self.model.acknowledged(slot, epoch, seq);
                 }
-                Poll::Ready(Err(error)) => return Err(format!("a reply of node {node}: {error}")),
+                Poll::Ready(Err(error)) => return Err(format!("a reply of node {node}: {}", told(&error))),
                 Poll::Pending => waiting.push(unanswered),
             }
         }
@@ -808,6 +944,9 @@ impl<'e> World<'e> {
     /// The faults end: everything has to come to stand, and to be right.
     fn settle(&mut self) -> Result<(), String> {
         self.note(|| "the faults end".to_owned());
+        self.random = Coin::new(self.setup.seed);
+        self.parted.clear();
+        self.end_faulty();
         let mut unsettled = None;
         for round in 0..SETTLE_ROUNDS {
             self.step = self.setup.steps + round;
@@ -943,12 +1082,12 @@ impl World<'_> {
             }
             Message::GrantTaken(taken) => {
                 let from = open.first().expect("asked about one").to;
-                grants::taken(engine, from, &taken).map_err(|error| error.to_string())?;
+                grants::taken(engine, from, &taken).map_err(|error| told(&error))?;
                 finished = Some(format!("{node} hears what began: {taken:?}"));
             }
             Message::GrantRefused { slot, why } => {
                 let grant = open.iter().find(|grant| grant.slot == slot).expect("asked about it");
-                grants::refused(engine, grant, &why).map_err(|error| error.to_string())?;
+                grants::refused(engine, grant, &why).map_err(|error| told(&error))?;
                 finished = Some(format!("{node} slot {slot} is refused: {why}"));
             }
             Message::GrantPending(slot) => finished = Some(format!("{node} slot {slot}: pending")),

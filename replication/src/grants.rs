@@ -5,7 +5,7 @@
 //! either. An answer counts only if it comes from the very node that was named.
 
 use haypile_engine::engine::Engine;
-use haypile_engine::error::Result;
+use haypile_engine::error::{Error, Result};
 use haypile_engine::history::History;
 use haypile_engine::roles::GrantFate;
 use haypile_engine::slot::Role;
@@ -45,8 +45,14 @@ pub fn answer(engine: &Engine, registry: &Registry, asked: Asked<'_>) -> Result<
                 let (done, _) = tokio::sync::oneshot::channel();
                 let _ = link.commands.send(LinkCommand::Detach { slots: vec![slot], done });
             }
-            if let Err(error) = engine.take_grants(&[slot]) {
-                tracing::warn!(%slot, %error, "a granted slot can't be taken");
+            match engine.take_grants(&[slot]) {
+                Ok(()) => {}
+                // Somebody else took it at the same time.
+                Err(error @ Error::Limit(_)) => {
+                    tracing::warn!(%slot, %error, "a granted slot can't be taken")
+                }
+                // What the disk has of it is not known.
+                Err(error) => return Err(error),
             }
             true
         }
@@ -56,6 +62,8 @@ pub fn answer(engine: &Engine, registry: &Registry, asked: Asked<'_>) -> Result<
         _ => false,
     };
     let fate = if waits { engine.grant_fate(slot, ended) } else { engine.refuse_grant(slot, ended)? };
+    // A node whose disk failed knows in memory what a restart may not find: it says nothing.
+    engine.write()?;
     Ok(match fate {
         GrantFate::Taken(epoch) => Message::GrantTaken(vec![(slot, epoch)]),
         GrantFate::Open => Message::GrantPending(slot),

@@ -193,8 +193,18 @@ pub async fn follow(node: &Arc<Node>, slots: &[Slot], master: &str, force: Force
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn follow_whole(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
-    let slots = present(&node.engine);
-    if !slots.is_empty() {
+    let (gone, own): (Vec<Slot>, Vec<Slot>) = present(&node.engine)
+        .into_iter()
+        .partition(|&slot| matches!(node.engine.role(slot), Role::Moved { .. } | Role::Granted { .. }));
+    if !own.is_empty() || !gone.is_empty() {
+        let mut slots = own;
+        if !gone.is_empty()
+            && let Ok(Ok(there)) = tokio::time::timeout(QUESTION, slots_of(node, master)).await
+        {
+            // What was handed over to a third node is no part of what the two have in common.
+            slots.extend(gone.into_iter().filter(|slot| there.contains(slot)));
+            slots.sort_unstable();
+        }
         return follow(node, &slots, master, Force::Yes).await;
     }
     let slots = match tokio::time::timeout(QUESTION, slots_of(node, master)).await {

@@ -83,6 +83,20 @@ class Moving(Behind):
         self.assertEqual(replica.do("GET", key), b"v")
         self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
 
+    def test_an_old_master_follows_the_promoted_one_although_a_slot_of_it_went_to_another_group(self):
+        one, two = self.cluster()
+        heir = self.node("one-b")
+        self.codis.migrate(3, two)
+        heir.do("SLAVEOF", "127.0.0.1", one.port)
+        rest = [slot for slot in SLOTS if slot != 3]
+        self.wait_until_slave_has_all(one, heir, rest)
+        heir.do("SLAVEOF", "NO", "ONE")
+        one.do("SLAVEOF", "127.0.0.1", heir.port)
+        self.wait_until_slave_has_all(heir, one, rest)
+        told = one.client().info("replication")
+        self.assertEqual((told["role"], told["master_port"]), ("slave", heir.port))
+        self.assertEqual(heir.client().info("replication")["connected_slaves"], 1)
+
     def test_the_method_sync_moves_a_slot_whose_replica_was_prepared(self):
         one, two = self.cluster(method="sync")
         two.pkcluster("addslots", "0-5")

@@ -96,10 +96,19 @@ pub const fn align(bytes: usize) -> usize {
 /// # Panics
 /// If the buffer is shorter than a header, longer than 4 GiB, or promises what comes after it.
 pub fn seal_up(buffer: &mut Vec<u8>, header: &FrameHeader, salt: Salt) {
-    assert!(header.synced <= header.lsn, "a frame at {} can't promise {}", header.lsn, header.synced);
-    let body_len = buffer.len().checked_sub(HEADER_BYTES).expect("the buffer begins with a header's place");
-    let body_len = u32::try_from(body_len).expect("a frame is shorter than its segment");
+    let body_bytes = buffer.len().checked_sub(HEADER_BYTES).expect("the buffer begins with a header's place");
     buffer.resize(align(buffer.len()), 0);
+    seal(buffer, body_bytes, header, salt);
+}
+
+/// Makes a frame of `buffer`, which holds [`HEADER_BYTES`] of anything, the body and its padding.
+///
+/// # Panics
+/// If the buffer is not as long as this, longer than 4 GiB, or promises what comes after it.
+pub fn seal(buffer: &mut [u8], body_bytes: usize, header: &FrameHeader, salt: Salt) {
+    assert!(header.synced <= header.lsn, "a frame at {} can't promise {}", header.lsn, header.synced);
+    assert_eq!(buffer.len(), align(HEADER_BYTES + body_bytes), "a frame is header, body and padding");
+    let body_len = u32::try_from(body_bytes).expect("a frame is shorter than its segment");
     buffer[4..6].copy_from_slice(&MAGIC);
     buffer[6..8].copy_from_slice(&header.flags.to_le_bytes());
     buffer[8..12].copy_from_slice(&body_len.to_le_bytes());

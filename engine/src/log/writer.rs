@@ -230,7 +230,7 @@ impl Log {
         if parts.len() == 1 {
             self.write_frame(writer, &mut batch.buffer, first, 0)?;
         } else {
-            self.write_parts(writer, &batch.buffer[FRAME_HEADER_BYTES..], &parts)?;
+            self.write_parts(writer, &mut batch.buffer, &parts)?;
         }
         assert_eq!(writer.at, end, "a frame ends where it was planned to");
         let (lsn, end) = (self.geometry.lsn(first), self.geometry.lsn(end));
@@ -245,27 +245,49 @@ impl Log {
         Ok(())
     }
 
-    fn write_parts(&self, writer: &mut Writer, mut body: &[u8], parts: &[Part]) -> Result<()> {
-        let mut buffer = Vec::new();
+    /// Writes the parts from where they lie: a part's header stands for that moment on what is before it in the buffer, its
+    /// padding on what is behind. A copy of a part would take as much memory as a segment has.
+    fn write_parts(&self, writer: &mut Writer, buffer: &mut Vec<u8>, parts: &[Part]) -> Result<()> {
+        let bytes = buffer.len();
+        let mut start = 0;
         for (index, part) in parts.iter().enumerate() {
             if part.at.segment != writer.segment.header.number {
                 self.rotate(writer)?;
             }
-            let bytes = usize::try_from(part.body_bytes).expect("a part lies in memory");
-            let (piece, rest) = body.split_at(bytes);
-            body = rest;
-            buffer.clear();
-            buffer.resize(FRAME_HEADER_BYTES, 0);
-            buffer.extend_from_slice(piece);
+            let body_bytes = usize::try_from(part.body_bytes).expect("a part lies in memory");
+            let end = start + FRAME_HEADER_BYTES + body_bytes;
+            let padded_end = start + frame::align(end - start);
+            buffer.resize(buffer.len().max(padded_end), 0);
             let more = if index + 1 < parts.len() { frame::MORE } else { 0 };
             let continued = if index > 0 { frame::CONTINUED } else { 0 };
-            self.write_frame(writer, &mut buffer, part.at, more | continued)?;
+            let before = buffer[start..start + FRAME_HEADER_BYTES].to_vec();
+            let behind = buffer[end..padded_end].to_vec();
+            buffer[end..padded_end].fill(0);
+            self.write_sealed(writer, &mut buffer[start..padded_end], body_bytes, part.at, more | continued)?;
+            buffer[end..padded_end].copy_from_slice(&behind);
+            buffer[start..start + FRAME_HEADER_BYTES].copy_from_slice(&before);
+            start += body_bytes;
         }
+        buffer.truncate(bytes);
         Ok(())
     }
 
     /// One write(2) of one frame into the writer's segment.
     fn write_frame(&self, writer: &mut Writer, buffer: &mut Vec<u8>, at: Place, flags: u16) -> Result<()> {
+        let body_bytes = buffer.len() - FRAME_HEADER_BYTES;
+        buffer.resize(frame::align(buffer.len()), 0);
+        self.write_sealed(writer, buffer, body_bytes, at, flags)
+    }
+
+    /// The same, of a buffer with the frame's padding.
+    fn write_sealed(
+        &self,
+        writer: &mut Writer,
+        buffer: &mut [u8],
+        body_bytes: usize,
+        at: Place,
+        flags: u16,
+    ) -> Result<()> {
         let segment = &writer.segment;
         assert_eq!(at.segment, segment.header.number, "a frame goes into the active segment");
         let header = FrameHeader {
@@ -274,7 +296,7 @@ impl Log {
             lsn: segment.header.base.advance(at.offset),
             synced: self.watermark.synced().lsn,
         };
-        frame::seal_up(buffer, &header, segment.salt);
+        frame::seal(buffer, body_bytes, &header, segment.salt);
         segment
             .file
             .write_at(buffer, at.offset)

@@ -31,7 +31,7 @@ pub const BLOCK_BYTES_MAX: usize = 32 << 10;
 /// Bytes after the payload. Part of the format.
 pub const TRAILER_BYTES: usize = 9;
 /// Larger blocks (one huge value) are not compressed: it would hold a core for too long.
-const COMPRESS_BYTES_MAX: usize = 16 << 20;
+pub(super) const COMPRESS_BYTES_MAX: usize = 16 << 20;
 /// LZ4 can't expand by more; a greater claim is damage, refused before memory is taken.
 const LZ4_EXPANSION_MAX: usize = 256;
 
@@ -41,6 +41,8 @@ const SHARED_BYTES_MIN: usize = 6;
 
 /// To keep a smaller value is to copy it: else it would keep its whole block in memory.
 const SHARED_VALUE_BYTES_MIN: usize = 2 << 10;
+
+const NO_MEANING: &str = "entries of a block have no meaning";
 
 const CODEC_RAW: u8 = 0;
 const CODEC_LZ4: u8 = 1;
@@ -97,21 +99,27 @@ fn parse_entry(raw: &[u8], at: usize) -> Option<Parsed> {
     (end <= raw.len()).then_some(Parsed { key: key_at..key_end, value })
 }
 
+/// Checks a stored block's sum; gives its payload, codec and the bytes of its raw form.
+fn checked(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<(&[u8], u8, usize), &'static str> {
+    let Some((payload, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
+        return Err("block cut short");
+    };
+    let [codec, len0, len1, len2, len3, crc @ ..] = *trailer;
+    if checksum(&stored[..stored.len() - 4], slot, offset_in_run) != u32::from_le_bytes(crc) {
+        return Err("wrong checksum of a block");
+    }
+    let raw_len = u32::from_le_bytes([len0, len1, len2, len3]);
+    let raw_len = usize::try_from(raw_len).map_err(|_| "block too large for this machine")?;
+    Ok((payload, codec, raw_len))
+}
+
 impl Block {
     /// Checks and decompresses a stored block.
     ///
     /// # Errors
     /// What does not hold.
     pub fn decode(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
-        let Some((payload, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
-            return Err("block cut short");
-        };
-        let [codec, len0, len1, len2, len3, crc @ ..] = *trailer;
-        if checksum(&stored[..stored.len() - 4], slot, offset_in_run) != u32::from_le_bytes(crc) {
-            return Err("wrong checksum of a block");
-        }
-        let raw_len = u32::from_le_bytes([len0, len1, len2, len3]);
-        let raw_len = usize::try_from(raw_len).map_err(|_| "block too large for this machine")?;
+        let (payload, codec, raw_len) = checked(stored, slot, offset_in_run)?;
         let raw = match codec {
             CODEC_RAW if payload.len() == raw_len => Bytes::copy_from_slice(payload),
             CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
@@ -124,7 +132,24 @@ impl Block {
             CODEC_RAW | CODEC_LZ4 => return Err("block of the wrong length"),
             _ => return Err("unknown codec of a block: written by a newer version"),
         };
-        Block::from_raw(raw).ok_or("entries of a block have no meaning")
+        Block::from_raw(raw).ok_or(NO_MEANING)
+    }
+
+    /// As [`Block::decode`]; what is not compressed stays where it is.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn decode_owned(mut stored: Vec<u8>, slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
+        if is_compressed(&stored) {
+            return Block::decode(&stored, slot, offset_in_run);
+        }
+        match checked(&stored, slot, offset_in_run)? {
+            (payload, CODEC_RAW, raw_len) if payload.len() == raw_len => {
+                stored.truncate(raw_len);
+                Block::from_raw(Bytes::from(stored)).ok_or(NO_MEANING)
+            }
+            _ => Block::decode(&stored, slot, offset_in_run),
+        }
     }
 
     /// Takes the raw form; `None` unless entries and offsets fit each other exactly.
@@ -317,7 +342,10 @@ impl BlockBuilder {
                 out.extend_from_slice(&self.scratch[..len]);
             }
         }
-        if codec == CODEC_RAW {
+        if codec == CODEC_RAW && out.is_empty() && raw.len() > COMPRESS_BYTES_MAX {
+            // Too much to have twice in memory.
+            std::mem::swap(out, &mut self.entries);
+        } else if codec == CODEC_RAW {
             out.extend_from_slice(raw);
         }
         out.push(codec);

@@ -90,10 +90,12 @@ impl std::fmt::Debug for Run {
     }
 }
 
+/// A block of more bytes is one large value, mostly.
+const KEPT_BYTES: usize = 2 * BLOCK_BYTES_MAX;
+
 /// Gives `read` a buffer of so many bytes, whatever they are. Of usual blocks it is always the same one: to take and
 /// zero another for each would cost as much as to look for a key in them.
 fn with_room<T>(bytes: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
-    const KEPT_BYTES: usize = 2 * BLOCK_BYTES_MAX;
     thread_local!(static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     if bytes > KEPT_BYTES {
         return read(&mut vec![0; bytes]);
@@ -215,7 +217,14 @@ impl Run {
     /// If the block is not one of this run's.
     pub fn read_block(&self, id: BlockId) -> Result<std::sync::Arc<Block>> {
         let extent = self.extent_of(id);
-        with_room(self.len_of(&extent)?, |stored| {
+        let bytes = self.len_of(&extent)?;
+        if bytes > KEPT_BYTES {
+            let mut stored = vec![0; bytes];
+            self.read_at(&mut stored, extent.start, "block")?;
+            let block = Block::decode_owned(stored, self.meta.props.slot, extent.start);
+            return block.map(std::sync::Arc::new).map_err(|what| self.corrupt(extent.start, what));
+        }
+        with_room(bytes, |stored| {
             self.read_at(stored, extent.start, "block")?;
             self.decode(stored, extent.start).map(std::sync::Arc::new)
         })
@@ -271,6 +280,10 @@ impl Run {
         let last = fits.last().unwrap_or(first);
         let mut stored = vec![0; self.len_of(&(start..self.index.extent(last).end))?];
         self.read_at(&mut stored, start, "blocks")?;
+        if last == first {
+            let block = Block::decode_owned(stored, self.meta.props.slot, start);
+            return block.map(|block| vec![block]).map_err(|what| self.corrupt(start, what));
+        }
         let mut rest = &stored[..];
         let blocks = (first..=last).map(|number| {
             let extent = self.index.extent(number);

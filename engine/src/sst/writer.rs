@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FileNo;
-use super::block::{BLOCK_BYTES_MAX, BlockBuilder};
+use super::block::{BLOCK_BYTES_MAX, BlockBuilder, COMPRESS_BYTES_MAX};
 use super::entry::EntryRef;
 use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
@@ -193,6 +193,11 @@ impl PackWriter {
         assert!(run.entries == 0 || run.last_key.as_slice() < key, "keys of a run must ascend");
         if !run.block.has_room(key, entry, run.options.block_bytes) {
             run.finish_block(self.written, &mut self.buffer);
+        }
+        if entry.value_len() > COMPRESS_BYTES_MAX && run.block.is_empty() && !self.buffer.is_empty() {
+            // Into an empty buffer its block goes without a copy.
+            self.write_buffer()?;
+            return self.add(key, entry);
         }
         if run.block.is_empty() {
             let offset = self.written + self.buffer.len() as u64 - run.offset;

@@ -56,6 +56,25 @@ fn what_is_written_is_read_scanned_and_there_again_after_a_restart() {
 }
 
 #[test]
+fn a_value_many_times_as_large_as_a_segment_is_the_same_in_memory_in_the_log_and_in_files() {
+    let fs = MemoryFs::new();
+    let store = open(&fs);
+    let mut expected = Vec::new();
+    for (number, bytes) in [100, (17 << 20) + 3, 70_001, (1 << 20) + 1].into_iter().enumerate() {
+        let value: Vec<u8> = (0..bytes).map(|at: usize| u8::try_from(at % 251).expect("below 251")).collect();
+        let key = format!("key {number}");
+        store.put(key.as_bytes(), value.clone()).expect("writes");
+        assert!(store.get(key.as_bytes()).expect("reads") == Some(Bytes::from(value.clone())));
+        expected.push((Bytes::from(key), Bytes::from(value)));
+    }
+    drop(store);
+    let store = open(&fs.restart());
+    assert!(all(&store) == expected, "replayed");
+    store.close().expect("closes");
+    assert!(all(&open(&fs.restart())) == expected, "from files");
+}
+
+#[test]
 fn a_batch_happens_whole_and_its_last_write_of_a_key_wins() {
     let store = open(&MemoryFs::new());
     store.put(b"gone", "1").expect("writes");

@@ -182,7 +182,14 @@ impl Engine {
 /// Makes a folder and those above it, durably: their names have to outlive a loss of power too. Those that are there
 /// already are synced with the others: whoever made them may have been stopped, or failed, before it came to that.
 pub(crate) fn make_durably(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    fs.create_dir_all(dir).map_err(|error| Error::io(dir, "create folder", &error))?;
+    fs.create_dir_all(dir).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Error::Unusable {
+            path: dir.to_owned(),
+            why: "no folder, and none can be made: a file or a link that leads nowhere has this name"
+                .to_owned(),
+        },
+        _ => Error::io(dir, "create folder", &error),
+    })?;
     dir.ancestors().filter_map(Path::parent).try_for_each(|above| {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match fs.sync_dir(above) {

@@ -99,6 +99,9 @@ class Folder(Case):
         node.dir.write_text("I am a file")
         self.assertIn(str(node.dir), self.refused(node))
         self.assertEqual(node.dir.read_text(), "I am a file")
+        node.dir.unlink()
+        node.dir.symlink_to("nowhere")
+        self.assertIn("a link that leads nowhere", self.refused(node))
 
     def test_a_newer_format_is_told_and_left_as_it_is(self):
         node = self.filled()

@@ -85,3 +85,13 @@ class Tools(Case):
         for args in (("check", "--help"), ("inspect", "--help"), ("repair", "--help"), ("inspect", "log", "--help")):
             self.assertIn("Usage", self.haypile(*args).stdout)
         self.assertFalse(missing.exists())
+        for kind in ("pack", "sst"):
+            self.assertIn(str(self.folder), self.haypile("inspect", kind, self.folder, status=2).stderr)
+
+    def test_a_folder_in_the_place_of_the_lock_is_a_problem(self):
+        node = self.node("node", "--standalone")
+        node.stop()
+        self.haypile("check", node.dir)
+        (node.dir / "LOCK").unlink()
+        (node.dir / "LOCK").mkdir()
+        self.assertIn("LOCK", self.haypile("check", node.dir, status=1).stdout)

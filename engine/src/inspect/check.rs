@@ -84,11 +84,22 @@ pub(crate) fn check_held(
     }
     let repair_began_log_at = marker::read(fs, dir)?;
     let mut check = Check { fs, depth, node: None, repair_began_log_at, report: Report::default(), tell };
+    check_lock(&mut check, dir)?;
     let state = check_manifest(&mut check, &folders)?;
     check.node = state.as_ref().map(|state| state.node.node);
     packs::check_packs(&mut check, &folders.data, state.as_ref())?;
     log::check_log(&mut check, &folders.log, state.as_ref())?;
     Ok((check.report, state))
+}
+
+/// A folder can be locked for reading, but not as a start locks its file.
+fn check_lock(check: &mut Check<'_>, dir: &Path) -> Result<()> {
+    let entries = check.fs.list(dir).map_err(|error| Error::io(dir, "list", &error))?;
+    if entries.iter().any(|entry| entry.name == "LOCK" && entry.is_dir) {
+        let what = "a folder in the place of the file that a start locks: move it away";
+        check.see(&Finding::problem(&dir.join("LOCK"), None, what));
+    }
+    Ok(())
 }
 
 fn check_manifest(check: &mut Check<'_>, folders: &Folders) -> Result<Option<State>> {

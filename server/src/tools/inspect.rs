@@ -298,6 +298,11 @@ impl Look<'_, '_> {
                 let data = self.dir.join("data");
                 self.fs.list(&data)?.into_iter().map(|entry| data.join(entry.name)).collect()
             }
+            false if self.fs.list(self.dir).is_ok() => {
+                let why =
+                    "a folder without a store in it: name a store's folder, or one pack file".to_owned();
+                return Err(Error::Unusable { path: self.dir.to_owned(), why }.into());
+            }
             false => vec![self.dir.to_owned()],
         };
         let mut found = Vec::new();

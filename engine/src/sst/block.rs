@@ -258,7 +258,9 @@ impl Block {
         }
     }
 
-    fn owned(&self, parsed: Parsed) -> Entry {
+    /// What stands there, sharing the block's memory.
+    #[must_use]
+    pub fn owned(&self, parsed: Parsed) -> Entry {
         parsed.value.map_or(Entry::Tombstone, |value| Entry::Value(self.raw.slice(value)))
     }
 }

@@ -66,7 +66,8 @@ impl Store {
         let version = self.version(slot);
         for run in version.runs() {
             let block = run.read_block(run.block_id(0)).expect("a version's files can be read");
-            assert_eq!(block.find(&entry_key(b"key")), Some(Entry::Value("its value".into())));
+            let found = block.find(&entry_key(b"key")).map(|parsed| block.owned(parsed));
+            assert_eq!(found, Some(Entry::Value("its value".into())));
         }
     }
 

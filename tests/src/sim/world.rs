@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::engine::SyncMode;
-use haypile_engine::fs::memory::{Failure, MemoryFs};
+use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::history::History;
 use haypile_engine::random::Coin;
 use haypile_engine::slot::Role;
@@ -652,12 +652,12 @@ impl<'e> World<'e> {
         let fs = self.nodes[node].fs.clone();
         let ahead = self.random.below(12) as u64;
         let how = self.random.below(3);
-        // What was written and not synced may be lost by a sync that fails by half, as it may by a loss of power.
-        let partly = (self.sync == SyncMode::Always).then(|| self.random.next_u64());
+        // Nothing that was written is lost by it: what a sync that fails by half leaves is that of a loss of power, which
+        // what a replica has said that it has need not outlast. The engine's own simulation has those.
         match how {
             0 => fs.set_capacity(Some(fs.used_bytes() + self.random.below(200_000) as u64)),
             1 => fs.fail_operation(fs.operations() + ahead, ErrorKind::StorageFull),
-            _ => fs.fail_operation(fs.operations() + ahead, Failure { kind: ErrorKind::Other, partly }),
+            _ => fs.fail_operation(fs.operations() + ahead, ErrorKind::Other),
         }
         self.nodes[node].faulty = true;
         self.note(|| format!("{node}'s disk is about to fail ({how}, {ahead})"));

@@ -458,6 +458,12 @@ impl<'e> Tx<'e> {
         self.locked.iter().map(|locked| locked.writes.ops.len()).sum()
     }
 
+    /// Whether a value was written at the key and stands there now.
+    #[must_use]
+    pub fn has_written(&self, key: &Key) -> bool {
+        matches!(self.locked(key.slot()).writes.overlay.get(key.entry()), Some(Written::Value(_)))
+    }
+
     /// Gives up what was written so far and keeps the locks.
     pub fn forget_writes(&mut self) {
         self.found = None;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
-use crate::execute::{self, Begun, Next, Runner, Scratch};
+use crate::execute::{self, Begun, Checked, Next, Runner, Scratch, Waits};
 use crate::node::{Node, Stopping};
 use crate::resp::{Limits, Parsed, Parser, Proto, ReplyWriter};
 use crate::session::{Mode, Session, Taken};
@@ -94,6 +94,13 @@ struct Connection {
     published: (&'static str, Proto),
     /// The time of day: looked up now and then, not for each command.
     now: TimeMs,
+}
+
+/// Waits until the client is gone. If it has sent more, that is seen only once that is read.
+async fn gone(stream: &TcpStream) {
+    if let Ok(1..) = stream.peek(&mut [0]).await {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What was received and not run.
@@ -266,6 +273,10 @@ impl Connection {
         let mut runner = self.runner(args);
         let next = match runner.begin(checked) {
             Begun::Done(next) => next,
+            Begun::Waits(waits) if waits.blocks() => match self.block(args, checked, waits).await {
+                Ok(next) => next,
+                Err(end) => return Some(end),
+            },
             Begun::Waits(waits) => {
                 let next = runner.go_on(checked, waits).await;
                 self.now = self.node.wall();
@@ -282,6 +293,26 @@ impl Connection {
         }
         let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
         if self.reply.len() >= limit { self.settle().await } else { None }
+    }
+
+    /// Runs a command that waits for other clients: what came before it is answered first, and it ends with its client.
+    async fn block(&mut self, args: &[&[u8]], checked: Checked, waits: Waits) -> Result<Next, End> {
+        if let Some(end) = self.settle().await {
+            return Err(end);
+        }
+        self.publish_command();
+        let Connection { node, stream, session, scratch, reply, gate, now, .. } = self;
+        let client = session.client.clone();
+        let mut stopping = node.stopping();
+        let mut runner = Runner { node, session, args, now: *now, scratch, reply, gate };
+        let next = tokio::select! {
+            next = runner.go_on(checked, waits) => next,
+            () = gone(stream) => return Err(End::Closed),
+            () = client.killed() => return Err(End::Closed),
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return Err(End::Closed),
+        };
+        self.now = self.node.wall();
+        Ok(next)
     }
 
     fn runner<'a>(&'a mut self, args: &'a [&'a [u8]]) -> Runner<'a> {

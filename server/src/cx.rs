@@ -23,6 +23,37 @@ pub enum Fail {
     Stop(Stop),
     /// The client is told this; the text begins with a code. Nothing that the command wrote is kept.
     Error(Cow<'static, str>),
+    /// There is nothing yet, and the command waits for it. What it replied is the answer if it does not get anything.
+    Blocks(Blocks),
+}
+
+/// How a command waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Blocks {
+    /// For how long; for ever if `None`.
+    pub timeout_ms: Option<u64>,
+    /// Whether it waits for its first key and needs the others too; else it waits for any one key, and needs no other.
+    pub needs_all: bool,
+}
+
+/// Reads for how long a command waits: seconds, with a fraction.
+///
+/// # Errors
+/// In Redis' words.
+pub fn timeout(text: &[u8]) -> Result<Option<u64>, Fail> {
+    let seconds = number::double(text)
+        .filter(|seconds| seconds.is_finite())
+        .ok_or_else(|| Fail::error("ERR timeout is not a float or out of range"))?;
+    let ms = (seconds * 1000.0).ceil();
+    if ms < 0.0 {
+        return Err(Fail::error("ERR timeout is negative"));
+    }
+    // Beyond this a moment from now is not one that Redis can name either.
+    if ms > 9.2e18 {
+        return Err(Fail::error("ERR timeout is out of range"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it was looked at
+    Ok(Some(ms as u64).filter(|ms| *ms > 0))
 }
 
 impl From<Stop> for Fail {

@@ -18,8 +18,9 @@ use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
 
+use crate::blocked::Waiting;
 use crate::codis::mover;
-use crate::cx::{Cx, Fail};
+use crate::cx::{Blocks, Cx, Fail};
 use crate::kept::Kept;
 use crate::node::{Node, Profile};
 use crate::resp::{Proto, ReplyWriter};
@@ -27,8 +28,10 @@ use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run};
 
 mod exec;
+mod waits;
 
 use exec::{Exec, ExecBegun, Tried};
+use waits::Served;
 
 /// How often a command may miss the cache: each run gets further, so that nothing real comes near.
 const MISSES_MAX: usize = 1 << 20;
@@ -164,6 +167,14 @@ pub enum Begun {
 /// What a command waits for.
 pub struct Waits(For);
 
+impl Waits {
+    /// Whether it may take for ever, so that what came before must be answered first.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        matches!(self.0, For::Data(_, Attempt::Blocked(..)))
+    }
+}
+
 enum For {
     /// Memory for writes, then all of the command.
     Room(Body),
@@ -200,7 +211,7 @@ impl Runner<'_> {
                 if self.must_wait_for_room(command) {
                     return Begun::Waits(Waits(For::Room(body)));
                 }
-                match self.attempt(command, body, &Fetched::default()) {
+                match self.attempt(command, body, &Fetched::default(), true) {
                     Attempt::Done(done) => done,
                     attempt => return Begun::Waits(Waits(For::Data(body, attempt))),
                 }
@@ -275,6 +286,7 @@ impl Runner<'_> {
 fn words(fail: &Fail) -> String {
     match fail {
         Fail::Error(text) => text.clone().into_owned(),
+        Fail::Blocks(_) => "ERR there is nothing".to_owned(),
         Fail::Stop(Stop::Miss) => "ERR the data could not be brought into memory".to_owned(),
         Fail::Stop(Stop::Failed(error @ Error::ReadOnly(_))) => format!("MISCONF {error}"),
         Fail::Stop(Stop::Failed(error)) => format!("ERR {error}"),
@@ -298,6 +310,8 @@ enum Attempt {
     Missed(Wanted),
     /// Before, this many changes of roles were counted.
     Fenced(Slot, u64),
+    /// There is nothing for it yet. It has entered, unless it had before.
+    Blocked(Blocks, Option<Waiting>),
 }
 
 impl Runner<'_> {
@@ -306,11 +320,21 @@ impl Runner<'_> {
     }
 
     /// Runs a data command until it gets to its end. `attempt` is how it went at first, if it was tried.
-    async fn data(&mut self, command: &Command, body: Body, attempt: Option<Attempt>) -> Result<(), Fail> {
+    async fn data(
+        &mut self,
+        command: &'static Command,
+        body: Body,
+        attempt: Option<Attempt>,
+    ) -> Result<(), Fail> {
         let node = self.node;
         let mut fetched = Fetched::default();
         let mut deadline = None;
         let mut attempt = attempt;
+        // Between a wait's beginning and its end: its place, and when it is over.
+        let mut waiting: Option<Waiting> = None;
+        let mut until_ms = None;
+        // Too few rather than too many: then it looks once more.
+        let mut changes = 0;
         for _ in 0..MISSES_MAX {
             match attempt.take() {
                 None if self.must_wait_for_room(command) => {
@@ -322,9 +346,34 @@ impl Runner<'_> {
                 Some(Attempt::Done(done)) => return done,
                 Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
                 Some(Attempt::Fenced(slot, changes)) => self.unfenced(slot, changes, &mut deadline).await?,
+                Some(Attempt::Blocked(blocks, entered)) => {
+                    if let Some(entered) = entered {
+                        until_ms = blocks.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
+                        waiting = Some(entered);
+                    }
+                    let Some(waiting) = &waiting else { unreachable!("it has entered") };
+                    loop {
+                        if let Some(answer) = self.item(waiting, changes, until_ms).await {
+                            return self.answered(waiting, answer);
+                        }
+                        if waiting.waiter.claim() {
+                            break;
+                        }
+                    }
+                    // What it was answered before the claim, it takes.
+                    if let Some(answer) = waiting.waiter.take() {
+                        return self.answered(waiting, answer);
+                    }
+                    fetched = Fetched::default();
+                }
             }
             self.now = node.wall();
-            attempt = Some(self.attempt(command, body, &fetched));
+            changes = node.engine.role_changes().count();
+            attempt = Some(self.attempt(command, body, &fetched, waiting.is_none()));
+            // Nobody else serves it while it tries by itself.
+            if let (Some(waiting), Some(Attempt::Blocked(..))) = (&waiting, &attempt) {
+                waiting.waiter.unclaim();
+            }
         }
         Err(Fail::Stop(Stop::Miss))
     }
@@ -344,10 +393,13 @@ impl Runner<'_> {
 
     /// Locks, checks, runs, commits: all that is done under locks, in one function without a wait. Leaves no reply unless
     /// it is done.
-    fn attempt(&mut self, command: &Command, body: Body, fetched: &Fetched) -> Attempt {
+    fn attempt(&mut self, command: &'static Command, body: Body, fetched: &Fetched, enters: bool) -> Attempt {
         let engine = &self.node.engine;
         let Scratch { keys, slots, seed, wrapped, .. } = &*self.scratch;
         let changes = engine.role_changes().count();
+        // Declared before what borrows them.
+        let (waiting, waiting_args);
+        let kept = Kept::default();
         let tx = engine.begin_at(slots, fetched, self.now);
         match hindrance(&tx, command.flags) {
             None => {
@@ -366,12 +418,45 @@ impl Runner<'_> {
             Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
         }
         let start = self.reply.len();
-        let kept = Kept::default();
+        waiting = if command.flags.has(Flags::WRITE) && self.node.blocked.any() {
+            waits::candidates(self.node, &tx)
+        } else {
+            Vec::new()
+        };
+        waiting_args = waits::args_of(&waiting);
         let mut cx =
             Cx { tx, args: self.args, keys, reply: self.reply, seed: *seed, node: self.node, kept: &kept };
-        let done = body(&mut cx);
+        let mut done = body(&mut cx);
+        let mut served = Served::default();
+        if done.is_ok() && !waiting.is_empty() {
+            match waits::serve(&mut cx, &waiting, &waiting_args) {
+                Ok(all) => served = all,
+                Err(stop) => done = Err(stop.into()),
+            }
+        }
         let seen = match &done {
             Ok(()) => cx.tx.commit(),
+            Err(Fail::Blocks(_)) if self.node.profile == Profile::Codis => {
+                // The connection is shared among clients: nobody waits on it.
+                done = Ok(());
+                cx.tx.discard()
+            }
+            Err(Fail::Blocks(blocks)) => {
+                let blocks = *blocks;
+                cx.reply.truncate(start);
+                let Cx { tx, reply, .. } = cx;
+                let entered = enters.then(|| {
+                    let who = (self.session.client.id, reply.proto());
+                    waits::enter(self.node, who, command, self.args, (keys, *seed), blocks)
+                });
+                return match tx.discard() {
+                    Ok(seen) => {
+                        self.gate.join(seen);
+                        Attempt::Blocked(blocks, entered)
+                    }
+                    Err(error) => Attempt::Done(Err(error.into())),
+                };
+            }
             Err(Fail::Stop(Stop::Miss)) => {
                 cx.reply.truncate(start);
                 return Attempt::Missed(cx.tx.abandon());
@@ -382,6 +467,7 @@ impl Runner<'_> {
         match seen {
             Ok(seen) => {
                 self.gate.join(seen);
+                served.hand_out(seen);
                 Attempt::Done(done)
             }
             Err(error) => Attempt::Done(Err(error.into())),

@@ -1,9 +1,10 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `pubsub`, `multi`, `session`, `kept`, `cx`, `kind`;
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `blocked`, `pubsub`, `multi`, `session`, `kept`, `cx`, `kind`;
 //! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `connection`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
+pub mod blocked;
 pub mod cli;
 pub mod clients;
 pub mod codis;

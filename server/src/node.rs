@@ -14,6 +14,7 @@ use haypile_engine::types::Slot;
 use haypile_replication::hub::Replication;
 use tokio::sync::watch;
 
+use crate::blocked::Blocked;
 use crate::clients::{Clients, monotonic_ms};
 use crate::codis::moves::Moves;
 use crate::config::{Config, Settings};
@@ -109,6 +110,8 @@ pub struct Node {
     pub profile: Profile,
     /// Who is connected.
     pub clients: Clients,
+    /// Who waits for which key.
+    pub blocked: Arc<Blocked>,
     /// Who listens to which channel.
     pub pubsub: PubSub,
     /// Checkpoints that clients ask for.
@@ -153,6 +156,7 @@ impl Node {
             config_file,
             profile,
             clients: Clients::default(),
+            blocked: Arc::default(),
             pubsub: PubSub::default(),
             saves,
             moves: Moves::default(),

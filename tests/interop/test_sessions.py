@@ -27,6 +27,9 @@ class Line:
 
     def ask(self, words):
         self.connection.send_command(*words)
+        return self.hear()
+
+    def hear(self):
         try:
             return self.connection.read_response(disconnect_on_error=False)
         except redis.ResponseError as error:
@@ -127,6 +130,31 @@ class Sessions(Case):
                     counts[kind] += str(their).count(f"[b'{kind}'")
         self.assertGreater(min(counts.values()), 5, counts)
         print(f"       {len(history)} steps answered alike; {counts}")
+
+    def test_those_who_wait_are_served_as_redis_serves_them(self):
+        theirs, ours = start_redis(self), self.node("node", "--standalone")
+        pairs = {name: [Line(port) for port in (theirs, ours.port)] for name in "abcp"}
+        steps = [("a", "BLPOP l m 0"), ("b", "BLPOP l 0"), ("c", "BRPOP m l 0"), ("p", "RPUSH l 1"), ("=", "a"), ("p", "LLEN l"),
+                 ("p", "MULTI"), ("p", "RPUSH l 2 3 4"), ("p", "LLEN l"), ("p", "EXEC"), ("=", "b"), ("=", "c"), ("p", "LRANGE l 0 -1"), ("p", "DEL l"),
+                 ("a", "BLMOVE l m LEFT RIGHT 0"), ("b", "BLPOP m 0"), ("p", "RPUSH l x y"), ("=", "a"), ("=", "b"), ("p", "LRANGE l 0 -1"), ("p", "LRANGE m 0 -1"),
+                 ("p", "DEL l m"), ("a", "BZPOPMIN z y 0"), ("b", "BZMPOP 0 2 y z MAX COUNT 5"), ("p", "SET z 1"), ("p", "DEL z"), ("p", "ZADD z 1 a 2 b 3 c"),
+                 ("=", "a"), ("=", "b"), ("p", "EXISTS z"), ("a", "BRPOPLPUSH l m 0"), ("p", "SET m x"), ("p", "RPUSH l 1"), ("=", "a"), ("p", "LRANGE l 0 -1"),
+                 ("a", "BLPOP nothing 0.01"), ("=", "a"), ("a", "BLMOVE nothing l LEFT LEFT 0.01"), ("=", "a"), ("a", "BLMPOP 0.01 1 nothing LEFT"), ("=", "a"),
+                 ("p", "BLPOP l x"), ("p", "BLPOP l -1"), ("p", "BLPOP m 0"), ("p", "MULTI"), ("p", "BLPOP no 0"), ("p", "BLMOVE no l LEFT LEFT 0"), ("p", "EXEC"),
+                 ("p", "BLPOP no l 0"), ("a", "BLPOP r 0"), ("p", "RPUSH s 1"), ("p", "RENAME s r"), ("=", "a")]
+        for number, (who, text) in enumerate(steps):
+            if who == "=":
+                their, our = (line.hear() for line in pairs[text])
+                self.assertEqual(str(their), str(our), f"step {number}: {steps[: number + 1][-12:]}")
+            elif who == "p":
+                their, our = (line.ask(text.split()) for line in pairs[who])
+                self.assertEqual(str(their), str(our), f"step {number}: {steps[: number + 1][-12:]}")
+            else:
+                for line, other in zip(pairs[who], pairs["p"], strict=True):
+                    line.ask(["PING"])
+                    line.connection.send_command(*text.split())
+                time.sleep(0.02)
+        print(f"       {len(steps)} steps answered alike")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::sub::{Sub, dispatch};
+use crate::blocked::Answer;
 use crate::clients::{Client, ClientKind};
 use crate::cx::{Fail, is};
 use crate::number;
@@ -38,6 +39,7 @@ const SUBS: &[Sub] = &[
     Sub { name: "info", arity: 2, summary: "Tells of this connection.", run: info },
     Sub { name: "list", arity: -2, summary: "Tells of all connections [TYPE type | ID id ...].", run: list },
     Sub { name: "kill", arity: -3, summary: "Ends connections: ip:port, or filters.", run: kill },
+    Sub { name: "unblock", arity: -3, summary: "Ends a client's wait: id [TIMEOUT | ERROR].", run: unblock },
     Sub { name: "no-evict", arity: 3, summary: "ON or OFF; no client is evicted here.", run: on_or_off },
     Sub { name: "no-touch", arity: 3, summary: "ON or OFF; reads leave no trace here.", run: on_or_off },
 ];
@@ -108,6 +110,19 @@ fn on_or_off(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let line = cx.session.client.line(cx.node.monotonic_ms());
     cx.reply.verbatim("txt", &(line + "\n"));
+    Ok(())
+}
+
+fn unblock(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let answer = match &cx.args[3..] {
+        [] => Answer::TimedOut,
+        [how] if is(how, "timeout") => Answer::TimedOut,
+        [how] if is(how, "error") => Answer::Unblocked,
+        _ => return Err(Fail::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+    };
+    let id = crate::cx::integer(cx.arg(2))?;
+    let ended = u64::try_from(id).is_ok_and(|id| cx.node.blocked.unblock(id, answer));
+    cx.reply.integer(i64::from(ended));
     Ok(())
 }
 

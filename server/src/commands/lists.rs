@@ -4,7 +4,7 @@ use haypile_engine::key::Key;
 use haypile_engine::read::Direction;
 
 use super::ranges::{self, Span};
-use crate::cx::{self, Cx, Fail, integer};
+use crate::cx::{self, Blocks, Cx, Fail, integer};
 use crate::kind::Kind;
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 use crate::types::list::{End, List};
@@ -12,11 +12,18 @@ use crate::types::list::{End, List};
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;
 const FAST: Flags = Flags::WRITE.with(Flags::FAST);
+const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+const NUMBERED_SECOND: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positions));
 const NUMBERED: Keys = Keys::Custom(|args, positions| numbered_keys(args, 1, positions));
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
+    GROUP.data("blmove", 6, WRITE, Keys::FIRST_TWO, "6.2.0", "Moves an item from an end of a list to one of another; waits for one.", blmove),
+    GROUP.data("blmpop", -5, WRITE, NUMBERED_SECOND, "7.0.0", "Takes items off the first list that has any; waits for one.", blmpop),
+    GROUP.data("blpop", -3, WRITE, ALL_BUT_LAST, "2.0.0", "Takes an item off the head of the first list that has any; waits for one.", |cx| bpop(cx, End::Head)),
+    GROUP.data("brpop", -3, WRITE, ALL_BUT_LAST, "2.0.0", "Takes an item off the tail of the first list that has any; waits for one.", |cx| bpop(cx, End::Tail)),
+    GROUP.data("brpoplpush", 4, WRITE, Keys::FIRST_TWO, "2.2.0", "Moves an item from a tail to a head; waits for one.", brpoplpush),
     GROUP.data("lindex", 3, READ, Keys::FIRST, "1.0.0", "Gives the item at a position.", lindex),
     GROUP.data("linsert", 5, WRITE, Keys::FIRST, "2.2.0", "Inserts an item before or after another.", linsert),
     GROUP.data("llen", 2, READ.with(Flags::FAST), Keys::FIRST, "1.0.0", "Gives the length of a list.", llen),
@@ -98,9 +105,56 @@ fn pop(cx: &mut Cx<'_>, end: End) -> Result<(), Fail> {
     Ok(list.save(&mut cx.tx)?)
 }
 
+fn bpop(cx: &mut Cx<'_>, end: End) -> Result<(), Fail> {
+    let timeout_ms = cx::timeout(cx.arg(cx.args.len() - 1))?;
+    for key in cx.keys {
+        if let Some(mut list) = open(cx, key)? {
+            let items = list.pop(&mut cx.tx, end, 1)?;
+            cx.reply.array(2);
+            cx.reply.bulk(key.user());
+            cx.reply.bulk_or_null(items.first().map(|item| &item[..]));
+            return Ok(list.save(&mut cx.tx)?);
+        }
+    }
+    cx.reply.null_array();
+    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+}
+
+fn brpoplpush(cx: &mut Cx<'_>) -> Result<(), Fail> {
+    let timeout_ms = cx::timeout(cx.arg(3))?;
+    transfer_or_wait(cx, End::Tail, End::Head, timeout_ms)
+}
+
+fn blmove(cx: &mut Cx<'_>) -> Result<(), Fail> {
+    let (from, to) = (end(cx.arg(3))?, end(cx.arg(4))?);
+    let timeout_ms = cx::timeout(cx.arg(5))?;
+    transfer_or_wait(cx, from, to, timeout_ms)
+}
+
+fn transfer_or_wait(cx: &mut Cx<'_>, from: End, to: End, timeout_ms: Option<u64>) -> Result<(), Fail> {
+    if open(cx, cx.key(0))?.is_none() {
+        cx.reply.null();
+        return Err(Fail::Blocks(Blocks { timeout_ms, needs_all: true }));
+    }
+    transfer(cx, from, to)
+}
+
+fn blmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
+    let timeout_ms = cx::timeout(cx.arg(1))?;
+    if take_first(cx, &cx.args[2..])? {
+        return Ok(());
+    }
+    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+}
+
 fn lmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let keys = ranges::some(cx.arg(1), "ERR numkeys should be greater than 0")?;
-    let (which, options) = match cx.args[2..].get(keys..) {
+    take_first(cx, &cx.args[1..]).map(drop)
+}
+
+/// LMPOP with its arguments from the number of keys on. Says whether there was an item.
+fn take_first(cx: &mut Cx<'_>, args: &[&[u8]]) -> Result<bool, Fail> {
+    let keys = ranges::some(args[0], "ERR numkeys should be greater than 0")?;
+    let (which, options) = match args[1..].get(keys..) {
         Some([which, options @ ..]) => (end(which)?, options),
         _ => return Err(Fail::syntax()),
     };
@@ -120,11 +174,12 @@ fn lmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
             cx.reply.array(2);
             cx.reply.bulk(key.user());
             cx.reply.bulks(items.iter());
-            return Ok(list.save(&mut cx.tx)?);
+            list.save(&mut cx.tx)?;
+            return Ok(true);
         }
     }
     cx.reply.null_array();
-    Ok(())
+    Ok(false)
 }
 
 fn lmove(cx: &mut Cx<'_>) -> Result<(), Fail> {

@@ -197,6 +197,8 @@ impl Runner<'_> {
         };
         let engine = &self.node.engine;
         let changes = engine.role_changes().count();
+        // Declared before what borrows them.
+        let (waiting, waiting_args);
         let mut tx = engine.begin_at(slots, fetched, self.now);
         for &slot in slots {
             let write = write_slots.binary_search(&slot).is_ok();
@@ -224,6 +226,12 @@ impl Runner<'_> {
                 Err(stop) => return Tried::Failed(stop.into()),
             }
         }
+        waiting = if self.node.blocked.any() && !write_slots.is_empty() {
+            waits::candidates(self.node, &tx)
+        } else {
+            Vec::new()
+        };
+        waiting_args = waits::args_of(&waiting);
         let args: Vec<Vec<&[u8]>> = exec.queue.iter().map(Queued::args).collect();
         let mut replies = ReplyWriter::new(self.reply.proto());
         let kept = Kept::default();
@@ -243,10 +251,16 @@ impl Runner<'_> {
                 Err(stop) => return Tried::Failed(stop.into()),
             }
         };
+        let served = match waits::serve(&mut cx, &waiting, &waiting_args) {
+            Ok(served) => served,
+            Err(Stop::Miss) => return Tried::Missed(cx.tx.abandon()),
+            Err(stop) => return Tried::Failed(stop.into()),
+        };
         let Cx { tx, reply, .. } = cx;
         match tx.commit() {
             Ok(seen) => {
                 self.gate.join(seen);
+                served.hand_out(seen);
                 Tried::Done(reply.as_bytes().to_vec(), ends)
             }
             Err(error) => Tried::Failed(error.into()),
@@ -349,7 +363,8 @@ fn run_all<'a>(
             (cx.args, cx.keys, cx.seed) = (&args[index], &queued.keys, queued.seed);
             let before = cx.tx.written_bytes();
             match body(cx) {
-                Ok(()) => {}
+                // Within a transaction nothing waits: what it replied stands.
+                Ok(()) | Err(Fail::Blocks(_)) => {}
                 Err(Fail::Error(text)) if cx.tx.written_bytes() == before => {
                     cx.reply.truncate(start);
                     cx.reply.error(&text);

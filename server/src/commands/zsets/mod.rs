@@ -23,6 +23,8 @@ use range::By;
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;
 const FAST: Flags = Flags::FAST;
+const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
+const NUMBERED_SECOND: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positions));
 const NUMBERED: Keys = Keys::Custom(|args, positions| numbered_keys(args, 1, positions));
 const TARGET_AND_NUMBERED: Keys = Keys::Custom(|args, positions| {
     numbered_keys(args, 2, positions);
@@ -37,6 +39,9 @@ pub const COMMANDS: &[Command] = &[
     GROUP.data("zadd", -4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds members, or changes their scores.", add::zadd),
     GROUP.data("zcard", 2, READ.with(FAST), Keys::FIRST, "1.2.0", "Gives the number of members.", read::zcard),
     GROUP.data("zcount", 4, READ.with(FAST), Keys::FIRST, "2.0.0", "Counts the members in a range of scores.", |cx| range::count(cx, By::Score)),
+    GROUP.data("bzmpop", -5, WRITE, NUMBERED_SECOND, "7.0.0", "Takes members off the first that has any; waits for one.", pop::bzmpop),
+    GROUP.data("bzpopmax", -3, WRITE.with(FAST), ALL_BUT_LAST, "5.0.0", "Takes the member with the highest score off the first that has any; waits for one.", |cx| pop::bzpop(cx, Direction::Backward)),
+    GROUP.data("bzpopmin", -3, WRITE.with(FAST), ALL_BUT_LAST, "5.0.0", "Takes the member with the lowest score off the first that has any; waits for one.", |cx| pop::bzpop(cx, Direction::Forward)),
     GROUP.data("zdiff", -3, READ, NUMBERED, "6.2.0", "Gives the members of the first that no other has.", |cx| combine::give(cx, Operation::Diff)),
     GROUP.data("zdiffstore", -4, WRITE, TARGET_AND_NUMBERED, "6.2.0", "Stores the members of the first that no other has.", |cx| combine::store(cx, Operation::Diff)),
     GROUP.data("zincrby", 4, WRITE.with(FAST), Keys::FIRST, "1.2.0", "Adds to a member's score.", add::zincrby),

@@ -3,7 +3,7 @@
 use haypile_engine::read::Direction;
 
 use crate::commands::ranges;
-use crate::cx::{self, Cx, Fail};
+use crate::cx::{self, Blocks, Cx, Fail};
 use crate::types::zset::{Scored, Zset};
 
 use super::{Scores, open, reply_members, reply_pairs};
@@ -30,9 +30,39 @@ pub fn zpop(cx: &mut Cx<'_>, direction: Direction) -> Result<(), Fail> {
     Ok(())
 }
 
+pub fn bzpop(cx: &mut Cx<'_>, direction: Direction) -> Result<(), Fail> {
+    let timeout_ms = cx::timeout(cx.arg(cx.args.len() - 1))?;
+    for key in cx.keys {
+        if let Some(zset) = open(cx, key)? {
+            for (member, score) in take(cx, zset, direction, 1)? {
+                cx.reply.array(3);
+                cx.reply.bulk(key.user());
+                cx.reply.bulk(&member);
+                cx.reply.double(score);
+            }
+            return Ok(());
+        }
+    }
+    cx.reply.null_array();
+    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+}
+
+pub fn bzmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
+    let timeout_ms = cx::timeout(cx.arg(1))?;
+    if take_first(cx, &cx.args[2..])? {
+        return Ok(());
+    }
+    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+}
+
 pub fn zmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let keys = ranges::some(cx.arg(1), "ERR numkeys should be greater than 0")?;
-    let Some([which, options @ ..]) = cx.args[2..].get(keys..) else { return Err(Fail::syntax()) };
+    take_first(cx, &cx.args[1..]).map(drop)
+}
+
+/// ZMPOP with its arguments from the number of keys on. Says whether there was a member.
+fn take_first(cx: &mut Cx<'_>, args: &[&[u8]]) -> Result<bool, Fail> {
+    let keys = ranges::some(args[0], "ERR numkeys should be greater than 0")?;
+    let Some([which, options @ ..]) = args[1..].get(keys..) else { return Err(Fail::syntax()) };
     let direction = match &which[..] {
         which if cx::is(which, "min") => Direction::Forward,
         which if cx::is(which, "max") => Direction::Backward,
@@ -55,11 +85,11 @@ pub fn zmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
             cx.reply.array(2);
             cx.reply.bulk(key.user());
             reply_pairs(cx.reply, &taken);
-            return Ok(());
+            return Ok(true);
         }
     }
     cx.reply.null_array();
-    Ok(())
+    Ok(false)
 }
 
 fn take(

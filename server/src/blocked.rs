@@ -1,0 +1,213 @@
+//! Clients that wait for an item of a list or a sorted set: first come, first served.
+//!
+//! Who finds nothing enters itself under its keys while their slots are locked. Whoever then writes one of these keys runs
+//! the waiting commands in its own transaction, in the order in which they came, right before the commit: nobody else
+//! can come in between, the write and what it served are one group of records, and a writer that sees its own reply sees
+//! the item gone. A waiting command that needs a slot which the writer has not locked (BLMOVE) is woken to try by itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use haypile_engine::engine::Gate;
+use haypile_engine::key::Key;
+use haypile_engine::types::Slot;
+use tokio::sync::Notify;
+
+use crate::resp::Proto;
+use crate::table::Command;
+
+/// Why a wait has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The command was run: its reply, and what that waits for.
+    Served(Vec<u8>, Gate),
+    /// CLIENT UNBLOCK: as if the time was over.
+    TimedOut,
+    /// CLIENT UNBLOCK: with an error.
+    Unblocked,
+}
+
+/// A command that waits.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Whose command it is.
+    pub client: u64,
+    /// The command.
+    pub command: &'static Command,
+    /// Its arguments; the first is its name.
+    pub args: Vec<Bytes>,
+    /// The keys of which one must have an item.
+    pub waits_for: Vec<Key>,
+    /// All keys, where one alone is of no use.
+    pub needs_all: Option<Vec<Key>>,
+    /// The version of the protocol that its reply is in.
+    pub proto: Proto,
+    /// Its random seed.
+    pub seed: u64,
+    /// Held by the one that is about to answer it, its own connection included.
+    claimed: AtomicBool,
+    answer: Mutex<Option<Answer>>,
+    woken: Notify,
+}
+
+impl Waiter {
+    /// A command that begins to wait.
+    #[must_use]
+    pub fn new(
+        client: u64,
+        command: &'static Command,
+        args: &[&[u8]],
+        waits_for: Vec<Key>,
+        needs_all: Option<Vec<Key>>,
+        proto: Proto,
+        seed: u64,
+    ) -> Waiter {
+        Waiter {
+            client,
+            command,
+            args: args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
+            waits_for,
+            needs_all,
+            proto,
+            seed,
+            claimed: AtomicBool::new(false),
+            answer: Mutex::new(None),
+            woken: Notify::new(),
+        }
+    }
+
+    /// Tries to become the one that answers it.
+    pub fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the claim up without an answer: whoever wanted it meanwhile looks again.
+    pub fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    /// Gives the claim up and lets it wait on; somebody who wanted it meanwhile has woken it.
+    pub fn unclaim(&self) {
+        self.claimed.store(false, Ordering::Release);
+    }
+
+    /// Answers it, after [`Waiter::claim`].
+    pub fn give(&self, answer: Answer) {
+        *self.answer() = Some(answer);
+        self.woken.notify_one();
+    }
+
+    /// Lets its connection look again.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    /// Waits until it is answered or woken.
+    pub async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// Its answer, if there is one.
+    pub fn take(&self) -> Option<Answer> {
+        self.answer().take()
+    }
+
+    fn answer(&self) -> MutexGuard<'_, Option<Answer>> {
+        self.answer.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+type Queues = HashMap<Bytes, VecDeque<Arc<Waiter>>>;
+
+/// Who waits for which key.
+#[derive(Debug, Default)]
+pub struct Blocked {
+    /// How many wait. Changed under the slot's lock of one who enters: a writer that holds that lock later sees it.
+    count: AtomicUsize,
+    slots: Mutex<HashMap<Slot, Queues>>,
+    clients: Mutex<HashMap<u64, Arc<Waiter>>>,
+}
+
+impl Blocked {
+    /// Whether anybody waits; to be asked with slots locked.
+    pub fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<Slot, Queues>> {
+        self.slots.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Arc<Waiter>>> {
+        self.clients.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Ends a client's wait. Says whether it waited.
+    pub fn unblock(&self, client: u64, answer: Answer) -> bool {
+        let waiter = self.clients().get(&client).cloned();
+        let waiter = waiter.filter(|waiter| waiter.claim());
+        waiter.map(|waiter| waiter.give(answer)).is_some()
+    }
+
+    /// Enters a waiter; its slots are locked.
+    pub fn enter(self: &Arc<Blocked>, waiter: &Arc<Waiter>) -> Waiting {
+        let mut slots = self.slots();
+        for key in &waiter.waits_for {
+            let queue =
+                slots.entry(key.slot()).or_default().entry(Bytes::copy_from_slice(key.user())).or_default();
+            if !queue.iter().any(|other| Arc::ptr_eq(other, waiter)) {
+                queue.push_back(waiter.clone());
+            }
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.clients().insert(waiter.client, waiter.clone());
+        Waiting { blocked: self.clone(), waiter: waiter.clone() }
+    }
+
+    /// The keys of a slot that somebody waits for.
+    pub fn keys(&self, slot: Slot) -> Vec<Key> {
+        self.slots().get(&slot).into_iter().flat_map(HashMap::keys).map(|key| Key::new(key)).collect()
+    }
+
+    /// Who waits for a key, who came first first; so many at most.
+    pub fn queue(&self, key: &Key, most: usize) -> Vec<Arc<Waiter>> {
+        let slots = self.slots();
+        let queue = slots.get(&key.slot()).and_then(|queues| queues.get(key.user()));
+        queue.into_iter().flatten().take(most).cloned().collect()
+    }
+}
+
+/// A place in the queues; given up when it is dropped.
+pub struct Waiting {
+    blocked: Arc<Blocked>,
+    /// Who waits.
+    pub waiter: Arc<Waiter>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut slots = self.blocked.slots();
+        for key in &self.waiter.waits_for {
+            let Some(queues) = slots.get_mut(&key.slot()) else { continue };
+            if let Some(queue) = queues.get_mut(key.user()) {
+                queue.retain(|other| !Arc::ptr_eq(other, &self.waiter));
+                if queue.is_empty() {
+                    queues.remove(key.user());
+                }
+            }
+            if queues.is_empty() {
+                slots.remove(&key.slot());
+            }
+        }
+        self.blocked.count.fetch_sub(1, Ordering::Relaxed);
+        self.blocked.clients().remove(&self.waiter.client);
+    }
+}

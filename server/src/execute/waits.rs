@@ -1,0 +1,188 @@
+//! Commands that wait for an item, from their first attempt to their answer; and how a writer serves them.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::blocked::{Answer, Waiter, Waiting};
+use crate::cx::Blocks;
+
+/// So many of those who wait for a key are served by one write. One that pushes more items at once leaves the rest of them
+/// to the next write, or to who asks.
+const SERVED_MAX: usize = 1024;
+
+/// One that waits for a key of the slots that a writer has locked.
+pub(super) struct Candidate {
+    waiter: Arc<Waiter>,
+    /// The key that it would be served with.
+    key: Key,
+    /// What the command is run with.
+    keys: Vec<Key>,
+    /// Whether the writer has locked all that the command needs.
+    locked: bool,
+}
+
+/// Who waits for keys of the transaction's slots, in the order in which they are served.
+pub(super) fn candidates(node: &Node, tx: &Tx<'_>) -> Vec<Candidate> {
+    let slots: Vec<Slot> = tx.slots().collect();
+    let mut out = Vec::new();
+    for key in slots.iter().flat_map(|slot| node.blocked.keys(*slot)) {
+        for waiter in node.blocked.queue(&key, SERVED_MAX) {
+            let keys = waiter.needs_all.clone().unwrap_or_else(|| vec![key.clone()]);
+            let locked = keys.iter().all(|key| slots.binary_search(&key.slot()).is_ok());
+            out.push(Candidate { waiter, key: key.clone(), keys, locked });
+        }
+    }
+    out
+}
+
+/// Their commands' arguments.
+pub(super) fn args_of(candidates: &[Candidate]) -> Vec<Vec<&[u8]>> {
+    candidates.iter().map(|one| one.waiter.args.iter().map(|arg| &arg[..]).collect()).collect()
+}
+
+/// What a writer served, to be handed out once it is committed. If it is dropped before, they wait on.
+#[derive(Default)]
+pub(super) struct Served(Vec<(Arc<Waiter>, Vec<u8>)>);
+
+impl Served {
+    /// Hands the replies out.
+    pub(super) fn hand_out(mut self, gate: Gate) {
+        for (waiter, reply) in self.0.drain(..) {
+            waiter.give(Answer::Served(reply, gate));
+        }
+    }
+
+    fn has(&self, waiter: &Arc<Waiter>) -> bool {
+        self.0.iter().any(|(other, _)| Arc::ptr_eq(other, waiter))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(waiter, _)| waiter.release());
+    }
+}
+
+/// Runs the commands that wait for what the transaction has written, as far as there are items; nothing of it is left in
+/// the reply.
+///
+/// # Errors
+/// A miss, or the engine's failure: the transaction is to be given up.
+pub(super) fn serve<'a>(
+    cx: &mut Cx<'a>,
+    candidates: &'a [Candidate],
+    args: &'a [Vec<&'a [u8]>],
+) -> Result<Served, Stop> {
+    let mut served = Served::default();
+    // What is served may itself write a key that somebody waits for.
+    loop {
+        let before = served.0.len();
+        for (one, args) in candidates.iter().zip(args) {
+            if !cx.tx.has_written(&one.key) || served.has(&one.waiter) {
+                continue;
+            }
+            if !one.locked || !one.waiter.claim() {
+                // It looks by itself, once this transaction is over.
+                one.waiter.wake();
+                continue;
+            }
+            match run_for(cx, one, args) {
+                Ok(Some(reply)) => served.0.push((one.waiter.clone(), reply)),
+                // Not woken: by itself it would find no more, or another type, which is no answer to who waits.
+                Ok(None) => one.waiter.unclaim(),
+                Err(stop) => {
+                    one.waiter.release();
+                    return Err(stop);
+                }
+            }
+        }
+        if served.0.len() == before {
+            break;
+        }
+    }
+    Ok(served)
+}
+
+/// Runs a waiting command in another's transaction: its reply, unless there is nothing for it.
+fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Result<Option<Vec<u8>>, Stop> {
+    let Run::Data(body) = one.waiter.command.run else { unreachable!("only what works on data waits") };
+    let (start, proto) = (cx.reply.len(), cx.reply.proto());
+    cx.reply.switch(one.waiter.proto);
+    (cx.args, cx.keys, cx.seed) = (args, &one.keys, one.waiter.seed);
+    let done = match body(cx) {
+        Ok(()) => Ok(true),
+        Err(Fail::Stop(stop)) => Err(stop),
+        // Where an item goes may be of a type that takes none: then there is nothing to wait for.
+        Err(Fail::Error(text)) if one.waiter.needs_all.is_some() => {
+            cx.reply.truncate(start);
+            cx.reply.error(&text);
+            Ok(true)
+        }
+        // Nothing is left, or it is of another type.
+        Err(Fail::Error(_) | Fail::Blocks(_)) => Ok(false),
+    };
+    let reply = cx.reply.as_bytes()[start..].to_vec();
+    cx.reply.truncate(start);
+    cx.reply.switch(proto);
+    done.map(|served| served.then_some(reply))
+}
+
+/// Enters a command among those who wait; its slots are locked. `who` is its client and the protocol that it speaks.
+pub(super) fn enter(
+    node: &Node,
+    who: (u64, Proto),
+    command: &'static Command,
+    args: &[&[u8]],
+    (keys, seed): (&[Key], u64),
+    blocks: Blocks,
+) -> Waiting {
+    let (waits_for, needs_all) =
+        if blocks.needs_all { (keys[..1].to_vec(), Some(keys.to_vec())) } else { (keys.to_vec(), None) };
+    let waiter = Waiter::new(who.0, command, args, waits_for, needs_all, who.1, seed);
+    node.blocked.enter(&Arc::new(waiter))
+}
+
+impl Runner<'_> {
+    /// Waits until there may be an item, a slot has changed hands (`changes` is how many such changes were counted before
+    /// the last attempt), or the time is over. `None`: try again.
+    pub(super) async fn item(
+        &self,
+        waiting: &Waiting,
+        changes: u64,
+        until_ms: Option<u64>,
+    ) -> Option<Answer> {
+        let waiter = &waiting.waiter;
+        let over = async {
+            match until_ms {
+                None => std::future::pending().await,
+                Some(until) => {
+                    let wait = until.saturating_sub(self.node.monotonic_ms());
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = waiter.woken() => {}
+            () = self.node.engine.role_changes().wait_past(changes) => {}
+            // Else somebody is serving it right now: it is woken.
+            () = over => if waiter.claim() { return Some(Answer::TimedOut) } else { waiter.woken().await },
+        }
+        waiter.take()
+    }
+
+    /// Answers a command that has waited.
+    pub(super) fn answered(&mut self, waiting: &Waiting, answer: Answer) -> Result<(), Fail> {
+        match answer {
+            Answer::Served(reply, gate) => {
+                self.reply.raw(&reply);
+                self.gate.join(gate);
+            }
+            Answer::TimedOut if waiting.waiter.needs_all.is_some() => self.reply.null(),
+            Answer::TimedOut => self.reply.null_array(),
+            Answer::Unblocked => {
+                return Err(Fail::error("UNBLOCKED client unblocked via CLIENT UNBLOCK"));
+            }
+        }
+        Ok(())
+    }
+}

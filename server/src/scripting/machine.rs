@@ -278,7 +278,8 @@ impl Machine {
                 let outcome = words_of(words)
                     .and_then(|words| command(cx, words, may_write, self.watch.in_resp3.get(), calls.get()));
                 match outcome {
-                    Ok(()) => {
+                    // Within a script nothing waits: what it replied stands.
+                    Ok(()) | Err(Fail::Blocks(_)) => {
                         let value = convert::to_lua(lua, &mut &cx.reply.as_bytes()[start..]);
                         cx.reply.truncate(start);
                         value.map(Ok)

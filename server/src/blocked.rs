@@ -48,6 +48,8 @@ pub struct Waiter {
     pub seed: u64,
     /// Held by the one that is about to answer it, its own connection included.
     claimed: AtomicBool,
+    /// Somebody wanted to answer it while another held it.
+    wanted: AtomicBool,
     answer: Mutex<Option<Answer>>,
     woken: Notify,
 }
@@ -73,25 +75,35 @@ impl Waiter {
             proto,
             seed,
             claimed: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             answer: Mutex::new(None),
             woken: Notify::new(),
         }
     }
 
-    /// Tries to become the one that answers it.
+    /// Tries to become the one that answers it. If another is, that one will let its connection look again.
     pub fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::AcqRel)
+        let claim = || !self.claimed.swap(true, Ordering::SeqCst);
+        if claim() {
+            return true;
+        }
+        self.wanted.store(true, Ordering::SeqCst);
+        // Whoever held it may have given it up before it could see that.
+        claim()
     }
 
-    /// Gives the claim up without an answer: whoever wanted it meanwhile looks again.
+    /// Gives the claim up without an answer, and lets its connection look again.
     pub fn release(&self) {
-        self.claimed.store(false, Ordering::Release);
+        self.claimed.store(false, Ordering::SeqCst);
         self.woken.notify_one();
     }
 
-    /// Gives the claim up and lets it wait on; somebody who wanted it meanwhile has woken it.
+    /// Gives the claim up and lets it wait on, unless somebody wanted it meanwhile: what that one wrote must be looked at.
     pub fn unclaim(&self) {
-        self.claimed.store(false, Ordering::Release);
+        self.claimed.store(false, Ordering::SeqCst);
+        if self.wanted.swap(false, Ordering::SeqCst) {
+            self.woken.notify_one();
+        }
     }
 
     /// Answers it, after [`Waiter::claim`].
@@ -209,5 +221,42 @@ impl Drop for Waiting {
         }
         self.blocked.count.fetch_sub(1, Ordering::Relaxed);
         self.blocked.clients().remove(&self.waiter.client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    fn waiter() -> Waiter {
+        let command = crate::table::find(b"blpop").expect("a command");
+        Waiter::new(1, command, &[b"blpop", b"key", b"0"], vec![Key::new(b"key")], None, Proto::Resp2, 0)
+    }
+
+    async fn is_woken(waiter: &Waiter) -> bool {
+        timeout(Duration::ZERO, waiter.woken()).await.is_ok()
+    }
+
+    /// Two writers in two slots want to serve one who waits for keys in both. The second wakes it while the first holds
+    /// it, and it falls asleep again; the first finds nothing for it. It must look once more, or the second's item lies there.
+    #[tokio::test]
+    async fn who_was_wanted_while_another_held_it_looks_again() {
+        let waiter = waiter();
+        assert!(waiter.claim());
+        assert!(!waiter.claim());
+        assert!(!is_woken(&waiter).await);
+        waiter.unclaim();
+        assert!(is_woken(&waiter).await);
+    }
+
+    #[tokio::test]
+    async fn who_was_not_wanted_waits_on() {
+        let waiter = waiter();
+        assert!(waiter.claim());
+        waiter.unclaim();
+        assert!(!is_woken(&waiter).await);
+        assert!(waiter.claim());
     }
 }

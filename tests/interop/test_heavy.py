@@ -6,6 +6,7 @@ The bounds that are asserted here are those that the node holds today; what it t
 import os
 import random
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -19,6 +20,29 @@ MEMORY = 16 << 20
 SMALL = ("--slots", "0-2,500,1023", "--maxmemory", str(MEMORY), "--log-segment-bytes", str(1 << 20))
 # What a process has beyond its budget: code, threads, buffers of sockets and files, and what the allocator keeps.
 RSS_MARGIN = 64 << 20
+# A file takes a few milliseconds. A process of its own sees it in time; a thread beside the writers would not.
+KILL_AT_NEW_FILES = """
+import os, signal, sys, time
+pid, data, goal, delay = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+seen, deadline = set(os.listdir(data)), time.monotonic() + 60
+while len(set(os.listdir(data)) - seen) < goal:
+    if time.monotonic() > deadline:
+        sys.exit(1)
+time.sleep(delay)
+os.kill(pid, signal.SIGKILL)
+"""
+
+
+def files_of(folder):
+    """The files of a folder, each told from one that took its name since."""
+    found = set()
+    for entry in os.scandir(folder):
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue
+        found.add((entry.name, status.st_ino, status.st_mtime_ns))
+    return found
 
 
 class Filler(threading.Thread):
@@ -108,23 +132,20 @@ class Heavy(Case):
             fillers = self.fill(node, fillers)
             data = node.dir / "data"
             seen = set(os.listdir(data))
-            goal = self.random.randrange(2, 5)
-
-            def written():
-                for filler in fillers:
-                    if filler.failure:
-                        raise filler.failure
-                return len(set(os.listdir(data)) - seen) >= goal
+            goal, delay = self.random.randrange(2, 5), self.random.random() * self.random.choice([0, 0.002, 0.02])
 
             # A file has just been begun, by a flush or a compaction: it is being written or installed.
-            self.wait(written, f"{goal} new files")
-            time.sleep(self.random.random() * 0.02)
+            killer = subprocess.run([sys.executable, "-c", KILL_AT_NEW_FILES, str(node.pid), data, str(goal), repr(delay)], timeout=100)
+            for filler in fillers:
+                if filler.failure:
+                    raise filler.failure
+            self.assertEqual(killer.returncode, 0, f"no {goal} new files")
             node.kill()
             self.ended(fillers)
-            before = set(os.listdir(data))
+            before = files_of(data)
             node.start()
-            unfinished += len(before - set(os.listdir(data)))
-            files += len(before - seen)
+            unfinished += len(before - files_of(data))
+            files += len({name for name, _, _ in before} - seen)
             for filler in fillers:
                 filler.check(node.client())
         self.assertGreater(sum(filler.serial for filler in fillers), 1000)

@@ -365,6 +365,7 @@ impl Runner<'_> {
                         return self.answered(waiting, answer);
                     }
                     fetched = Fetched::default();
+                    deadline = None;
                 }
             }
             self.now = node.wall();

@@ -100,12 +100,14 @@ fn with_room<T>(bytes: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
     if bytes > KEPT_BYTES {
         return read(&mut vec![0; bytes]);
     }
-    ROOM.with_borrow_mut(|room| {
-        if room.len() < bytes {
-            room.resize(bytes, 0);
-        }
-        read(&mut room[..bytes])
-    })
+    // Taken out, not borrowed: models run many threads on one.
+    let mut room = ROOM.take();
+    if room.len() < bytes {
+        room.resize(bytes, 0);
+    }
+    let found = read(&mut room[..bytes]);
+    ROOM.set(room);
+    found
 }
 
 impl Run {

@@ -93,11 +93,17 @@ pub(super) enum ExecBegun {
     Waits(Box<Exec>, Option<Tried>),
 }
 
+/// About what a queued command takes beside its arguments.
+const COMMAND_BYTES: u64 = size_of::<Queued>() as u64;
+/// About what an argument takes beside its bytes, if it is a key too.
+const ARGUMENT_BYTES: u64 = (size_of::<Bytes>() + size_of::<Key>()) as u64;
+
 impl Runner<'_> {
     /// Keeps a command for EXEC.
     pub(super) fn queue(&mut self, command: &'static Command) {
         let limit = self.node.config.now().request_bytes_max;
-        let bytes: u64 = self.args.iter().map(|arg| arg.len() as u64).sum();
+        let bytes: u64 =
+            self.args.iter().map(|arg| arg.len() as u64 + ARGUMENT_BYTES).sum::<u64>() + COMMAND_BYTES;
         let full = self.session.multi.as_ref().is_some_and(|multi| multi.bytes + bytes > limit);
         if full || command.flags.has(Flags::NO_MULTI) {
             let text = if full {

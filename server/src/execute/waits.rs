@@ -17,7 +17,7 @@ pub(super) struct Candidate {
     key: Key,
     /// What the command is run with.
     keys: Vec<Key>,
-    /// Whether the writer has locked all that the command needs.
+    /// Whether the writer has locked all that the command needs, to write.
     locked: bool,
 }
 
@@ -28,7 +28,10 @@ pub(super) fn candidates(node: &Node, tx: &Tx<'_>) -> Vec<Candidate> {
     for key in slots.iter().flat_map(|slot| node.blocked.keys(*slot)) {
         for waiter in node.blocked.queue(&key, SERVED_MAX) {
             let keys = waiter.needs_all.clone().unwrap_or_else(|| vec![key.clone()]);
-            let locked = keys.iter().all(|key| slots.binary_search(&key.slot()).is_ok());
+            // A transaction may have locked slots only to read them, which need not be this node's to write.
+            let writable =
+                |slot: Slot| slots.binary_search(&slot).is_ok() && matches!(tx.role(slot), Role::Master);
+            let locked = keys.iter().all(|key| writable(key.slot()));
             out.push(Candidate { waiter, key: key.clone(), keys, locked });
         }
     }

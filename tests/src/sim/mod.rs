@@ -13,6 +13,12 @@ pub mod node;
 pub mod operator;
 pub mod world;
 
+mod check;
+mod clients;
+mod faults;
+mod settle;
+mod traffic;
+
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

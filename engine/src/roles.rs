@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! absent -> master                                      add
+//! absent -> loading                                     add as a replica: never an owner, not for a moment
 //! master, replica, loading, moved -> replica            follow (a loading slot stays loading)
 //! replica -> master                                     promote
 //! master -> fenced -> granted -> moved                  handover; fenced -> master undoes it
@@ -138,6 +139,36 @@ impl Engine {
                 }
                 _ => {}
             }
+        }
+        self.apply(&mut manifest, &edits(&new))?;
+        new.iter().for_each(|(slot, meta)| self.replace_cell(*slot, SlotCell::from_meta(meta)));
+        self.role_changes().notify();
+        Ok(())
+    }
+
+    /// Adds slots that this node does not have as ones that follow `upstream` (`host:port`) and wait for a copy, in one
+    /// durable step: whatever comes in between, no client ever finds them empty and writable here.
+    ///
+    /// # Errors
+    /// `Limit` if a slot is here, in whatever role; nothing has changed then.
+    pub fn add_replicas(&self, slots: &[Slot], upstream: &str) -> Result<()> {
+        let mut manifest = self.manifest();
+        let base_lsn = self.durable_end()?;
+        let mut new = Vec::new();
+        for slot in distinct(slots) {
+            let cell = self.lock(slot);
+            if cell.role != Role::Absent {
+                return Err(Error::Limit(format!("slot {slot} is on this node already")));
+            }
+            let meta = SlotMeta {
+                state: SlotState::Loading { upstream: upstream.to_owned() },
+                highest_term: cell.highest_term,
+                settled: cell.settled.clone(),
+                base_lsn,
+                role_lsn: base_lsn,
+                ..SlotMeta::default()
+            };
+            new.push((slot, meta));
         }
         self.apply(&mut manifest, &edits(&new))?;
         new.iter().for_each(|(slot, meta)| self.replace_cell(*slot, SlotCell::from_meta(meta)));

@@ -332,6 +332,39 @@ fn a_refused_grant_is_never_taken() {
     assert!(replica.take_grants(&[slot()]).is_err(), "it was refused");
 }
 
+/// A slot that a node takes in for another was its own for a moment, empty: a stop in that moment left a second, writable owner.
+#[test]
+fn a_slot_that_is_added_as_a_replica_never_is_an_owner_whenever_the_node_stops() {
+    let master = fresh(&MemoryFs::new());
+    set(&master, "{x}1", "theirs").expect("writes");
+    let mut added = 0;
+    for stop_at in 0..64 {
+        let fs = MemoryFs::new();
+        let (replica, _) = open(&fs).expect("opens");
+        fs.stop_at(fs.operations() + stop_at);
+        let told = replica.add_replicas(&[slot()], "master:1");
+        assert!(!matches!(replica.role(slot()), Role::Master), "{stop_at}");
+        drop(replica);
+        let (replica, _) = open(&fs.crash(stop_at)).expect("opens");
+        match replica.role(slot()) {
+            Role::Absent => assert!(told.is_err(), "{stop_at}: what was said is durable"),
+            Role::Loading { upstream } => {
+                added += 1;
+                assert_eq!(upstream, "master:1");
+                assert!(replica.promote(&[slot()]).is_err(), "it has nothing");
+                assert!(replica.add_replicas(&[slot()], "other:1").is_err(), "it is there");
+                copy_into(&master, &replica, slot());
+                assert_eq!(get(&replica, "{x}1").as_deref(), Some("theirs"));
+            }
+            role => panic!("{stop_at}: {role:?}"),
+        }
+        if told.is_ok() {
+            break;
+        }
+    }
+    assert!(added > 0, "it never got through");
+}
+
 /// A node was killed while its new master sent it the slot's history, after the start of an epoch that had once been
 /// its own: it came back as the owner of a slot that another one owned.
 #[test]

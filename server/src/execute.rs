@@ -345,7 +345,7 @@ impl Runner<'_> {
                 None => {}
                 Some(Attempt::Done(done)) => return done,
                 Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
-                Some(Attempt::Fenced(slot, changes)) => self.unfenced(slot, changes, &mut deadline).await?,
+                Some(Attempt::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
                 Some(Attempt::Blocked(blocks, entered)) => {
                     if let Some(entered) = entered {
                         until_ms = blocks.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
@@ -379,19 +379,6 @@ impl Runner<'_> {
         Err(Fail::Stop(Stop::Miss))
     }
 
-    /// Waits until a slot that is being handed over may be another's or this node's again; not beyond the deadline, which
-    /// is set by the first wait.
-    async fn unfenced(&self, slot: Slot, changes: u64, deadline: &mut Option<u64>) -> Result<(), Fail> {
-        let node = self.node;
-        let now = node.monotonic_ms();
-        let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
-        let wait = Duration::from_millis(until.saturating_sub(now));
-        // What was committed before must not wait behind the handover, which may wait for it.
-        node.engine.write()?;
-        let changed = node.engine.role_changes().wait_past(changes);
-        tokio::time::timeout(wait, changed).await.map_err(|_| handing_over(slot))
-    }
-
     /// Locks, checks, runs, commits: all that is done under locks, in one function without a wait. Leaves no reply unless
     /// it is done.
     fn attempt(&mut self, command: &'static Command, body: Body, fetched: &Fetched, enters: bool) -> Attempt {
@@ -408,9 +395,7 @@ impl Runner<'_> {
                     return Attempt::Fenced(slot, changes);
                 }
             }
-            Some(Hindrance::Gone(slot, _))
-                if !wrapped && mover::comes_back(self.node, slot, tx.role(slot)) =>
-            {
+            Some(Hindrance::Gone(slot, _)) if !wrapped && mover::comes_back(self.node, slot, &tx) => {
                 return Attempt::Fenced(slot, changes);
             }
             Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
@@ -476,6 +461,21 @@ impl Runner<'_> {
     }
 }
 
+/// Waits until a slot that is being handed over may be another's or this node's again; not beyond the deadline, which
+/// is set by the first wait. `changes` is how many changes of roles were counted before the slot was looked at.
+///
+/// # Errors
+/// What the client is told if that takes too long.
+pub async fn unfenced(node: &Node, slot: Slot, changes: u64, deadline: &mut Option<u64>) -> Result<(), Fail> {
+    let now = node.monotonic_ms();
+    let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
+    let wait = Duration::from_millis(until.saturating_sub(now));
+    // What was committed before must not wait behind the handover, which may wait for it.
+    node.engine.write()?;
+    let changed = node.engine.role_changes().wait_past(changes);
+    tokio::time::timeout(wait, changed).await.map_err(|_| handing_over(slot))
+}
+
 /// Checks a slot for what is no data command of its own, and can't wait until a handover is over.
 ///
 /// # Errors
@@ -490,7 +490,9 @@ pub fn check_role(tx: &Tx<'_>, slot: Slot, flags: Flags) -> Result<(), Fail> {
     }
 }
 
-fn handing_over(slot: Slot) -> Fail {
+/// What a client is told whose slot is being handed over for too long.
+#[must_use]
+pub fn handing_over(slot: Slot) -> Fail {
     Fail::error(format!("ERR slot {slot} is being handed over and takes no writes yet: try again"))
 }
 

@@ -122,6 +122,8 @@ impl Bench {
     /// Runs a command; its reply as it would be sent.
     pub fn run_raw(&mut self, args: &[impl AsRef<[u8]>]) -> Vec<u8> {
         let args = &args.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..];
+        let handle = self.runtime.handle().clone();
+        let _within = handle.enter();
         if self.node.engine.is_full() {
             // No background work runs here, and writes would wait for it.
             self.node.engine.flush_all().expect("a disk in memory takes it");

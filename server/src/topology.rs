@@ -138,6 +138,15 @@ pub async fn add(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
     on_disk(node, move |engine| engine.add_slots(&slots)).await
 }
 
+/// Adds slots that are not here as ones that follow `master` and wait for a copy.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn add_replicas(node: &Arc<Node>, slots: Vec<Slot>, master: &str) -> Result<(), Fail> {
+    let master = master.to_owned();
+    on_disk(node, move |engine| engine.add_replicas(&slots, &master)).await
+}
+
 /// Gives slots up with their data; those that are not here are passed over.
 ///
 /// # Errors
@@ -220,13 +229,12 @@ pub async fn follow_whole(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
             "ERR Slots set empty: neither this node nor {master} has any slots"
         )));
     }
-    add(node, slots.clone()).await?;
+    add_replicas(node, slots.clone(), master).await?;
     let followed = follow(node, &slots, master, Force::Yes).await;
     if followed.is_err() {
-        // They were added a moment ago and are empty, unless a client was quicker: then they stay.
-        let empty: Vec<Slot> =
-            slots.into_iter().filter(|&slot| node.engine.position(slot).last_seq == Seq::ZERO).collect();
-        remove(node, empty).await?;
+        // They were added a moment ago and hold nothing.
+        let is_empty = |slot: &Slot| matches!(node.engine.role(*slot), Role::Loading { .. });
+        remove(node, slots.into_iter().filter(is_empty).collect()).await?;
     }
     followed
 }

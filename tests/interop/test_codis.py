@@ -169,6 +169,38 @@ class Moving(Behind):
         self.assertEqual((load.refused(), load.in_doubt()), (0, 0))
         self.assertGreater(given_up, 0, "no move was given up in its midst")
 
+    def hand_over_untold(self, slot):
+        """A move up to where the slot is the other node's, and the dashboard was not told."""
+        one, two = self.one, self.two
+        self.codis.begin(slot, two)
+        while two.slot(slot) is None or two.slot(slot).role != "Master":
+            self.assertEqual(one.do("SLOTSMGRTTAGSLOT-ASYNC", *two.address.split(":"), 5000, 200, 33554432, slot, 500)[0], 0)
+
+    def test_a_slot_comes_back_although_its_old_node_was_killed_after_the_handover(self):
+        one, two = self.cluster()
+        key = key_in(3, "k")
+        one.do("SET", key, "v")
+        self.hand_over_untold(3)
+        two.do("APPEND", key, "w")
+        one.kill()
+        one.start()
+        self.assertTrue(self.codis.give_up(3))
+        self.assertEqual(one.do("GET", key), b"vw")
+        self.assertEqual(two.slot(3).role, "Slave")
+
+    def test_a_slot_that_was_handed_over_by_hand_stays_although_its_old_node_was_started_again(self):
+        one, two = self.cluster()
+        key = key_in(3, "k")
+        one.do("SET", key, "v")
+        two.pkcluster("addslots", "3")
+        two.pkcluster("slotsslaveof", "127.0.0.1", str(one.port), "3")
+        self.wait_until_slave_has_all(one, two, [3])
+        two.pkcluster("slotsslaveof", "no", "one", "3")
+        one.kill()
+        one.start()
+        self.assertIn("slot 3 was handed over to", one.error("SET", key, "w"))
+        self.assertEqual(two.do("GET", key), b"v")
+
     def test_either_node_may_be_killed_at_any_step_of_a_move(self):
         may_refuse = lambda words: any(part in words for part in ("handed over", "follows", "TRYAGAIN", "LOADING"))
         one, two = self.cluster()

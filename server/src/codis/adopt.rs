@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use haypile_engine::slot::Role;
-use haypile_engine::types::{Seq, Slot};
+use haypile_engine::types::Slot;
 use haypile_replication::transport::split_address;
 
 use super::dial;
@@ -17,31 +17,27 @@ use crate::topology::{self, Force};
 /// The command by which a node asks another to take a slot: `HAYPILE.ADOPT slot host port`.
 pub const COMMAND: &[u8] = b"HAYPILE.ADOPT";
 
-/// Adds the slot if it is not here, and follows it at `from`.
+/// Adds the slot if it is not here, and follows it at `from`. It is never this node's on the way there: added, it waits for
+/// its copy, whatever happens next.
 ///
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail> {
-    let was_absent = node.engine.role(slot) == Role::Absent;
-    if was_absent {
-        topology::add(node, vec![slot]).await?;
+    let is_new = node.engine.role(slot) == Role::Absent;
+    if is_new {
+        topology::add_replicas(node, vec![slot], from).await?;
     }
     let followed = topology::follow(node, &[slot], from, Force::No).await;
-    if followed.is_err() && was_absent && is_untouched(node, slot) {
-        // It was added a moment ago, and would be taken for this node's.
+    if followed.is_err() && is_new && matches!(node.engine.role(slot), Role::Loading { .. }) {
         topology::remove(node, vec![slot]).await?;
     }
     followed?;
+    node.moves.adopted(slot, node.monotonic_ms());
     for address in whole_replicas(node, slot) {
         let node = Arc::clone(node);
         tokio::spawn(async move { tell(&node, slot, &address).await });
     }
     Ok(())
-}
-
-fn is_untouched(node: &Node, slot: Slot) -> bool {
-    let position = node.engine.position(slot);
-    position.role == Role::Master && position.last_seq == Seq::ZERO
 }
 
 /// Who follows all slots that this node has besides this one.

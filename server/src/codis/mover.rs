@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use haypile_engine::clock::TimeMs;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::Tx;
 use haypile_engine::types::Slot;
@@ -15,7 +16,7 @@ use haypile_replication::status::{ReplicaState, ReplicaStatus};
 
 use super::adopt::{self, Refusal};
 use super::dial;
-use super::moves::{Return, Stage, Ticket};
+use super::moves::{Past, Return, Stage, Ticket, UNTOLD_MS_MAX};
 use crate::cx::Fail;
 use crate::node::Node;
 use crate::remote::Reply;
@@ -91,7 +92,7 @@ async fn step(
         Role::Granted { .. } => return Ok(Next::Later(LOOK)),
         role => {
             return if is_elsewhere(node, slot, &role, to).await {
-                node.moves.set(ticket, Stage::Done);
+                node.moves.done(ticket, node.monotonic_ms());
                 Ok(Next::End)
             } else {
                 Err(format!("this node does not own slot {slot}"))
@@ -133,7 +134,9 @@ async fn step(
     node.moves.set(ticket, Stage::HandingOver);
     let handed = node.replication.hand_over(&[slot], &replica.address, HOLD, false).await;
     handed.map_err(|why| why.to_string())?;
-    Ok(Next::Later(Duration::ZERO))
+    // Whatever becomes of the question meanwhile: it is known from here on that the slot went by a move.
+    node.moves.done(ticket, node.monotonic_ms());
+    Ok(Next::End)
 }
 
 fn replica(node: &Node, slot: Slot, id: &str) -> Option<ReplicaStatus> {
@@ -150,11 +153,12 @@ pub async fn is_elsewhere(node: &Node, slot: Slot, role: &Role, to: &str) -> boo
 }
 
 /// Whether a slot that is another node's comes back, so that its clients wait: the dashboard gave the move up before or just after it
-/// heard that it was done, and requests come here again that a proxy does not send as those of a slot that moves.
+/// heard that it was done, and requests come here again that a proxy does not send as those of a slot that moves. Called under the slot's
+/// lock.
 #[must_use]
-pub fn comes_back(node: &Arc<Node>, slot: Slot, role: &Role) -> bool {
-    match role {
-        Role::Moved { .. } => take_back(node, slot),
+pub fn comes_back(node: &Arc<Node>, slot: Slot, tx: &Tx<'_>) -> bool {
+    match tx.role(slot) {
+        Role::Moved { to } => take_back(node, slot, to, tx.now(slot)),
         Role::Granted { .. } => node.moves.of(slot).is_some(),
         Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
         Role::Absent | Role::Master | Role::Fenced => false,
@@ -172,21 +176,46 @@ pub fn returning(node: &Node, slots: &[Slot], tx: &Tx<'_>) -> Option<Slot> {
     slots.iter().copied().find(waits)
 }
 
-fn take_back(node: &Arc<Node>, slot: Slot) -> bool {
-    match node.moves.take_back(slot, node.monotonic_ms()) {
-        Return::No => false,
-        Return::UnderWay => true,
-        Return::Begin(from) => {
+/// `went` is the slot's time, which stood still when it went.
+fn take_back(node: &Arc<Node>, slot: Slot, to: &str, went: TimeMs) -> bool {
+    let now_ms = node.monotonic_ms();
+    let begun = match node.moves.take_back(slot, to, past(node, went, now_ms), now_ms) {
+        Return::No => return false,
+        Return::UnderWay => return true,
+        Return::Begin => Return::Begin,
+        Return::Ask => Return::Ask,
+    };
+    let (node, from) = (Arc::clone(node), to.to_owned());
+    tokio::spawn(async move {
+        if begun == Return::Ask && !came_by_a_move(&node, slot, &from).await {
+            node.moves.stays(slot);
+        } else {
             tracing::warn!(%slot, %from, "a slot's move was given up after it was handed over: it comes back");
-            let node = Arc::clone(node);
-            tokio::spawn(async move {
-                fetch(&node, slot, &from).await;
-                node.moves.returned(slot);
-            });
-            true
+            fetch(&node, slot, &from).await;
+            node.moves.returned(slot);
         }
-    }
+        // Who waits for the slot looks again.
+        node.engine.role_changes().notify();
+    });
+    true
 }
+
+/// A slot whose move ended while this node was down, or whose end it forgot with its last process.
+fn past(node: &Node, went: TimeMs, now_ms: u64) -> Past {
+    let up_ms = now_ms.saturating_sub(node.started_ms);
+    let started = TimeMs(node.wall().0.saturating_sub(up_ms));
+    let is_recent = up_ms <= UNTOLD_MS_MAX && started.0.saturating_sub(went.0) <= UNTOLD_MS_MAX;
+    if went <= started && is_recent { Past::RightBeforeStart } else { Past::Other }
+}
+
+/// Asks the owner of a slot whether it came there by a move of Codis', lately: nothing that an operator handed over by hand comes back.
+async fn came_by_a_move(node: &Node, slot: Slot, owner: &str) -> bool {
+    let number = slot.to_string();
+    matches!(dial::ask(node, owner, &[ADOPTED, number.as_bytes()]).await, Ok(Reply::Integer(1)))
+}
+
+/// The command by which a node asks whether a slot came by a move: `HAYPILE.ADOPTED slot`.
+pub const ADOPTED: &[u8] = b"HAYPILE.ADOPTED";
 
 /// The command by which a node asks for a slot that it follows: `HAYPILE.RELEASE slot node-id`.
 pub const RELEASE: &[u8] = b"HAYPILE.RELEASE";

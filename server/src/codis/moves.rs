@@ -17,6 +17,10 @@ pub const SILENCE_MS_MAX: u64 = 10_000;
 /// operator who gives a move up can't know whether it was over by then.
 pub const REGRET_MS_MAX: u64 = 10_000;
 
+/// For how long after a move was over, or a proxy asked for its slot last, the slot may come back if the dashboard never heard
+/// that it went, in milliseconds.
+pub const UNTOLD_MS_MAX: u64 = 60_000;
+
 /// How far a move is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
@@ -64,23 +68,38 @@ pub struct Move {
     pub asked_ms: u64,
     /// When a proxy sent a request of the slot's as of one that moves, or somebody asked.
     pub touched_ms: u64,
-    /// When the dashboard was told that it is done.
+    /// When it was over.
+    pub done_ms: Option<u64>,
+    /// When Codis was told so.
     pub told_ms: Option<u64>,
     /// Whether it is being fetched back.
     returning: bool,
+    /// Whether it never is to be.
+    stays: bool,
     /// Tells this move from an earlier one of the slot.
     number: u64,
 }
 
 /// Whether a slot that was handed over is to come back.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Return {
     /// It stays where it is.
     No,
     /// It is being fetched.
     UnderWay,
-    /// It has to be fetched from there.
-    Begin(String),
+    /// It has to be fetched.
+    Begin,
+    /// It has to be fetched if its owner knows that it came by a move of Codis': this node has started since and does not.
+    Ask,
+}
+
+/// What is known of a slot that no move is known of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Past {
+    /// It went before this node started, not long ago.
+    RightBeforeStart,
+    /// It went at another time: by an operator's hand, or long ago.
+    Other,
 }
 
 /// A move that is to be carried out; whoever holds it is the one that does.
@@ -96,13 +115,20 @@ pub struct Ticket {
 pub struct Moves {
     moves: Mutex<(BTreeMap<Slot, Move>, u64)>,
     changes: watch::Sender<u64>,
+    /// When slots came here that another node wanted to move.
+    adopted: Mutex<BTreeMap<Slot, u64>>,
     /// How many are being fetched back: as many as [`Moves::take_back`] said `Begin` of and [`Moves::returned`] was not called for.
     returning: AtomicUsize,
 }
 
 impl Default for Moves {
     fn default() -> Moves {
-        Moves { moves: Mutex::default(), changes: watch::Sender::new(0), returning: AtomicUsize::new(0) }
+        Moves {
+            moves: Mutex::default(),
+            changes: watch::Sender::new(0),
+            adopted: Mutex::default(),
+            returning: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -128,8 +154,10 @@ impl Moves {
             since_ms: now_ms,
             asked_ms: now_ms,
             touched_ms: now_ms,
+            done_ms: None,
             told_ms: None,
             returning: false,
+            stays: false,
             number,
         };
         moves.insert(slot, new);
@@ -169,19 +197,40 @@ impl Moves {
         Some(found)
     }
 
-    /// The move got so far.
+    /// The move got so far; if it is over, [`Moves::done`] says so.
     pub fn set(&self, ticket: Ticket, stage: Stage) {
-        if let Some(found) = self.lock().0.get_mut(&ticket.slot)
-            && found.number == ticket.number
-        {
-            found.stage = stage;
-        } else {
-            return;
+        self.change(ticket, |found| found.stage = stage);
+    }
+
+    /// The move is over: the other node owns the slot.
+    pub fn done(&self, ticket: Ticket, now_ms: u64) {
+        self.change(ticket, |found| {
+            found.stage = Stage::Done;
+            found.done_ms = Some(now_ms);
+        });
+    }
+
+    fn change(&self, ticket: Ticket, change: impl FnOnce(&mut Move)) {
+        match self.lock().0.get_mut(&ticket.slot).filter(|found| found.number == ticket.number) {
+            Some(found) => change(found),
+            None => return,
         }
         self.changed();
     }
 
-    /// The dashboard was told that the slot is the other node's.
+    /// A slot came here because its owner was asked to move it.
+    pub fn adopted(&self, slot: Slot, now_ms: u64) {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, now_ms);
+    }
+
+    /// Whether the slot came here by a move not long ago.
+    #[must_use]
+    pub fn was_adopted(&self, slot: Slot, now_ms: u64) -> bool {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.get(&slot).is_some_and(|at| now_ms.saturating_sub(*at) <= UNTOLD_MS_MAX)
+    }
+
+    /// Codis was told that the slot is the other node's.
     pub fn told(&self, slot: Slot, now_ms: u64) {
         if let Some(found) = self.lock().0.get_mut(&slot) {
             found.told_ms.get_or_insert(now_ms);
@@ -191,24 +240,41 @@ impl Moves {
     /// The slot went to the node at `to`, which fetched it back: if that was too hasty, it may come here once more.
     pub fn released(&self, slot: Slot, to: &str, keys: u64, now_ms: u64) {
         if let Some(ticket) = self.ask(slot, to, keys, now_ms) {
-            self.set(ticket, Stage::Done);
+            self.done(ticket, now_ms);
         }
         self.told(slot, now_ms);
     }
 
-    /// A client's request came for a slot that was handed over. If the dashboard was not told of that, or just now, it has given the
-    /// move up and the slot back to this node: where it is, for whoever fetches it. Whoever is told so first has to.
-    pub fn take_back(&self, slot: Slot, now_ms: u64) -> Return {
+    /// A client's request came for a slot that was handed over to the node at `to`. If Codis was not told of that, or just now, it has
+    /// given the move up and the slot back to this node, and it has to be fetched: by whoever is told so first. `past` is for a slot
+    /// that no move is known of.
+    pub fn take_back(&self, slot: Slot, to: &str, past: Past, now_ms: u64) -> Return {
         let mut locked = self.lock();
-        match locked.0.get_mut(&slot) {
-            Some(found) if found.returning => Return::UnderWay,
-            Some(found) if found.told_ms.is_none_or(|at| now_ms.saturating_sub(at) <= REGRET_MS_MAX) => {
-                found.returning = true;
-                self.returning.fetch_add(1, Ordering::Relaxed);
-                Return::Begin(found.to.clone())
-            }
-            _ => Return::No,
-        }
+        let (moves, count) = &mut *locked;
+        let answer = match moves.get(&slot) {
+            Some(found) if found.returning => return Return::UnderWay,
+            Some(found) if may_return(found, now_ms) => Return::Begin,
+            None if past == Past::RightBeforeStart => Return::Ask,
+            Some(_) | None => return Return::No,
+        };
+        *count += 1;
+        let number = *count;
+        let found = moves.entry(slot).or_insert_with(|| Move {
+            to: to.to_owned(),
+            stage: Stage::Done,
+            keys: 0,
+            since_ms: now_ms,
+            asked_ms: now_ms,
+            touched_ms: now_ms,
+            done_ms: None,
+            told_ms: None,
+            returning: false,
+            stays: false,
+            number,
+        });
+        found.returning = true;
+        self.returning.fetch_add(1, Ordering::Relaxed);
+        answer
     }
 
     /// Whether the slot is being fetched back.
@@ -229,17 +295,33 @@ impl Moves {
         if locked.0.get(&slot).is_some_and(|found| found.returning) {
             locked.0.remove(&slot);
         }
+        self.end_return(locked);
+    }
+
+    /// The slot is not to be fetched: it is the other node's for good.
+    pub fn stays(&self, slot: Slot) {
+        let mut locked = self.lock();
+        if let Some(found) = locked.0.get_mut(&slot) {
+            (found.returning, found.stays) = (false, true);
+        }
+        self.end_return(locked);
+    }
+
+    fn end_return(&self, locked: MutexGuard<'_, (BTreeMap<Slot, Move>, u64)>) {
         self.returning.fetch_sub(1, Ordering::Relaxed);
         drop(locked);
         self.changed();
     }
 
-    /// Ends a move, or all that are not done; how many there were. What is granted stays granted.
+    /// Ends a move, or all that are not done; how many there were. A handover that has begun goes on, and what became of it stays
+    /// known.
     pub fn cancel(&self, slot: Option<Slot>) -> usize {
         let mut locked = self.lock();
         let before = locked.0.len();
         locked.0.retain(|found, entry| {
-            slot.is_some_and(|slot| slot != *found) || entry.stage == Stage::Done || entry.returning
+            slot.is_some_and(|slot| slot != *found)
+                || matches!(entry.stage, Stage::HandingOver | Stage::Done)
+                || entry.returning
         });
         let ended = before - locked.0.len();
         drop(locked);
@@ -263,7 +345,20 @@ impl Moves {
 }
 
 fn is_forgotten(found: &Move, now_ms: u64) -> bool {
-    found.stage != Stage::Done && now_ms.saturating_sub(found.touched_ms) > SILENCE_MS_MAX
+    !matches!(found.stage, Stage::HandingOver | Stage::Done)
+        && now_ms.saturating_sub(found.touched_ms) > SILENCE_MS_MAX
+}
+
+/// Whether Codis may not have meant it any more when the slot went.
+fn may_return(found: &Move, now_ms: u64) -> bool {
+    match found.told_ms {
+        _ if found.stays => false,
+        Some(at) => now_ms.saturating_sub(at) <= REGRET_MS_MAX,
+        None => {
+            let last = found.touched_ms.max(found.done_ms.unwrap_or_default());
+            now_ms.saturating_sub(last) <= UNTOLD_MS_MAX
+        }
+    }
 }
 
 #[cfg(test)]
@@ -292,38 +387,70 @@ mod tests {
         let old = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
         let new = moves.ask(slot(1), "c:1", 5, 10).expect("another target");
         assert!(moves.wanted(old, 10).is_none());
-        moves.set(old, Stage::Done);
+        moves.done(old, 10);
         assert_eq!(moves.of(slot(1)).map(|found| found.stage), Some(Stage::Preparing));
-        moves.set(new, Stage::Done);
+        moves.done(new, 10);
         assert_eq!(moves.of(slot(1)).map(|found| found.stage), Some(Stage::Done));
         assert!(moves.ask(slot(1), "c:1", 5, 20).is_some(), "what is done can be wanted again");
     }
 
-    #[test]
-    fn what_the_dashboard_never_heard_of_can_be_taken_back_once() {
-        let moves = Moves::default();
-        assert_eq!(moves.take_back(slot(1), 100), Return::No, "it never moved");
-        let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
-        moves.set(ticket, Stage::Done);
-        assert_eq!(moves.take_back(slot(1), 100), Return::Begin("b:1".to_owned()));
-        assert_eq!(moves.take_back(slot(1), 100), Return::UnderWay);
-        moves.returned(slot(1));
-        assert_eq!(moves.of(slot(1)), None);
-        let ticket = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
-        moves.set(ticket, Stage::Done);
-        moves.told(slot(1), 100);
-        assert_eq!(moves.take_back(slot(1), 10_101), Return::No, "it is that node's for good");
-        assert_eq!(moves.take_back(slot(1), 10_100), Return::Begin("b:1".to_owned()));
+    fn done(moves: &Moves, now_ms: u64) {
+        let ticket = moves.ask(slot(1), "b:1", 5, now_ms).expect("begins");
+        moves.done(ticket, now_ms);
     }
 
     #[test]
-    fn a_cancel_ends_what_is_not_done() {
+    fn what_codis_never_heard_of_can_be_taken_back_once_and_for_a_while() {
         let moves = Moves::default();
-        let done = moves.ask(slot(1), "b:1", 5, 0).expect("begins");
-        moves.set(done, Stage::Done);
+        let take_back = |now_ms| moves.take_back(slot(1), "b:1", Past::Other, now_ms);
+        assert_eq!(take_back(100), Return::No, "it never moved");
+        done(&moves, 0);
+        assert_eq!(take_back(100), Return::Begin);
+        assert_eq!(take_back(100), Return::UnderWay);
+        moves.returned(slot(1));
+        assert_eq!(moves.of(slot(1)), None);
+        done(&moves, 0);
+        moves.told(slot(1), 100);
+        assert_eq!(take_back(10_101), Return::No, "it is that node's for good");
+        assert_eq!(take_back(10_100), Return::Begin);
+        moves.returned(slot(1));
+        done(&moves, 0);
+        assert_eq!(take_back(60_001), Return::No, "nobody wanted to know for a minute");
+        moves.touch(slot(1), 60_000);
+        assert_eq!(take_back(120_000), Return::Begin, "a proxy still takes it for one that moves");
+        assert!(moves.any_returning());
+    }
+
+    #[test]
+    fn after_a_restart_the_new_owner_is_asked_whether_a_slot_may_come_back() {
+        let moves = Moves::default();
+        let take_back = |past| moves.take_back(slot(1), "b:1", past, 500);
+        assert_eq!(take_back(Past::Other), Return::No);
+        assert_eq!(take_back(Past::RightBeforeStart), Return::Ask);
+        assert_eq!(take_back(Past::RightBeforeStart), Return::UnderWay);
+        moves.stays(slot(1));
+        assert!(!moves.any_returning());
+        assert_eq!(take_back(Past::RightBeforeStart), Return::No, "that node said no");
+        assert!(!moves.was_adopted(slot(2), 0));
+        moves.adopted(slot(2), 1000);
+        assert!(moves.was_adopted(slot(2), 61_000) && !moves.was_adopted(slot(2), 61_001));
+    }
+
+    #[test]
+    fn a_cancel_ends_what_is_not_done_and_lets_a_handover_end() {
+        let moves = Moves::default();
+        done(&moves, 0);
         let open = moves.ask(slot(2), "b:1", 5, 0).expect("begins");
+        let handing_over = moves.ask(slot(3), "b:1", 5, 0).expect("begins");
+        moves.set(handing_over, Stage::HandingOver);
         assert_eq!(moves.cancel(None), 1);
         assert!(moves.wanted(open, 0).is_none());
         assert!(moves.of(slot(1)).is_some());
+        assert!(moves.wanted(handing_over, 60_000).is_some(), "however long nobody asks");
+        moves.done(handing_over, 60_000);
+        assert_eq!(
+            moves.of(slot(3)).map(|found| (found.stage, found.done_ms)),
+            Some((Stage::Done, Some(60_000)))
+        );
     }
 }

@@ -3,6 +3,7 @@
 use haypile_engine::key::Key;
 use haypile_engine::types::Slot;
 
+use crate::codis::mover;
 use crate::cx::Fail;
 use crate::execute;
 use crate::multi::{Multi, Watching};
@@ -77,17 +78,30 @@ async fn watch(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     slots.dedup();
     let node = cx.node;
     let watching = cx.session.watching.get_or_insert_with(|| Box::new(Watching::new(node.clone())));
-    let watched = node.transact(&slots, |tx| {
-        for &slot in &slots {
-            execute::check_role(tx, slot, Flags::READONLY)?;
+    let mut deadline = None;
+    let gate = loop {
+        let changes = node.engine.role_changes().count();
+        let mut coming = None;
+        let watched = node.transact(&slots, |tx| {
+            coming = slots.iter().copied().find(|&slot| mover::comes_back(node, slot, tx));
+            if let Some(slot) = coming {
+                return Err(execute::handing_over(slot));
+            }
+            for &slot in &slots {
+                execute::check_role(tx, slot, Flags::READONLY)?;
+            }
+            // A block that is not in memory stops it before the first watch begins.
+            for key in &keys {
+                tx.read(key, |_| ())?;
+            }
+            keys.iter().try_for_each(|key| Ok(watching.add(tx, key)?))
+        });
+        let watched = watched.await;
+        match coming {
+            Some(slot) => execute::unfenced(node, slot, changes, &mut deadline).await?,
+            None => break watched?.1,
         }
-        // A block that is not in memory stops it before the first watch begins.
-        for key in &keys {
-            tx.read(key, |_| ())?;
-        }
-        keys.iter().try_for_each(|key| Ok(watching.add(tx, key)?))
-    });
-    let ((), gate) = watched.await?;
+    };
     cx.gate.join(gate);
     cx.reply.ok();
     Ok(())

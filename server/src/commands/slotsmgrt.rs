@@ -9,6 +9,7 @@
 //! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
 //! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
 //! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
+//! | `HAYPILE.ADOPTED slot` | another node, which had the slot | 1 if it came here by an ADOPT not long ago, else 0 |
 //! | `HAYPILE.RELEASE slot node-id` | another node, which follows the slot | OK, once the slot is that node's |
 //!
 //! An answer that says "done" is given only if the slot was handed over to the node that is asked for. The dashboard asks without
@@ -55,6 +56,9 @@ pub const COMMANDS: &[Command] = &[
         Box::pin(release(cx))
     }),
     row("haypile.adopt", 4, ADMIN, "Adds a slot and follows it at another node.", |cx| Box::pin(take_in(cx))),
+    row("haypile.adopted", 2, ADMIN, "Tells whether a slot came by a move, not long ago.", |cx| {
+        Box::pin(adopted(cx))
+    }),
 ];
 
 const fn row(
@@ -117,6 +121,8 @@ async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let wait_ms = u64::try_from(integer(cx.arg(3))?).unwrap_or(0).min(WAIT_MS_MAX);
     match settle(cx, slot, &to, Duration::from_millis(wait_ms)).await? {
         Where::There(_) | Where::ThereNow => {
+            // From here on a proxy's requests for the slot go there.
+            cx.node.moves.told(slot, cx.node.monotonic_ms());
             cx.reply.integer(1);
             Ok(())
         }
@@ -358,6 +364,12 @@ async fn take_in(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     }
     adopt::adopt(cx.node, slot, &from).await?;
     cx.reply.bulk(cx.node.engine.node().to_string().as_bytes());
+    Ok(())
+}
+
+async fn adopted(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let slot = slot_at(cx.arg(1))?;
+    cx.reply.integer(i64::from(cx.node.moves.was_adopted(slot, cx.node.monotonic_ms())));
     Ok(())
 }
 

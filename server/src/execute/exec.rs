@@ -187,7 +187,7 @@ impl Runner<'_> {
                 }
                 None => {}
                 Some(Tried::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
-                Some(Tried::Fenced(slot, changes)) => self.unfenced(slot, changes, &mut deadline).await?,
+                Some(Tried::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
                 Some(tried) => return Ok(tried),
             }
             self.now = node.wall();
@@ -210,11 +210,17 @@ impl Runner<'_> {
             let write = write_slots.binary_search(&slot).is_ok();
             match hindrance_at(&tx, slot, write) {
                 None => {}
+                Some(Hindrance::Gone(slot, _)) if mover::comes_back(self.node, slot, &tx) => {
+                    return Tried::Fenced(slot, changes);
+                }
                 Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
                     return Tried::Failed(Fail::error(text));
                 }
                 Some(Hindrance::Fenced(slot)) => return Tried::Fenced(slot, changes),
             }
+        }
+        if let Some(slot) = mover::returning(self.node, slots, &tx) {
+            return Tried::Fenced(slot, changes);
         }
         if let Some(watching) = exec.watching.as_ref().filter(|_| *looks_at_watched) {
             match watching.has_changed(&mut tx) {

@@ -51,6 +51,36 @@ fn a_slot_that_was_given_away_says_to_whom() {
 }
 
 #[test]
+fn every_command_waits_for_a_slot_that_comes_back_after_a_move_that_was_given_up() {
+    let settings = Settings { standalone: true, handover_hold_ms: 20, ..Settings::default() };
+    let mut bench = Bench::on(Arc::new(testing::engine()), settings);
+    bench.check("set a 1 -> +OK");
+    let (node, now_ms) = (bench.node.clone(), bench.node.monotonic_ms());
+    let move_ = node.moves.ask(slot(A), "127.0.0.1:7", 1, now_ms).expect("nobody asked before");
+    node.engine.fence(&[slot(A)]).expect("its master fences it");
+    node.engine.grant(slot(A), NodeId([7; 20]), "127.0.0.1:7").expect("its master grants it");
+    node.engine.finish_grant(slot(A), "127.0.0.1:7").expect("the grant is answered");
+    node.moves.done(move_, now_ms);
+    bench.check(
+        "set a 2         -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         get a           -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         watch a         -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         watch b a       -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         watch b         -> +OK
+         multi           -> +OK
+         set b 1         -> +QUEUED
+         get a           -> +QUEUED
+         exec            -> -ERR slot 579 is being handed over and takes no writes yet: try again
+         get b           -> $-1",
+    );
+    node.moves.stays(slot(A));
+    bench.check(
+        "get a   -> -ERR Partition not found: slot 579 was handed over to 127.0.0.1:7
+         watch a -> -ERR Partition not found: slot 579 was handed over to 127.0.0.1:7",
+    );
+}
+
+#[test]
 fn a_write_to_a_fenced_slot_waits_for_the_handover_but_not_for_ever() {
     let settings = Settings { standalone: true, handover_hold_ms: 20, ..Settings::default() };
     let mut bench = Bench::on(Arc::new(testing::engine()), settings);

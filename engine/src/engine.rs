@@ -214,7 +214,7 @@ impl Engine {
     /// Opens the store in a folder, making it if it is not there, and recovers what was acknowledged.
     ///
     /// # Errors
-    /// [`Error::Unusable`], `Corrupt` or `Io`, each with its place and remedy.
+    /// [`Error::Unusable`], `InUse`, `Corrupt` or `Io`, each with its place and remedy.
     pub fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,

@@ -30,7 +30,7 @@ pub enum Error {
         what: String,
     },
 
-    /// The data folder can't be used as it is: in use, of a newer format, not a data folder. The text says what
+    /// The data folder can't be used as it is: of a newer format, not a data folder. The text says what
     /// to do.
     #[error("{}: {why}", path.display())]
     Unusable {
@@ -38,6 +38,13 @@ pub enum Error {
         path: PathBuf,
         /// Why, and the remedy.
         why: String,
+    },
+
+    /// Another process has the data folder. It may be one that was killed and whose last threads still end.
+    #[error("{}: in use by another process: stop that one, or give this one a folder of its own", path.display())]
+    InUse {
+        /// The data folder.
+        path: PathBuf,
     },
 
     /// The engine takes no writes now but may again (no space left). The text says why.

@@ -207,10 +207,7 @@ fn is_foreign(kind: ErrorKind) -> bool {
 pub(crate) fn lock_folder(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
     let path = dir.join("LOCK");
     fs.lock(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => Error::Unusable {
-            path: dir.to_owned(),
-            why: "in use by another process: stop that one, or give this one a folder of its own".to_owned(),
-        },
+        ErrorKind::WouldBlock => Error::InUse { path: dir.to_owned() },
         _ => Error::io(&path, "lock", &error),
     })
 }

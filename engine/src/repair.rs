@@ -98,7 +98,7 @@ impl Repair {
     /// Looks at everything and decides what giving up these slots takes. Findings are told.
     ///
     /// # Errors
-    /// `Unusable` if a node runs in the folder, if other slots are damaged too (the text names them and what to type), or
+    /// `InUse` if a node runs in the folder; `Unusable` if other slots are damaged too (the text names them and what to type), or
     /// if the manifest is beyond repair; what [`check`] returns.
     pub fn plan(
         fs: Arc<dyn Fs>,

@@ -14,6 +14,7 @@ use crate::clock::TimeMs;
 use crate::engine::{Engine, Gate};
 use crate::error::Error;
 use crate::key::{self, EntryKey, Generation, Key};
+use crate::log::Appender;
 use crate::log::record::{self, Body, Op, put_op, put_value};
 use crate::memtable::ValueRef;
 use crate::overlay::{Overlay, Written};
@@ -495,23 +496,26 @@ impl<'e> Tx<'e> {
     /// log's buffer then; [`Engine::write`] writes them, and [`Engine::reached`] waits for the gate.
     ///
     /// A transaction that only read gives the gate of the last writes that it can have seen. If it did not see a key
-    /// because that had expired, the log learns the slot's time with it, and the gate waits for that too.
+    /// because that had expired, the log learns the slot's time with it, and the gate waits for that too. Where a full
+    /// disk leaves the log no room even for that, the read is answered all the same: only a start with the clock set
+    /// back, before there is room again and somebody reads, could show the key once more.
     ///
     /// # Errors
-    /// If the log takes no writes; nothing has happened then.
+    /// If something was written and the log takes no writes, or if it has stopped; nothing has happened then.
     ///
     /// # Panics
     /// If a written slot is not this node's to write: the caller checks [`Tx::role`] first.
     pub fn commit(mut self) -> Result<Gate, Error> {
-        let mut gate = Gate::default();
         let log = self.engine.log();
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
             let mut appender = if self.has_writes() { log.begin()? } else { log.begin_note()? };
-            for locked in self.locked.iter().filter(|locked| locked.tells_time()) {
-                let (slot, cell) = (locked.slot, &locked.cell);
-                let term = cell.history.current().map_or(0, |epoch| epoch.term);
-                let header = record::Header { slot, term, seq: cell.last_seq };
-                appender.push(header, &Body::Time(cell.time))?;
+            match self.tell_time(&mut appender) {
+                // Whoever wrote is refused, whoever read is not.
+                Err(Error::ReadOnly(_)) if !self.has_writes() => {
+                    drop(appender);
+                    return Ok(self.seen());
+                }
+                told => told?,
             }
             for locked in self.locked.iter().filter(|locked| !locked.writes.ops.is_empty()) {
                 assert_eq!(
@@ -552,10 +556,23 @@ impl<'e> Tx<'e> {
                 self.engine.account_memtable(before, cell.memtable.bytes());
             }
         }
-        for locked in &self.locked {
-            gate.cover(locked.cell.last_ticket);
-        }
-        Ok(gate)
+        Ok(self.seen())
+    }
+
+    /// The gate of the last writes that can have been seen.
+    fn seen(&self) -> Gate {
+        let mut gate = Gate::default();
+        self.locked.iter().for_each(|locked| gate.cover(locked.cell.last_ticket));
+        gate
+    }
+
+    /// Puts the time of the slots into the log in which something was hidden that expired after what the log knows.
+    fn tell_time(&self, appender: &mut Appender<'_>) -> Result<(), Error> {
+        self.locked.iter().filter(|locked| locked.tells_time()).try_for_each(|locked| {
+            let (slot, cell) = (locked.slot, &locked.cell);
+            let term = cell.history.current().map_or(0, |epoch| epoch.term);
+            appender.push(record::Header { slot, term, seq: cell.last_seq }, &Body::Time(cell.time))
+        })
     }
 }
 

@@ -245,3 +245,39 @@ fn reads_go_on_while_the_log_is_read_only() {
     fs.set_capacity(None);
     assert_eq!(get(&opened(&fs.restart(), 0).0, NAME), None);
 }
+
+/// A read that did not see a key because it had expired was refused as soon as the log had no room left, not even for its note.
+#[test]
+fn a_reader_is_answered_where_a_full_disk_leaves_no_room_to_note_the_time() {
+    let name = |number: u64| format!("{{x}}mortal{number}");
+    let fs = MemoryFs::new();
+    let (engine, clock) = opened(&fs, 0);
+    engine.add_slots(&[slot()]).expect("adds");
+    for number in 0..500 {
+        set_mortal(&engine, &name(number), 1 + number);
+    }
+    fs.set_capacity(Some(fs.used_bytes()));
+    while set(&engine, "{x}stays", &"x".repeat(1000)).is_ok() {}
+    let mut told = Vec::new();
+    for number in 0..500 {
+        clock.advance(1);
+        let end = engine.log_end();
+        assert_eq!(get(&engine, &name(number)), None);
+        told.push(engine.log_end() > end);
+        let asked = fs.operations();
+        assert_eq!(get(&engine, &name(number)), None);
+        assert!(told[told.len() - 1] || fs.operations() == asked, "a reader asks the disk for room");
+    }
+    let last_told = told.iter().rposition(|told| *told).expect("there is room for some");
+    assert!(last_told < 400, "{last_told}: the segment is full some time");
+    assert!(set(&engine, "{x}stays", "2").is_err());
+    // What was told stays told, and a reader tells the rest as soon as there is room.
+    let killed = fs.restart();
+    killed.set_capacity(None);
+    assert_eq!(get(&opened(&killed, 0).0, &name(last_told as u64)), None);
+    fs.set_capacity(None);
+    engine.step(Job::Prepare).expect("there is room");
+    assert_eq!(get(&engine, &name(499)), None);
+    assert_eq!(get(&opened(&fs.restart(), 0).0, &name(499)), None);
+    set(&engine, "{x}stays", "3").expect("writes");
+}

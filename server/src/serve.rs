@@ -39,6 +39,9 @@ const HANDOUT_MAX: usize = 1024;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Over how long commands a second are counted.
 const RATES_OVER: Duration = Duration::from_secs(2);
+/// How often a start asks again for a folder that another process has, and how long it waits each time.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -98,7 +101,7 @@ pub fn start(
         own_copies: settings.standalone,
         ..Options::default()
     };
-    let (engine, opened) = Engine::open(fs.clone(), Path::new(&settings.dir), clock, options)
+    let (engine, opened) = open_patiently(&fs, Path::new(&settings.dir), &clock, &options)
         .map_err(|error| format!("{error}{}", tools::advice(&*fs, Path::new(&settings.dir), &error)))?;
     let engine = Arc::new(engine);
     let background = Background::start(&engine).map_err(|error| format!("can't start threads: {error}"))?;
@@ -130,6 +133,31 @@ pub fn start(
     threads
         .push(thread("accept".to_owned(), move || runtime.block_on(accept(&accepting, listener, handouts)))?);
     Ok(Running { node, address, opened, threads, background })
+}
+
+/// Opens the engine, and waits a while if another process has the folder: one that was killed holds it until the last of
+/// its threads is gone, which a sync under way may delay, and who starts the next may be quicker.
+fn open_patiently(
+    fs: &Arc<dyn Fs>,
+    dir: &Path,
+    clock: &Arc<dyn Clock>,
+    options: &Options,
+) -> Result<(Engine, Opened), Error> {
+    for tried in 0..LOCK_TRIES {
+        match Engine::open(fs.clone(), dir, clock.clone(), options.clone()) {
+            Err(Error::InUse { .. }) if tried == 0 => {
+                tracing::warn!(
+                    "{}: in use by another process: waiting up to {} s for its end",
+                    dir.display(),
+                    (LOCK_PAUSE * LOCK_TRIES).as_secs()
+                );
+            }
+            Err(Error::InUse { .. }) => {}
+            opened => return opened,
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Engine::open(fs.clone(), dir, clock.clone(), options.clone())
 }
 
 /// The real file system's and clock's node.

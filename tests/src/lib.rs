@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/tests/` (Rust) and `tests/interop/` (Python, against real processes).
 
 pub mod fixture;
+pub mod seeds;
 pub mod sim;
 pub mod sources;
 pub mod store;

@@ -24,19 +24,13 @@ use haypile_engine::simulation::{self, Done, FAILURES, Machine, Node, SLOTS, Set
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_engine::value::Value;
+use haypile_tests::seeds::seeds;
 use haypile_tests::store::{key, slot, transact};
 
 const STORE: &str = "/haypile";
 const COPY: &str = "/copies/one";
 /// Steps of the workload before a checkpoint.
 const STEPS: usize = 50;
-
-fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {
-    let one = std::env::var("HAYPILE_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    let long = std::env::var("HAYPILE_LONG").is_ok_and(|value| value == "1");
-    let range = one.map_or(0..if long { many } else { few }, |seed| seed..seed.saturating_add(1));
-    range.inspect(|seed| println!("HAYPILE_SEED={seed}"))
-}
 
 fn open_at(fs: &Arc<dyn Fs>, dir: &str, own_copies: bool) -> Result<(Engine, Opened)> {
     let options =

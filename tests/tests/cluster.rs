@@ -56,7 +56,7 @@ fn a_cluster_under_faults_keeps_what_it_acknowledged_and_converges() {
     for (size, seconds) in [(Size::Small, seconds / 3), (Size::Any, seconds - seconds / 3)] {
         #[allow(clippy::disallowed_methods)] // how long to look, nothing that a run depends on
         let started = std::time::Instant::now();
-        let first = number("HAYPILE_SIM_FIRST").unwrap_or(1);
+        let first = number("HAYPILE_SEEDS_FROM").unwrap_or(1);
         let (mut runs, mut acknowledged, mut handovers, mut copies) = (0, 0, 0, 0);
         while started.elapsed().as_secs() < seconds {
             let outcome = check(setup(first + runs, size));

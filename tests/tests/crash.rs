@@ -5,6 +5,7 @@
 
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::simulation::{Case, Machine, Node, Setup, Stopped, Tally, Workload, shrink};
+use haypile_tests::seeds::seeds;
 
 /// Cases that were found by the loops, and what they were.
 const FOUND: &[(&str, &str)] = &[
@@ -21,17 +22,10 @@ const FOUND: &[(&str, &str)] = &[
     ),
 ];
 
-fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {
-    let one = std::env::var("HAYPILE_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    let long = std::env::var("HAYPILE_LONG").is_ok_and(|value| value == "1");
-    let range = one.map_or(0..if long { many } else { few }, |seed| seed..seed.saturating_add(1));
-    range.inspect(|seed| println!("HAYPILE_SEED={seed}"))
-}
-
 #[test]
 fn a_stop_or_an_error_at_any_operation_breaks_no_promise() {
     for seed in seeds(2, 200) {
-        let setup = Setup::ALL[usize::try_from(seed).expect("small") % Setup::ALL.len()];
+        let setup = Setup::ALL[usize::try_from(seed % Setup::ALL.len() as u64).expect("small")];
         let workload = Workload::of(seed, Setup { steps: 20, ..setup });
         let mut tally = Tally::default();
         if let Err(found) = workload.explore(&mut tally, &mut |_| true) {

@@ -40,6 +40,15 @@ impl Pending {
     }
 }
 
+/// Whose records are appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whose {
+    /// Of somebody who writes.
+    Writer,
+    /// Of a read, which leaves something behind.
+    Reader,
+}
+
 /// An atomic group that is being appended: recovered whole or not at all. It holds the buffer's lock, so that
 /// nobody else's records come between; dropped without [`Appender::finish`] it leaves nothing.
 pub struct Appender<'a> {
@@ -47,12 +56,13 @@ pub struct Appender<'a> {
     pending: MutexGuard<'a, Pending>,
     bytes_before: usize,
     records_before: usize,
+    whose: Whose,
 }
 
 impl<'a> Appender<'a> {
-    pub(super) fn new(log: &'a Log, pending: MutexGuard<'a, Pending>) -> Appender<'a> {
+    pub(super) fn new(log: &'a Log, pending: MutexGuard<'a, Pending>, whose: Whose) -> Appender<'a> {
         let (bytes_before, records_before) = (pending.buffer.len(), pending.records.len());
-        Appender { log, pending, bytes_before, records_before }
+        Appender { log, pending, bytes_before, records_before, whose }
     }
 
     /// Encodes a record in place.
@@ -104,7 +114,7 @@ impl<'a> Appender<'a> {
         let room = if self.bytes() > GROUP_BYTES_MAX {
             Err(Error::Limit(format!("a group of more than {GROUP_BYTES_MAX} bytes")))
         } else {
-            self.log.make_room(self.pending.at, self.pending.body_bytes())
+            self.log.make_room(self.pending.at, self.pending.body_bytes(), self.whose)
         };
         match room {
             Ok(()) => self.pending.records.extend(header.map(|header| (header.slot, header.seq))),

@@ -11,7 +11,7 @@ use super::frame::{self, FrameHeader, HEADER_BYTES as FRAME_HEADER_BYTES};
 use super::index::GrowingIndex;
 use super::layout::{Geometry, Part, Place};
 use super::lock;
-use super::pending::{Appender, PENDING_BYTES_MAX, PENDING_BYTES_MIN, Pending};
+use super::pending::{Appender, PENDING_BYTES_MAX, PENDING_BYTES_MIN, Pending, Whose};
 use super::reader::LogReader;
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, TRAILER_BYTES};
 use super::spares::Spares;
@@ -135,7 +135,7 @@ impl Log {
             self.check_open()?;
             let pending = lock(&self.pending);
             if pending.body_bytes() < self.pending_bytes_max {
-                return Ok(Appender::new(self, pending));
+                return Ok(Appender::new(self, pending, Whose::Writer));
             }
             drop(pending);
             self.write()?;
@@ -143,7 +143,8 @@ impl Log {
     }
 
     /// As [`Log::begin`], but also while there is no room for the next segment: for what a read has to leave behind.
-    /// The active one has room for that, nearly always.
+    /// The active one has room for that, nearly always; where it has not, the record is refused at once, and no reader
+    /// asks the disk.
     ///
     /// # Errors
     /// `Poisoned`.
@@ -151,7 +152,7 @@ impl Log {
         if let Some(error) = self.watermark.poison() {
             return Err(error);
         }
-        Ok(Appender::new(self, lock(&self.pending)))
+        Ok(Appender::new(self, lock(&self.pending), Whose::Reader))
     }
 
     fn check_open(&self) -> Result<()> {
@@ -161,11 +162,15 @@ impl Log {
         self.spares.full().map_or(Ok(()), |why| Err(Error::ReadOnly(why)))
     }
 
-    /// Makes sure that a frame of `body_bytes` that begins at `from` finds its segments.
-    pub(super) fn make_room(&self, from: Place, body_bytes: usize) -> Result<()> {
+    /// Makes sure that a frame of `body_bytes` that begins at `from` finds its segments; a note only looks for them while
+    /// the log is known to be full.
+    pub(super) fn make_room(&self, from: Place, body_bytes: usize, whose: Whose) -> Result<()> {
         let end = self.geometry.plan(from, body_bytes as u64, |_| {});
         if end.segment <= self.spares.last() {
             return Ok(());
+        }
+        if whose == Whose::Reader {
+            self.check_open()?;
         }
         self.segments_waited_for.fetch_add(1, Ordering::Relaxed);
         self.spares.prepare_up_to(end.segment, &*self.fs, &self.dir, &self.geometry)
@@ -397,7 +402,7 @@ impl Log {
             }
             let segment = Arc::clone(&writer.segment);
             self.sync_segment(&segment, self.watermark.written())?;
-            self.make_room(pending.at, 0)?;
+            self.make_room(pending.at, 0, Whose::Writer)?;
             let stopped = self.write_clean_stop(&mut writer);
             let mark = stopped.map_err(|error| self.watermark.poison_with(&error))?;
             pending.at = writer.at;

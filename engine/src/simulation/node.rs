@@ -192,8 +192,9 @@ impl Node {
     /// A promise that is broken.
     pub fn check(&mut self, stopped: Stopped) -> Result<(), Violation> {
         let engine = self.engine();
-        // A read that hides what has expired is refused where the log can't be told: the next start is looked at.
-        let may_refuse = || self.machine == Machine::Failing && engine.log().state() != LogState::Open;
+        // A read that hides what has expired is refused where the log has stopped: the next start is looked at.
+        let has_stopped = || matches!(engine.log().state(), LogState::Poisoned(_));
+        let may_refuse = || self.machine == Machine::Failing && has_stopped();
         let found = (0..SLOTS).map(|index| inspect::read(engine, index));
         let found = match found.collect::<Result<Vec<_>, Violation>>() {
             Err(violation) if violation.what.contains("can't be read") && may_refuse() => return Ok(()),

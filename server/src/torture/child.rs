@@ -219,13 +219,16 @@ impl Process {
         }
     }
 
+    /// Whether nothing of the group is left. The shell that runs the command may be gone long before the server is.
+    fn is_gone(&mut self) -> bool {
+        self.status().is_some()
+            && (test_kill_process_group(self.group).is_err() || !group_lives(&*real_fs(), self.group))
+    }
+
     async fn gone(&mut self, patience: Duration) -> Result<(), String> {
         let began = Watch::start();
         loop {
-            let first = self.status().is_some();
-            if first
-                && (test_kill_process_group(self.group).is_err() || !group_lives(&*real_fs(), self.group))
-            {
+            if self.is_gone() {
                 self.ended = true;
                 return Ok(());
             }
@@ -242,7 +245,7 @@ impl Drop for Process {
         self.signal(Signal::KILL);
         // So that nothing writes to its folder any more when that is removed.
         let began = Watch::start();
-        while !self.ended && self.status().is_none() && began.elapsed() < DROP_MAX {
+        while !self.ended && !self.is_gone() && began.elapsed() < DROP_MAX {
             std::thread::sleep(LOOK_EVERY);
         }
     }
@@ -254,18 +257,43 @@ async fn ping(address: SocketAddr) -> std::io::Result<Reply> {
 
 /// Whether the group has a process that is not just waiting to be forgotten. Where there is no `/proc`, a group that
 /// can be signalled lives.
-fn group_lives(fs: &dyn Fs, group: Pid) -> bool {
-    let Ok(entries) = fs.list(Path::new("/proc")) else { return true };
-    let stats = entries
-        .iter()
-        .filter(|entry| entry.name.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter_map(|entry| read_kernel(fs, &format!("/proc/{}/stat", entry.name), 1024));
+pub(super) fn group_lives(fs: &dyn Fs, group: Pid) -> bool {
+    let Some(processes) = numbers(fs, "/proc") else { return true };
+    processes.iter().any(|process| {
+        let process = format!("/proc/{process}");
+        match state(fs, &process) {
+            Some((state, number)) if number == group.as_raw_pid() => {
+                // A process whose first thread has ended looks dead while others still end, and have its files open.
+                is_alive(&state) || has_threads(fs, &process)
+            }
+            _ => false,
+        }
+    })
+}
+
+fn has_threads(fs: &dyn Fs, process: &str) -> bool {
+    let threads = numbers(fs, &format!("{process}/task")).unwrap_or_default();
+    let states = threads.iter().filter_map(|thread| state(fs, &format!("{process}/task/{thread}")));
+    states.into_iter().any(|(state, _)| is_alive(&state))
+}
+
+fn is_alive(state: &str) -> bool {
+    !matches!(state, "Z" | "X")
+}
+
+/// The entries of a folder that are numbers.
+fn numbers(fs: &dyn Fs, folder: &str) -> Option<Vec<String>> {
+    let entries = fs.list(Path::new(folder)).ok()?;
+    let names = entries.into_iter().map(|entry| entry.name);
+    Some(names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect())
+}
+
+/// The state and the group of a process or thread.
+fn state(fs: &dyn Fs, of: &str) -> Option<(String, i32)> {
+    let stat = read_kernel(fs, &format!("{of}/stat"), 1024)?;
     // pid (name) state parent group ...: the name may hold blanks and parentheses.
-    let mut fields = stats.filter_map(|stat| {
-        let mut words = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = words.next()?.to_owned();
-        let group: i32 = words.nth(1)?.parse().ok()?;
-        Some((state, group))
-    });
-    fields.any(|(state, number)| number == group.as_raw_pid() && !matches!(state.as_str(), "Z" | "X"))
+    let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = words.next()?.to_owned();
+    let group = words.nth(1)?.parse().ok()?;
+    Some((state, group))
 }

@@ -1,10 +1,15 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::fs::{Fs, OpenMode};
+use rustix::process::Pid;
 
 use crate::remote::Reply;
 
+use super::child::group_lives;
 use super::judge::{Kill, Promise, Rule};
 use super::model::ClientLog;
 use super::operation::Operation;
@@ -349,4 +354,35 @@ fn a_wrong_script_is_refused_by_its_line() {
     ] {
         assert_eq!(Script::parse(script), Err(why.to_owned()));
     }
+}
+
+/// A `/proc` of these threads: process, thread, name, state, group.
+fn processes(threads: &[(u32, u32, &str, &str, u32)]) -> MemoryFs {
+    let fs = MemoryFs::new();
+    let write = |path: String, text: &str| {
+        fs.create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs.open(Path::new(&path), OpenMode::CreateNew).unwrap().write_at(text.as_bytes(), 0).unwrap();
+    };
+    for (process, thread, name, state, group) in threads {
+        let stat = format!("{thread} ({name}) {state} 1 {group} {group} 0 -1 4194560 0\n");
+        write(format!("/proc/{process}/task/{thread}/stat"), &stat);
+        if process == thread {
+            write(format!("/proc/{process}/stat"), &stat);
+        }
+    }
+    fs
+}
+
+#[test]
+fn a_group_lives_until_the_last_thread_of_each_of_its_processes_has_ended() {
+    let lives = |threads: &[(u32, u32, &str, &str, u32)]| {
+        group_lives(&processes(threads), Pid::from_raw(40).expect("not zero"))
+    };
+    assert!(lives(&[(40, 40, "sh", "Z", 40), (41, 41, "haypile", "S", 40)]));
+    // It was seen: the first thread had ended, one that synced had not, and the folder's lock was held.
+    assert!(lives(&[(40, 40, "sh", "Z", 40), (41, 41, "haypile", "Z", 40), (41, 43, "sync", "D", 40)]));
+    assert!(lives(&[(41, 41, "a) Z 1 7 (b", "R", 40)]));
+    assert!(!lives(&[(40, 40, "sh", "Z", 40), (41, 41, "haypile", "Z", 40), (41, 43, "sync", "X", 40)]));
+    assert!(!lives(&[(41, 41, "haypile", "S", 39), (42, 42, "a) S 1 40 (b", "S", 39)]));
+    assert!(!lives(&[(7, 7, "init", "S", 7)]));
 }

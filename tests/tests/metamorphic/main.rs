@@ -11,6 +11,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use haypile_engine::random::Coin;
+use haypile_tests::seeds::seeds;
 
 use list::{Model, Op, operations};
 use machine::{Event, Failure, Machine, Setting};
@@ -153,12 +154,6 @@ fn report(seed: u64, run: u64, setting: &Setting, steps: &[Step], why: &str) -> 
         steps.len(),
         lines.join("\n")
     )
-}
-
-fn seeds(few: u64, many: u64) -> impl Iterator<Item = u64> {
-    let one = std::env::var("HAYPILE_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    let long = std::env::var("HAYPILE_LONG").is_ok_and(|value| value == "1");
-    one.map_or(0..if long { many } else { few }, |seed| seed..seed.saturating_add(1))
 }
 
 #[test]

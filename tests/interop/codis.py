@@ -201,13 +201,14 @@ class ProxyWriter(Writer):
             answer = self.ask(state.source, "SLOTSMGRT-EXEC-WRAPPER", name, words[0], name, *words[1:])
             if answer is Lost:
                 self.in_doubt += 1
+                entry.lost()
                 return
             if isinstance(answer, Exception):
-                return self.noted(state.source, entry, note, answer)
+                return self.noted(state.source, planned, answer)
             assert isinstance(answer, list) and len(answer) == 2 and answer[0] in (0, 1, 2), answer
             self.wrapped += 1
             if answer[0] == 2:
-                return self.noted(state.source, entry, note, answer[1])
+                return self.noted(state.source, planned, answer[1])
             if answer[0] == 0:
                 entry.refused(note)
                 return self.send(state.backend, [planned])
@@ -225,15 +226,15 @@ class ProxyWriter(Writer):
         except redis.ResponseError as error:
             return error
 
-    def noted(self, node, entry, note, answer):
+    def noted(self, node, planned, answer):
+        name, entry, words, note = planned
         if isinstance(answer, Exception):
             entry.refused(note)
             self.refused += 1
             if not self.load.may_refuse(str(answer)):
                 raise AssertionError(f"{node.name} refused a write: {answer}")
         else:
-            entry.answered(note)
-            self.acked += 1
+            self.happened(node, name, entry, words, note, answer)
 
 
 class Lost:

@@ -300,6 +300,7 @@ class Info:
         values = dict(pairs)
         self.role = values["Role"]
         assert self.role in ("Master", "Slave"), text
+        self.state = values.get("state")
         self.master = values.get("master")
         self.status = values.get("slave status")
         self.slaves = []

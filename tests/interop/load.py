@@ -72,8 +72,10 @@ class Entry:
 
     def __init__(self, kind):
         self.kind = kind
+        # Of the possible values of a string, or the counts, so many last ones are not answered yet.
+        self.pending = 0
         if kind == "string":
-            self.possible = {None}
+            self.possible = [None]
         elif kind == "counter":
             self.low = self.high = 0
         else:
@@ -88,7 +90,7 @@ class Entry:
             if self.serial > 1 and chance.random() < 0.1:
                 return ("DEL",), None
             value = serial + b":" + chance.randbytes(chance.randrange(VALUE_BYTES_MAX))
-            return ("SET", value), value
+            return ("GETSET" if chance.random() < 0.2 else "SET", value), value
         if self.kind == "counter":
             return ("INCR",), 1
         if self.kind == "list":
@@ -100,31 +102,53 @@ class Entry:
 
     def sent(self, note):
         """The write is on its way: from now on it may have happened."""
+        self.pending += 1
         if self.kind == "string":
-            self.possible.add(note)
+            self.possible.append(note)
         elif self.kind == "counter":
             self.high += 1
         else:
             self.maybe[note[0]] = note[1]
 
-    def answered(self, note):
-        """It has happened."""
+    def answered(self, note, words, answer):
+        """It has happened. Why its answer is one that no order of the writes explains, if so."""
+        why = self.unexplained(words, answer)
+        self.pending -= 1
         if self.kind == "string":
-            self.possible = {note}
+            # What was before it is over; what was sent after it may have happened too.
+            self.possible = self.possible[len(self.possible) - self.pending - 1 :]
         elif self.kind == "counter":
-            self.low += 1
+            self.low, self.high = int(answer), int(answer) + self.pending
         else:
             self.acked[note[0]] = self.maybe.pop(note[0])
+        return why
+
+    def unexplained(self, words, answer):
+        """A write's answer is a read: it has seen all that was acknowledged before, and nothing that nobody wrote."""
+        if words[0] == "GETSET":
+            if answer not in self.possible:
+                return f"held {short(answer)}, may have held {[short(value) for value in self.possible]}"
+        elif self.kind == "counter":
+            if not self.low < int(answer) <= self.high:
+                return f"counts {answer}, {self.low} acknowledged before, {self.high} tried"
+        elif self.kind == "list":
+            if not len(self.acked) < int(answer) <= len(self.acked) + len(self.maybe):
+                return f"is {answer} long, {len(self.acked)} acknowledged before, {len(self.maybe)} tried"
+        return None
 
     def refused(self, note):
         """It has not happened."""
+        self.pending -= 1
         if self.kind == "string":
-            if len(self.possible) > 1:
-                self.possible.discard(note)
+            del self.possible[len(self.possible) - self.pending - 1]
         elif self.kind == "counter":
             self.high -= 1
         else:
             self.maybe.pop(note[0])
+
+    def lost(self):
+        """The connection is gone: it may have happened, or never will."""
+        self.pending = 0
 
     READ = {"string": ("GET",), "counter": ("GET",), "list": ("LRANGE", 0, -1), "hash": ("HGETALL",),
             "zset": ("ZRANGE", 0, -1, "WITHSCORES")}
@@ -227,19 +251,25 @@ class Writer(threading.Thread):
             if isinstance(error, redis.TimeoutError):
                 raise AssertionError(f"{node.name} did not answer within 60 s") from error
             self.in_doubt += len(planned)
+            for _, entry, _, _ in planned:
+                entry.lost()
             self.load.lost_connection(node)
             return
-        for (_, entry, _, note), answer in zip(planned, answers, strict=True):
+        for (name, entry, words, note), answer in zip(planned, answers, strict=True):
             if isinstance(answer, Exception):
                 entry.refused(note)
                 self.refused += 1
-                words = str(answer)
-                self.refusals[words[:80]] = self.refusals.get(words[:80], 0) + 1
-                if not self.load.may_refuse(words):
-                    raise AssertionError(f"{node.name} refused a write: {words}")
+                said = str(answer)
+                self.refusals[said[:80]] = self.refusals.get(said[:80], 0) + 1
+                if not self.load.may_refuse(said):
+                    raise AssertionError(f"{node.name} refused a write: {said}")
             else:
-                entry.answered(note)
-                self.acked += 1
+                self.happened(node, name, entry, words, note, answer)
+
+    def happened(self, node, name, entry, words, note, answer):
+        why = entry.answered(note, words, answer)
+        assert why is None, f"{name!r} on {node.name}, as the answer to {words[0]} shows: {why}"
+        self.acked += 1
 
 
 class Load:

@@ -2,9 +2,12 @@
 
 import random
 import signal
+import threading
 import time
 import unittest
 from subprocess import DEVNULL, Popen
+
+import redis
 
 from harness import BINARY, LONG, Case, seed
 from load import Load, Router
@@ -122,6 +125,44 @@ class Killed(Case):
             node.start()
             highest = int(node.client().get("counter"))
             self.assertGreaterEqual(highest, seen)
+
+
+class Promoted(Case):
+    def test_a_whole_node_is_promoted_after_its_masters_death_or_no_slot_of_it_is_wherever_it_is_killed(self):
+        master, replica = self.node("master"), self.node("replica")
+        for node in (master, replica):
+            node.pkcluster("addslots", "0-1023")
+        master.do("SET", "key", "value")
+        replica.pkcluster("slotsslaveof", "127.0.0.1", master.port, "0-1023")
+        self.wait_until_slave_has_all(master, replica, range(1024))
+        master.kill()
+        took_s = 0.05
+        # At any moment of it, and somewhat later; a promotion is undone by following the master once more.
+        for _ in range(60 if LONG else 6):
+            begun = time.monotonic()
+            killer = threading.Timer(took_s * self.random.random() * 1.5, replica.process.kill)
+            killer.start()
+            try:
+                self.assertTrue(replica.do("SLAVEOF", "NO", "ONE"))
+                took_s = max(0.002, time.monotonic() - begun)
+            except (redis.ConnectionError, OSError):
+                pass
+            killer.join()
+            replica.kill()
+            replica.start()
+            roles = [info.role for info in replica.slots().values()]
+            self.assertIn([roles.count("Master"), roles.count("Slave")], ([1024, 0], [0, 1024]))
+            self.assertEqual(replica.do("GET", "key"), b"value")
+            if roles[0] == "Slave":
+                continue
+            master.start()
+            replica.do("SLAVEOF", "127.0.0.1", master.port)
+            self.wait_until_slave_has_all(master, replica, range(1024))
+            master.kill()
+        while replica.slot(0).role == "Slave":
+            self.assertTrue(replica.do("SLAVEOF", "NO", "ONE"))
+        self.assertEqual({info.role for info in replica.slots().values()}, {"Master"})
+        self.assertTrue(replica.do("SET", "key", "later"))
 
 
 if __name__ == "__main__":

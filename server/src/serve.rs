@@ -1,7 +1,6 @@
 //! `haypile serve`: opens the engine, listens, spreads connections over workers, and ends cleanly.
 //!
-//! A worker is a thread with a runtime of its own; a connection stays with its worker. The accepting thread hands
-//! sockets out in turn.
+//! The accepting thread hands sockets out to the workers.
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -21,22 +20,16 @@ use haypile_engine::types::Slot;
 use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::config::Settings;
-use crate::connection;
 use crate::node::{Node, Stopping};
 use crate::slot_group;
 use crate::tools;
 use crate::topology;
+use crate::workers::{Place, Workers, runtime, thread};
 
-/// Sockets on their way to a worker.
-const HANDOUT_MAX: usize = 1024;
-/// How long connections may go on with what they received, once the node stops.
-const DRAIN: Duration = Duration::from_secs(5);
 /// Over how long commands a second are counted.
 const RATES_OVER: Duration = Duration::from_secs(2);
 /// How often a start asks again for a folder that another process has, and how long it waits each time.
@@ -44,28 +37,6 @@ const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
-
-/// A socket on its way to a worker.
-type Handout = (std::net::TcpStream, Place);
-
-/// One of the places that there are for connections; given back when it is dropped.
-struct Place(Arc<Node>);
-
-impl Place {
-    /// Takes a place if one is free.
-    fn take(node: &Arc<Node>) -> Option<Place> {
-        let most = node.config.now().maxclients;
-        let taken = node.stats.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place(node.clone());
-        (taken < most as u64).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.stats.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A node that runs.
 pub struct Running {
@@ -75,7 +46,7 @@ pub struct Running {
     pub address: SocketAddr,
     /// What opening the engine found.
     pub opened: Opened,
-    threads: Vec<JoinHandle<()>>,
+    accept: JoinHandle<()>,
     background: Background,
 }
 
@@ -115,24 +86,18 @@ pub fn start(
     };
     let address = listener.local_addr().map_err(listen)?;
     let workers = match settings.worker_threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        // A core is left to flushes, compactions, replication and the kernel: docs/decisions/0011 has the figures.
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
         workers => workers,
     };
     let replication = start_replication(&engine, &settings, address)?;
     let node = Arc::new(Node::new(engine, replication, fs, settings, config_file, address.port()));
-    let mut threads = Vec::new();
-    let mut handouts = Vec::new();
-    for number in 0..workers {
-        let (handout, sockets) = mpsc::channel(HANDOUT_MAX);
-        let node = node.clone();
-        let runtime = self::runtime()?;
-        threads.push(thread(format!("worker-{number}"), move || work(&node, &runtime, sockets))?);
-        handouts.push(handout);
-    }
+    let workers = Workers::start(&node, workers)?;
     let accepting = node.clone();
-    threads
-        .push(thread("accept".to_owned(), move || runtime.block_on(accept(&accepting, listener, handouts)))?);
-    Ok(Running { node, address, opened, threads, background })
+    let accept = thread("accept".to_owned(), move || {
+        runtime.block_on(accept(&accepting, listener, workers)).end();
+    })?;
+    Ok(Running { node, address, opened, accept, background })
 }
 
 /// Opens the engine, and waits a while if another process has the folder: one that was killed holds it until the last of
@@ -174,10 +139,8 @@ impl Running {
     /// # Errors
     /// What closing met: the next start will recover.
     pub fn wait(self) -> Result<(), Error> {
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker ended by a panic");
-            }
+        if self.accept.join().is_err() {
+            tracing::error!("who accepts connections ended by a panic");
         }
         // Nothing is appended, no flush or compaction runs into the last one.
         self.node.saves.stop();
@@ -271,20 +234,6 @@ impl StopSignals {
     }
 }
 
-fn runtime() -> Result<Runtime, String> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("can't start a thread: {error}"))
-}
-
-fn thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .map_err(|error| format!("can't start a thread: {error}"))
-}
-
 fn bind(settings: &Settings) -> Result<TcpSocket, String> {
     let place = (settings.bind.as_str(), settings.port);
     let at = || format!("can't listen at {}:{}", settings.bind, settings.port);
@@ -349,9 +298,9 @@ fn start_replication(
     Replication::start(engine.clone(), settings).map_err(|error| format!("can't start a thread: {error}"))
 }
 
-async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sender<Handout>>) {
+/// Hands out connections until the node stops; the workers have more to finish then.
+async fn accept(node: &Arc<Node>, listener: TcpListener, mut workers: Workers) -> Workers {
     let mut stopping = node.stopping();
-    let mut turn = 0;
     let mut rates = tokio::time::interval(RATES_OVER);
     loop {
         let accepted = tokio::select! {
@@ -360,7 +309,7 @@ async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sen
                 node.stats.measure_rates(RATES_OVER);
                 continue;
             }
-            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return,
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return workers,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -378,9 +327,8 @@ async fn accept(node: &Arc<Node>, listener: TcpListener, handouts: Vec<mpsc::Sen
             continue;
         };
         keep_alive(&stream, node.config.now().tcp_keepalive_s);
-        turn = (turn + 1) % handouts.len();
         if let Ok(stream) = stream.into_std() {
-            let _ = handouts[turn].send((stream, place)).await;
+            workers.serve(node, stream, place).await;
         }
     }
 }
@@ -397,37 +345,6 @@ fn keep_alive(stream: &TcpStream, seconds: u64) {
         let _ = rustix::net::sockopt::set_socket_keepalive(stream, true)
             .and_then(|()| rustix::net::sockopt::set_tcp_keepidle(stream, idle));
     }
-}
-
-/// A worker's life: serves the sockets that it is handed until the node stops.
-fn work(node: &Arc<Node>, runtime: &Runtime, mut sockets: mpsc::Receiver<Handout>) {
-    let local = LocalSet::new();
-    let mut connections = tokio::task::JoinSet::new();
-    runtime.block_on(local.run_until(async {
-        loop {
-            tokio::select! {
-                handout = sockets.recv() => {
-                    // The accepting thread ended: the node stops.
-                    let Some((socket, place)) = handout else { break };
-                    match TcpStream::from_std(socket) {
-                        Ok(stream) => {
-                            let serving = connection::serve(node.clone(), stream);
-                            connections.spawn_local(async move {
-                                serving.await;
-                                drop(place);
-                            });
-                        }
-                        Err(error) => tracing::warn!(%error, "can't serve a connection"),
-                    }
-                }
-                Some(_) = connections.join_next() => {}
-            }
-        }
-        let drain = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drain).await.is_err() {
-            tracing::warn!("some connections did not end in time and are cut");
-        }
-    }));
 }
 
 /// The operating system's files.

@@ -196,3 +196,20 @@ fn writers_on_both_workers_never_tear_a_command_over_several_slots() {
     Client::connect(address).ask("get count", "$3\r\n800\r\n");
     node.stop().expect("a clean stop");
 }
+
+#[test]
+fn a_new_connection_is_heard_while_a_script_has_the_only_worker() {
+    let settings = Settings { worker_threads: 1, script_ms_max: 600_000, ..standalone() };
+    let running = start(settings);
+    let mut runs = Client::connect(running.address);
+    runs.send(b"EVAL \"while true do end\" 0\r\n");
+    // Before the script runs there is nothing to kill; who comes in its first moments waits with it.
+    let killed = (0..300).any(|_| {
+        let mut kills = Client::connect(running.address);
+        kills.send(b"SCRIPT KILL\r\n");
+        kills.line_soon().is_some_and(|line| line == "+OK")
+    });
+    assert!(killed, "nobody was heard");
+    assert!(runs.line().contains("Script killed by user"));
+    running.stop().expect("the node stops");
+}

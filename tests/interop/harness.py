@@ -156,7 +156,9 @@ class Node:
 
     def _start_once(self):
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [*self.wrap, str(BINARY), "serve", "--port", str(self.port), "--dir", str(self.dir), *self.flags]
+        # Two workers, whatever the machine: what clients do at the same time is to happen at the same time.
+        command = [*self.wrap, str(BINARY), "serve", "--port", str(self.port), "--dir", str(self.dir), "--worker-threads", "2"]
+        command += self.flags
         with open(self.log, "ab") as log:
             log.write(f"--- {' '.join(command)}\n".encode())
             log.flush()

@@ -270,7 +270,7 @@ pub static PARAMS: &[Param] = &[
         "worker-threads",
         "N",
         Start,
-        "threads that serve clients; 0 takes one a core",
+        "threads that serve clients; 0 takes one a core, but leaves one core free",
         worker_threads,
         |text| small(text, 0, 1024),
         usize::to_string

@@ -46,6 +46,16 @@ impl Client {
         Client { stream }
     }
 
+    /// The line that comes within a moment, if one does.
+    pub fn line_soon(&mut self) -> Option<String> {
+        let set =
+            |stream: &TcpStream, time| stream.set_read_timeout(Some(time)).expect("a socket takes a timeout");
+        set(&self.stream, Duration::from_millis(200));
+        let comes = self.stream.peek(&mut [0]).is_ok();
+        set(&self.stream, PATIENCE);
+        comes.then(|| self.line())
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the node reads");
     }

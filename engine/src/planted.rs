@@ -95,6 +95,8 @@ bugs! {
     PromotedInOldEpoch,
     /// A question tells of records that are not written yet.
     AskedUnwritten,
+    /// A reply that waits for replicas leaves before they acknowledged.
+    ReplyBeforeAck,
     /// The block cache takes blocks of different runs of a pack for one another.
     CacheKeyCollides,
 }

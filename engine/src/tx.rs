@@ -505,7 +505,18 @@ impl<'e> Tx<'e> {
     ///
     /// # Panics
     /// If a written slot is not this node's to write: the caller checks [`Tx::role`] first.
-    pub fn commit(mut self) -> Result<Gate, Error> {
+    pub fn commit(self) -> Result<Gate, Error> {
+        self.commit_noting(|_, _| {})
+    }
+
+    /// As [`Tx::commit`], and tells of each record that was written.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn commit_noting(mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
         let log = self.engine.log();
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
             let mut appender = if self.has_writes() { log.begin()? } else { log.begin_note()? };
@@ -539,6 +550,7 @@ impl<'e> Tx<'e> {
                 let cell = &mut *locked.cell;
                 cell.last_seq = Seq(cell.last_seq.0 + 1 + skipped);
                 cell.last_ticket = ticket;
+                wrote(locked.slot, cell.last_seq);
                 let mut writes = std::mem::take(&mut locked.writes);
                 let before = cell.memtable.bytes();
                 if let Some(watched) = &cell.watched {

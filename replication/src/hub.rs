@@ -10,18 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use haypile_engine::engine::Engine;
+use haypile_engine::pins::{Pin, Pinner};
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::{NodeId, Slot};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 
+use crate::acks::Acks;
 use crate::operate;
 use crate::receiver::{LinkState, Receiver};
 use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
 use crate::run;
 use crate::shipper::Phase;
 use crate::status::{
-    Handed, LinkSummary, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotStatus, UpstreamStatus,
+    AwayStatus, Handed, LinkSummary, Note, PeerStatus, ReplicaState, ReplicaStatus, SlotKept, SlotStatus,
+    UpstreamStatus,
 };
 use crate::transport::{Dial, SyncHello};
 
@@ -305,38 +308,90 @@ impl Replication {
         self.shared.registry.peers().iter().any(|(_, peer)| lock(&peer.shipper).phase(slot).is_some())
     }
 
+    /// What the nodes that follow this one have acknowledged.
+    #[must_use]
+    pub fn acks(&self) -> &Arc<Acks> {
+        self.shared.registry.acks()
+    }
+
     /// Replication of one slot.
     #[must_use]
     pub fn status(&self, slot: Slot) -> SlotStatus {
         let last = self.shared.engine.pulse(slot).last_seq;
+        let now_ms = self.shared.now_ms();
         let replica = |(node, peer): (NodeId, crate::registry::PeerEntry)| {
-            let shipper = lock(&peer.shipper);
-            let state = match shipper.phase(slot)? {
-                Phase::Waiting => ReplicaState::NotSync,
-                Phase::Copying => ReplicaState::DbSync,
-                Phase::Streaming => ReplicaState::BinlogSync,
+            let (state, acked, copy) = {
+                let shipper = lock(&peer.shipper);
+                let state = match shipper.phase(slot)? {
+                    Phase::Waiting => ReplicaState::NotSync,
+                    Phase::Copying => ReplicaState::DbSync,
+                    Phase::Streaming => ReplicaState::BinlogSync,
+                };
+                (state, shipper.acked(slot).unwrap_or_default(), shipper.copy_progress(slot))
             };
-            let acked = shipper.acked(slot).unwrap_or_default();
+            let seen = self.acks().seen(slot, node);
+            let ago = |ms: u64| now_ms.saturating_sub(ms);
             let lag_records = last.0.saturating_sub(acked.0);
-            let copy = shipper.copy_progress(slot);
-            let (address, since) = (peer.address, peer.since);
-            Some(ReplicaStatus { address, node, state, acked, lag_records, since, copy })
+            Some(ReplicaStatus {
+                address: peer.address,
+                node,
+                state,
+                acked,
+                lag_records,
+                lag_bytes: match lag_records {
+                    0 => Some(0),
+                    _ => self.shared.engine.log_bytes_after(slot, acked),
+                },
+                lag_ms: if lag_records == 0 { 0 } else { seen.map_or(0, |seen| ago(seen.whole_ms)) },
+                heard_ms: seen.map_or(0, |seen| ago(seen.heard_ms)),
+                since: peer.since,
+                copy,
+            })
         };
         let mut replicas: Vec<_> = self.shared.registry.peers().into_iter().filter_map(replica).collect();
         replicas.sort_by(|a, b| a.address.cmp(&b.address));
-        let now_ms = self.shared.now_ms();
         let upstream = self.shared.registry.link_of(slot).and_then(|(address, link)| {
-            let status = lock(&link.receiver).status(slot)?;
+            let receiver = lock(&link.receiver);
+            let status = receiver.status(slot)?;
             Some(UpstreamStatus {
                 address,
                 state: status.state,
                 last_error: status.why,
                 for_ms: now_ms.saturating_sub(status.since_ms),
+                heard_ms: receiver.heard_ms().map(|ms| now_ms.saturating_sub(ms)),
                 lag_records: status.master_last.0.saturating_sub(last.0),
                 copy: status.copy,
             })
         });
         SlotStatus { replicas, upstream }
+    }
+
+    /// For whom the log of each of these slots is kept.
+    #[must_use]
+    pub fn kept(&self, slots: &[Slot]) -> Vec<SlotKept> {
+        let connected: BTreeSet<NodeId> =
+            self.shared.registry.peers().into_iter().map(|(node, _)| node).collect();
+        let now_ms = self.shared.now_ms();
+        let kept = |pins: Vec<Pin>| {
+            let away = pins.iter().filter_map(|pin| self.away(pin, &connected, now_ms)).collect();
+            SlotKept { pins, away }
+        };
+        self.shared.engine.pins(slots).into_iter().map(kept).collect()
+    }
+
+    /// Who a pin is for, if that one is not connected.
+    fn away(&self, pin: &Pin, connected: &BTreeSet<NodeId>, now_ms: u64) -> Option<AwayStatus> {
+        let Pinner::Replica { node, address, seen } = &pin.by else { return None };
+        if connected.contains(node) {
+            return None;
+        }
+        let ended = self.shared.registry.ended(*node);
+        Some(AwayStatus {
+            address: address.clone(),
+            acked: pin.has,
+            seen_ms: self.shared.engine.clock().wall().0.saturating_sub(seen.0),
+            ended: ended.map(|ended| (ended.why, now_ms.saturating_sub(ended.at_ms))),
+        })
     }
 
     /// Every node that follows slots of this one.
@@ -358,8 +413,19 @@ impl Replication {
                 }
             }
             let (sent_bytes, in_flight_bytes) = (shipper.sent_bytes(), shipper.in_flight_bytes());
+            let heard_ms = self.shared.now_ms().saturating_sub(peer.follower.heard_ms());
             let (address, since) = (peer.address, peer.since);
-            PeerStatus { address, node, slots, copying, lag_records, sent_bytes, in_flight_bytes, since }
+            PeerStatus {
+                address,
+                node,
+                slots,
+                copying,
+                lag_records,
+                sent_bytes,
+                in_flight_bytes,
+                heard_ms,
+                since,
+            }
         };
         self.shared.registry.peers().into_iter().map(status).collect()
     }

@@ -3,6 +3,7 @@
 //! It knows records, not commands. State machines (`shipper`, `receiver`, `handover`) decide, with no socket, clock
 //! or thread inside. See `docs/PROTOCOL.md` for what is said on the wire.
 
+pub mod acks;
 pub mod decide;
 pub mod grants;
 pub mod handover;
@@ -16,6 +17,7 @@ pub mod registry;
 mod run;
 pub mod shipper;
 pub mod status;
+pub mod told;
 pub mod transport;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::message::{AskState, Message, SlotAsk};
 use crate::receiver::{Action, Event, Question, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, Registry};
 use crate::status::{Done, Note};
+use crate::told::Repeats;
 
 /// Questions in one message: histories may be long.
 const QUESTIONS_MAX: usize = 64;
@@ -60,6 +61,8 @@ pub struct Link<'e> {
     asked_count: u64,
     out: Vec<Message>,
     broken: Option<String>,
+    /// Failures of slots that the log was told of.
+    repeats: Repeats,
 }
 
 impl<'e> Link<'e> {
@@ -84,6 +87,7 @@ impl<'e> Link<'e> {
             asked_count: 0,
             out: Vec::new(),
             broken: None,
+            repeats: Repeats::default(),
         }
     }
 
@@ -101,7 +105,6 @@ impl<'e> Link<'e> {
     /// The connection stands.
     pub fn connected(&mut self, node: NodeId, now_ms: u64) {
         self.registry.note_link_node(&self.upstream, node);
-        tracing::info!(upstream = %self.upstream, slots = self.slot_count(), "following");
         self.feed(Event::Connected, now_ms);
     }
 
@@ -335,7 +338,9 @@ impl<'e> Link<'e> {
             Ok(appended) => {
                 self.feed(Event::Appended(appended.applied), now_ms);
                 for (slot, error) in appended.failed {
-                    tracing::warn!(%slot, upstream = %self.upstream, %error, "records were refused");
+                    if let Some(left_out) = self.repeats.news(&error.to_string(), now_ms) {
+                        tracing::warn!(%slot, upstream = %self.upstream, %error, left_out, "records were refused");
+                    }
                     self.acks.remove(&slot);
                     self.feed(Event::Failed { slot, why: error.to_string() }, now_ms);
                 }
@@ -348,7 +353,9 @@ impl<'e> Link<'e> {
     }
 
     fn import_failed(&mut self, slot: Slot, error: &haypile_engine::error::Error, now_ms: u64) {
-        tracing::warn!(%slot, upstream = %self.upstream, %error, "a slot's copy failed");
+        if let Some(left_out) = self.repeats.news(&error.to_string(), now_ms) {
+            tracing::warn!(%slot, upstream = %self.upstream, %error, left_out, "a slot's copy failed");
+        }
         self.imports.remove(&slot);
         self.feed(Event::Failed { slot, why: format!("the copy failed: {error}") }, now_ms);
     }
@@ -361,13 +368,17 @@ impl<'e> Link<'e> {
         let loads = std::mem::take(&mut self.loads);
         match self.engine.start_loading(&loads) {
             Ok(()) => {
+                // Only now: what was acknowledged of the former content until then counts no more.
+                loads.iter().for_each(|load| self.registry.acks().forget(load.slot));
                 for load in loads.iter().filter(|load| load.complete) {
                     self.registry.tell_peers(&PeerCommand::Ready(load.slot));
                 }
             }
             Err(error) => {
                 for load in loads {
-                    tracing::warn!(slot = %load.slot, %error, "a slot can't be made ready for its copy");
+                    if let Some(left_out) = self.repeats.news(&error.to_string(), now_ms) {
+                        tracing::warn!(slot = %load.slot, %error, left_out, "a slot can't be made ready for its copy");
+                    }
                     self.acks.remove(&load.slot);
                     self.grants.retain(|slot| *slot != load.slot);
                     self.feed(Event::Failed { slot: load.slot, why: error.to_string() }, now_ms);

@@ -15,12 +15,13 @@ use haypile_engine::planted::{self, Bug};
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
+use crate::acks::Follower;
 use crate::decide::{Decision, LogReach, View, decide};
 use crate::grants::{self, Asked};
 use crate::handover::{self, Handover};
 use crate::message::{Beat, CopyHead, CopyId, Message, Reason, SlotAsk, Verdict};
 use crate::registry::{AnswerTo, Answered, PeerCommand, Registry};
-use crate::shipper::{self, Action, CopyPart, CursorId, ReadOutcome, Shipper, Work};
+use crate::shipper::{self, Action, CopyPart, CursorId, Phase, ReadOutcome, Shipper, Work};
 
 /// A piece of a copy, or of a record that is longer than a message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -59,6 +60,8 @@ pub struct Peer {
     node: NodeId,
     address: String,
     shipper: Arc<Mutex<Shipper>>,
+    /// What its acknowledgements count under.
+    follower: Arc<Follower>,
     readers: HashMap<CursorId, LogReader>,
     copies: HashMap<CopyId, CopyJob>,
     /// Which life of a slot is being sent.
@@ -72,7 +75,9 @@ impl Peer {
     /// A peer that follows nothing yet.
     #[must_use]
     pub fn new(engine: Arc<Engine>, registry: Arc<Registry>, node: NodeId, address: String) -> Peer {
+        let follower = Arc::new(Follower::new(node, now_ms(&engine)));
         Peer {
+            follower,
             engine,
             registry,
             node,
@@ -93,6 +98,12 @@ impl Peer {
         Arc::clone(&self.shipper)
     }
 
+    /// What its acknowledgements count under.
+    #[must_use]
+    pub fn follower(&self) -> Arc<Follower> {
+        Arc::clone(&self.follower)
+    }
+
     /// Messages that are to be sent, in order.
     pub fn take_out(&mut self) -> impl Iterator<Item = Message> {
         self.out_bytes = 0;
@@ -104,6 +115,7 @@ impl Peer {
     /// # Errors
     /// If it does not keep to the protocol: the connection is to end.
     pub fn on_message(&mut self, message: Message, now_ms: u64) -> Result<(), String> {
+        self.follower.heard(now_ms);
         match message {
             Message::Probe(asks) => {
                 let answers = asks.iter().map(|ask| self.probe(ask)).collect();
@@ -193,7 +205,9 @@ impl Peer {
         let replaced = |slot: &Slot| self.lives.get(slot) != Some(&self.engine.pulse(*slot).life);
         let (stale, slots): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(replaced);
         self.replaced(stale);
-        let beats = slots.into_iter().map(|slot| self.beat(slot)).collect();
+        let beats: Vec<Beat> = slots.into_iter().map(|slot| self.beat(slot)).collect();
+        let now_ms = now_ms(&self.engine);
+        beats.iter().for_each(|beat| self.registry.acks().mark(&self.follower, beat.slot, beat.last, now_ms));
         self.push(Message::Heartbeat(beats));
     }
 
@@ -215,6 +229,7 @@ impl Peer {
 
     /// The connection is gone: nothing stays fenced for it.
     pub fn lost(&mut self, now_ms: u64) {
+        self.registry.acks().leave_all(&self.follower);
         for index in 0..self.attempts.len() {
             self.attempt(index, handover::Event::PeerLost, now_ms);
         }
@@ -289,6 +304,7 @@ impl Peer {
         };
         self.lives.insert(slot, life);
         self.ship(shipper::Event::Follow { ask, view, start });
+        self.enter(slot);
         if let Some(seq) = granted {
             // It lost the connection in the middle of a handover: here is the answer again.
             let slots = vec![(slot, Ok(seq))];
@@ -296,18 +312,58 @@ impl Peer {
         }
     }
 
+    /// What the peer acknowledges of the slot counts from now on, if it gets the slot.
+    fn enter(&self, slot: Slot) {
+        let (phase, acked) = {
+            let shipper = self.locked();
+            (shipper.phase(slot), shipper.acked(slot))
+        };
+        if !matches!(phase, Some(Phase::Copying | Phase::Streaming)) {
+            return;
+        }
+        self.registry.acks().enter(&self.follower, slot, acked, now_ms(&self.engine));
+        // It began another life since it was looked at, and what it was is forgotten.
+        if self.lives.get(&slot) != Some(&self.engine.pulse(slot).life) {
+            self.registry.acks().leave(&self.follower, slot);
+        }
+    }
+
+    /// Nothing that the peer acknowledged of slots counts any more, if it gets nothing of them.
+    fn leave(&self, slots: &[Slot]) {
+        for &slot in slots {
+            if matches!(self.locked().phase(slot), None | Some(Phase::Waiting)) {
+                self.registry.acks().leave(&self.follower, slot);
+            }
+        }
+    }
+
     fn ship(&mut self, event: shipper::Event) {
+        let left = match &event {
+            shipper::Event::Unfollow(slots) => slots.clone(),
+            shipper::Event::Replaced(slot) | shipper::Event::Dropped(slot) => vec![*slot],
+            _ => Vec::new(),
+        };
         let actions = self.locked().on(event);
+        self.leave(&left);
         for action in actions {
             match action {
-                Action::Send(message) => self.push(message),
+                Action::Send(message) => {
+                    if let Message::HistoryChanged(slot) | Message::Refused { slot, .. } = &message {
+                        self.leave(&[*slot]);
+                    }
+                    self.push(message);
+                }
                 Action::SendRecords { slots, data } => self.send_records(&slots, data),
                 Action::Pin(slot, seq) => self.engine.pin(self.node, slot, seq),
-                Action::Acked(slot, seq) => self.engine.replica_acked(self.node, slot, seq),
+                Action::Acked(slot, seq) => {
+                    self.registry.acks().acked(&self.follower, slot, seq);
+                    self.engine.replica_acked(self.node, slot, seq);
+                }
                 Action::Unpin(slot) => self.engine.unpin(self.node, slot),
                 Action::OpenCopy(copy) => {
                     let event = self.open_copy(copy);
                     self.ship(event);
+                    self.enter(copy.slot);
                 }
                 Action::CloseCopy(copy) => drop(self.copies.remove(&copy)),
             }
@@ -564,6 +620,11 @@ impl CopyJob {
         self.offset += got as u64;
         Ok(CopyPart::Chunk(chunk.freeze()))
     }
+}
+
+/// Milliseconds of the engine's monotonic clock.
+fn now_ms(engine: &Engine) -> u64 {
+    u64::try_from(engine.clock().monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where to read from to find a slot's record `next`, which may be the one that is written next; `None` if it is

@@ -203,12 +203,17 @@ pub struct Receiver {
     /// The beginning of a record that comes in parts.
     partial: BytesMut,
     received_bytes: u64,
+    /// When the master last said anything.
+    heard_ms: Option<u64>,
 }
 
 impl Receiver {
     /// What happened at `now_ms`, and what is to be done.
     pub fn on(&mut self, event: Event, now_ms: u64) -> Vec<Action> {
         let mut out = Vec::new();
+        if matches!(event, Event::Connected | Event::Message(_)) {
+            self.heard_ms = Some(now_ms);
+        }
         match event {
             Event::Attach { slots, force } => {
                 for &slot in &slots {
@@ -296,6 +301,12 @@ impl Receiver {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// When the master last said anything, by the clock of the events; `None` if it never did.
+    #[must_use]
+    pub fn heard_ms(&self) -> Option<u64> {
+        self.heard_ms
     }
 
     /// Bytes of records and copies that came on this connection.

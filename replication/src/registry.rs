@@ -10,9 +10,11 @@ use haypile_engine::types::{NodeId, Seq, Slot};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use crate::acks::{Acks, Follower};
 use crate::receiver::Receiver;
 use crate::shipper::Shipper;
 use crate::status::Note;
+use crate::told::Told;
 
 /// Where the answer to a handover goes.
 pub type AnswerTo = UnboundedSender<Answered>;
@@ -87,6 +89,8 @@ pub struct PeerEntry {
     pub address: String,
     /// What it gets.
     pub shipper: Arc<Mutex<Shipper>>,
+    /// When it was heard, and what its acknowledgements count under.
+    pub follower: Arc<Follower>,
     /// Since when it is connected.
     pub since: TimeMs,
     /// To its connection.
@@ -104,20 +108,45 @@ pub struct LinkEntry {
     pub commands: UnboundedSender<LinkCommand>,
 }
 
+/// How the last connection of a node ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Why, in words.
+    pub why: String,
+    /// When, in milliseconds of the monotonic clock.
+    pub at_ms: u64,
+    /// What the log was told of it.
+    told: Told,
+}
+
+/// Nodes of which it is remembered why they went.
+const ENDED_MAX: usize = 256;
+
 #[derive(Debug, Default)]
 struct Inner {
     peers: BTreeMap<NodeId, PeerEntry>,
     links: BTreeMap<String, LinkEntry>,
+    /// At most [`ENDED_MAX`].
+    ended: BTreeMap<NodeId, Ended>,
     connections: u64,
 }
 
 /// See the file's head.
 #[derive(Debug, Default)]
-pub struct Registry(Mutex<Inner>);
+pub struct Registry {
+    inner: Mutex<Inner>,
+    acks: Arc<Acks>,
+}
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no code panics under this lock")
+        self.inner.lock().expect("no code panics under this lock")
+    }
+
+    /// What the nodes that follow this one have acknowledged.
+    #[must_use]
+    pub fn acks(&self) -> &Arc<Acks> {
+        &self.acks
     }
 
     /// A number that no other connection has.
@@ -143,6 +172,30 @@ impl Registry {
         }
     }
 
+    /// Remembers why a node's connection ended. If that is news for the log: how often it was left out before.
+    pub fn note_ended(&self, node: NodeId, why: &str, at_ms: u64) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.ended.len() >= ENDED_MAX && !inner.ended.contains_key(&node) {
+            let oldest = inner.ended.iter().min_by_key(|(_, ended)| ended.at_ms).map(|(node, _)| *node);
+            oldest.and_then(|oldest| inner.ended.remove(&oldest));
+        }
+        let before = inner.ended.remove(&node);
+        let mut told = before.map(|ended| ended.told).unwrap_or_default();
+        let news = told.down(why, at_ms);
+        inner.ended.insert(node, Ended { why: why.to_owned(), at_ms, told });
+        news
+    }
+
+    /// A node connected. Says whether that is news for the log.
+    pub fn note_connected(&self, node: NodeId) -> bool {
+        self.lock().ended.get_mut(&node).is_none_or(|ended| ended.told.up())
+    }
+
+    /// How a node's last connection ended, if one did.
+    pub fn ended(&self, node: NodeId) -> Option<Ended> {
+        self.lock().ended.get(&node).cloned()
+    }
+
     /// All peers.
     pub fn peers(&self) -> Vec<(NodeId, PeerEntry)> {
         self.lock().peers.iter().map(|(node, entry)| (*node, entry.clone())).collect()
@@ -150,6 +203,9 @@ impl Registry {
 
     /// Tells all peers something.
     pub fn tell_peers(&self, command: &PeerCommand) {
+        if let PeerCommand::Dropped(slot) = command {
+            self.acks.forget(*slot);
+        }
         for entry in self.lock().peers.values() {
             // A connection that has ended meanwhile needs to know nothing.
             let _ = entry.commands.send(command.clone());

@@ -17,6 +17,7 @@ use crate::operate::ask_grantee;
 use crate::peer::Peer;
 use crate::receiver::{RETRY_MS_MAX, RETRY_MS_MIN, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, PeerEntry};
+use crate::told::{Repeats, Told};
 use crate::transport::{Connection, Pushed, SyncHello};
 
 /// While this much waits to be sent, nothing more is read for a peer.
@@ -48,18 +49,16 @@ pub(crate) async fn accepted(
             return;
         }
     };
-    let why = serve(&shared, connection, &hello).await;
-    tracing::info!(peer = %hello.announce, %why, "a peer's connection ended");
+    serve(&shared, connection, &hello).await;
 }
 
-async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHello) -> String {
+async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHello) {
     let settings = shared.settings();
-    let first = match tokio::time::timeout(settings.silence_max, connection.answer()).await {
-        Ok(Ok(first)) => first,
-        Ok(Err(why)) => return why,
-        Err(_) => return "it said nothing".to_owned(),
+    let first = tokio::time::timeout(settings.silence_max, connection.answer()).await;
+    let Ok(Ok(Message::Hello { purpose, .. })) = first else {
+        tracing::info!(peer = %hello.announce, ?first, "a connection of a node without a greeting");
+        return;
     };
-    let Message::Hello { purpose, .. } = first else { return format!("it began with {first:?}") };
     connection.send(&Message::HelloOk { node: shared.engine.node(), features: 0 });
     let (engine, registry) = (Arc::clone(&shared.engine), Arc::clone(&shared.registry));
     let mut peer = Peer::new(engine, registry, hello.node, hello.announce.clone());
@@ -67,17 +66,29 @@ async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHel
     let number = shared.registry.next_number();
     if purpose == Purpose::Stream {
         shared.engine.register_replica(hello.node, &hello.announce);
-        let (address, shipper, since) =
-            (hello.announce.clone(), peer.shipper(), shared.engine.clock().wall());
-        shared.registry.add_peer(hello.node, PeerEntry { number, address, shipper, since, commands });
-        tracing::info!(peer = %hello.announce, node = %hello.node, "a replica connected");
+        let entry = PeerEntry {
+            number,
+            address: hello.announce.clone(),
+            shipper: peer.shipper(),
+            follower: peer.follower(),
+            since: shared.engine.clock().wall(),
+            commands,
+        };
+        shared.registry.add_peer(hello.node, entry);
+        if shared.registry.note_connected(hello.node) {
+            tracing::info!(peer = %hello.announce, node = %hello.node, "a replica connected");
+        }
     }
     let why = converse(shared, &mut connection, &mut peer, &mut inbox, purpose).await;
     shared.registry.remove_peer(hello.node, number);
+    if purpose == Purpose::Stream
+        && let Some(left_out) = shared.registry.note_ended(hello.node, &why, shared.now_ms())
+    {
+        tracing::info!(peer = %hello.announce, %why, left_out, "a replica's connection ended");
+    }
     peer.lost(shared.now_ms());
     peer.take_out().for_each(|message| connection.send(&message));
     connection.finish(FAREWELL).await;
-    why
 }
 
 async fn converse(
@@ -160,6 +171,7 @@ pub(crate) async fn link(
     let engine = Arc::clone(&shared.engine);
     let mut link = Link::new(&engine, Arc::clone(&shared.registry), upstream.clone(), receiver);
     let mut pause_ms = RETRY_MS_MIN;
+    let mut told = Told::default();
     loop {
         if link.slot_count() == 0 {
             match inbox.recv().await {
@@ -173,6 +185,9 @@ pub(crate) async fn link(
         let why = match greet(&shared, &upstream, &mut link, &mut inbox).await {
             Ok(Some((connection, node))) => {
                 pause_ms = RETRY_MS_MIN;
+                if told.up() {
+                    tracing::info!(%upstream, slots = link.slot_count(), "following");
+                }
                 link.connected(node, shared.now_ms());
                 match receive(&shared, connection, &mut link, &mut inbox).await {
                     Ended::Stop => return,
@@ -185,8 +200,8 @@ pub(crate) async fn link(
         };
         let now_ms = shared.now_ms();
         link.disconnected(&why, now_ms);
-        if pause_ms == RETRY_MS_MIN {
-            tracing::warn!(%upstream, %why, "the link is down; trying again");
+        if let Some(left_out) = told.down(&why, now_ms) {
+            tracing::warn!(%upstream, %why, left_out, "the link is down; trying again");
         }
         let until_ms = began_ms.max(now_ms.saturating_sub(RETRY_MS_MAX)).max(now_ms) + pause_ms;
         pause_ms = (pause_ms * 2).min(RETRY_MS_MAX);
@@ -324,6 +339,7 @@ async fn receive(
 
 /// Asks the new owners of granted slots until they have answered.
 pub(crate) async fn open_grants(shared: Arc<Shared>) {
+    let mut repeats = Repeats::default();
     loop {
         let seen = shared.engine.role_changes().count();
         let patience = shared.settings().grant_patience;
@@ -340,10 +356,13 @@ pub(crate) async fn open_grants(shared: Arc<Shared>) {
         for (address, open) in by_address {
             let asked =
                 tokio::time::timeout(shared.settings().silence_max, ask_grantee(&shared, &address, &open));
-            match asked.await {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => tracing::warn!(%address, %why, "a granted slot's new owner does not answer"),
-                Err(_) => tracing::warn!(%address, "a granted slot's new owner does not answer in time"),
+            let why = match asked.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(why)) => why,
+                Err(_) => format!("{address} does not answer in time"),
+            };
+            if let Some(left_out) = repeats.news(&why, shared.now_ms()) {
+                tracing::warn!(%address, %why, left_out, "a granted slot's new owner does not answer");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use haypile_engine::clock::TimeMs;
+use haypile_engine::pins::Pin;
 use haypile_engine::types::{NodeId, Seq, Slot};
 
 use crate::receiver::LinkState;
@@ -43,10 +44,29 @@ pub struct ReplicaStatus {
     pub acked: Seq,
     /// Records that it lacks: 0 means that all are applied there.
     pub lag_records: u64,
+    /// Bytes of this node's log from the first of them on; `None` if the log does not reach back so far.
+    pub lag_bytes: Option<u64>,
+    /// How old what it lacks is at most, to about a second.
+    pub lag_ms: u64,
+    /// How long ago it said something.
+    pub heard_ms: u64,
     /// Since when it is connected.
     pub since: TimeMs,
     /// Bytes of the copy under way that were sent, and that it has.
     pub copy: Option<(u64, u64)>,
+}
+
+/// A node that followed a slot here and is not connected: the log is kept for it still.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AwayStatus {
+    /// Where it listened.
+    pub address: String,
+    /// The last record that it acknowledged.
+    pub acked: Seq,
+    /// How long ago it said something.
+    pub seen_ms: u64,
+    /// Why its last connection ended, and how long ago, if it had one since this node started.
+    pub ended: Option<(String, u64)>,
 }
 
 /// The node that a slot follows.
@@ -60,6 +80,8 @@ pub struct UpstreamStatus {
     pub last_error: Option<String>,
     /// For how long it has stood there.
     pub for_ms: u64,
+    /// How long ago it said something, if it ever did.
+    pub heard_ms: Option<u64>,
     /// Records that the master has and this node does not, as last heard.
     pub lag_records: u64,
     /// Bytes of the copy under way that came, and that it has.
@@ -73,6 +95,15 @@ pub struct SlotStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Whom it follows.
     pub upstream: Option<UpstreamStatus>,
+}
+
+/// For whom the log of a slot is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotKept {
+    /// For whom, and how much of it.
+    pub pins: Vec<Pin>,
+    /// Who of them is not connected.
+    pub away: Vec<AwayStatus>,
 }
 
 /// A node that follows slots of this one.
@@ -92,6 +123,8 @@ pub struct PeerStatus {
     pub sent_bytes: u64,
     /// Bytes sent and not acknowledged.
     pub in_flight_bytes: u64,
+    /// How long ago it said something.
+    pub heard_ms: u64,
     /// Since when it is connected.
     pub since: TimeMs,
 }

@@ -211,10 +211,10 @@ impl<'e> World<'e> {
         let (sender, commands) = unbounded_channel();
         let number = registry.next_number();
         engine.register_replica(replica, &address(node));
-        let (shipper, since) = (peer.shipper(), engine.clock().wall());
+        let (shipper, follower, since) = (peer.shipper(), peer.follower(), engine.clock().wall());
         registry.add_peer(
             replica,
-            PeerEntry { number, address: address(node), shipper, since, commands: sender },
+            PeerEntry { number, address: address(node), shipper, follower, since, commands: sender },
         );
         let (to_master, to_replica) = (VecDeque::new(), VecDeque::new());
         following.connection = Some(Connection { peer, number, commands, to_master, to_replica });

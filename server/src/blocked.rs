@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use haypile_engine::engine::Gate;
 use haypile_engine::key::Key;
-use haypile_engine::types::Slot;
+use haypile_engine::types::{Seq, Slot};
 use tokio::sync::Notify;
 
 use crate::resp::Proto;
@@ -21,8 +21,8 @@ use crate::table::Command;
 /// Why a wait has ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The command was run: its reply, and what that waits for.
-    Served(Vec<u8>, Gate),
+    /// The command was run: its reply, and what that waits for: a gate, and the records that were written.
+    Served(Vec<u8>, Gate, Vec<(Slot, Seq)>),
     /// CLIENT UNBLOCK: as if the time was over.
     TimedOut,
     /// CLIENT UNBLOCK: with an error.
@@ -137,21 +137,21 @@ type Queues = HashMap<Bytes, VecDeque<Arc<Waiter>>>;
 /// Who waits for which key.
 #[derive(Debug, Default)]
 pub struct Blocked {
-    /// How many wait. Changed under the slot's lock of one who enters: a writer that holds that lock later sees it.
+    /// How many wait for keys. Changed under the slot's lock of one who enters: a writer that holds that lock later sees it.
     count: AtomicUsize,
     slots: Mutex<HashMap<Slot, Queues>>,
     clients: Mutex<HashMap<u64, Arc<Waiter>>>,
 }
 
 impl Blocked {
-    /// Whether anybody waits; to be asked with slots locked.
+    /// Whether anybody waits for a key; to be asked with slots locked.
     pub fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// How many wait.
+    /// How many clients wait.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.clients().len()
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<Slot, Queues>> {
@@ -169,7 +169,7 @@ impl Blocked {
         waiter.map(|waiter| waiter.give(answer)).is_some()
     }
 
-    /// Enters a waiter; its slots are locked.
+    /// Enters a waiter; its slots are locked. One that waits for no key is found by CLIENT UNBLOCK only.
     pub fn enter(self: &Arc<Blocked>, waiter: &Arc<Waiter>) -> Waiting {
         let mut slots = self.slots();
         for key in &waiter.waits_for {
@@ -179,7 +179,9 @@ impl Blocked {
                 queue.push_back(waiter.clone());
             }
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
+        if !waiter.waits_for.is_empty() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
         self.clients().insert(waiter.client, waiter.clone());
         Waiting { blocked: self.clone(), waiter: waiter.clone() }
     }
@@ -219,7 +221,9 @@ impl Drop for Waiting {
                 slots.remove(&key.slot());
             }
         }
-        self.blocked.count.fetch_sub(1, Ordering::Relaxed);
+        if !self.waiter.waits_for.is_empty() {
+            self.blocked.count.fetch_sub(1, Ordering::Relaxed);
+        }
         self.blocked.clients().remove(&self.waiter.client);
     }
 }

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::Gate;
 use haypile_engine::error::Error;
+use haypile_replication::acks::Waited;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -25,6 +26,7 @@ use crate::node::{Node, Stopping};
 use crate::resp::{Limits, Parsed, Parser, Proto, ReplyWriter};
 use crate::session::{Mode, Session, Taken};
 use crate::table::{Command, Flags, Run};
+use crate::unacked::Unacked;
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -56,6 +58,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         scratch: Scratch::default(),
         reply: ReplyWriter::new(Proto::Resp2),
         gate: Gate::default(),
+        unacked: Unacked::default(),
         writes: 0,
         published: ("", Proto::Resp2),
         now: TimeMs::default(),
@@ -88,6 +91,8 @@ struct Connection {
     scratch: Scratch,
     reply: ReplyWriter,
     gate: Gate,
+    /// What this batch's replies wait for replicas to have.
+    unacked: Unacked,
     /// Commands of this batch that write.
     writes: u64,
     /// The command and protocol that CLIENT LIST shows.
@@ -270,19 +275,31 @@ impl Connection {
         {
             return Some(end);
         }
+        let mut start = self.reply.len();
         let mut runner = self.runner(args);
         let next = match runner.begin(checked) {
             Begun::Done(next) => next,
-            Begun::Waits(waits) if waits.blocks() => match self.block(args, checked, waits).await {
-                Ok(next) => next,
-                Err(end) => return Some(end),
-            },
+            Begun::Waits(waits) if waits.blocks() => {
+                // What came before it is answered then.
+                start = 0;
+                match self.block(args, checked, waits).await {
+                    Ok(next) => next,
+                    Err(end) => return Some(end),
+                }
+            }
             Begun::Waits(waits) => {
                 let next = runner.go_on(checked, waits).await;
                 self.now = self.node.wall();
                 next
             }
         };
+        let written = &mut self.session.written.records;
+        if !written.is_empty() {
+            if settings.ack > 0 {
+                self.unacked.push(start, self.reply.len(), written);
+            }
+            written.clear();
+        }
         match next {
             Next::Go => {}
             Next::Abort(error) => return Some(End::Aborted(error)),
@@ -336,6 +353,11 @@ impl Connection {
         if let Err(error) = self.write(gate).await {
             return Some(End::Aborted(error));
         }
+        if !self.unacked.is_empty()
+            && let Some(end) = self.acknowledged().await
+        {
+            return Some(end);
+        }
         self.publish_command();
         if !self.session.outbox.is_empty() {
             self.node.deliver(&mut self.session.outbox);
@@ -368,6 +390,38 @@ impl Connection {
             }
         }
         if engine.is_reached(gate)? { Ok(()) } else { engine.reached(gate).await }
+    }
+
+    /// Waits until replicas have what this batch wrote. Where that takes too long, or can't be any more, the replies that
+    /// tell of it become errors.
+    async fn acknowledged(&mut self) -> Option<End> {
+        let unacked = std::mem::take(&mut self.unacked);
+        let settings = self.node.config.now();
+        let acks = self.node.replication.acks();
+        let wait = acks.wait(&unacked.records(), settings.ack)?;
+        let limit = async {
+            match settings.ack_timeout_ms {
+                0 => std::future::pending().await,
+                ms => tokio::time::sleep(Duration::from_millis(ms)).await,
+            }
+        };
+        let mut stopping = self.node.stopping();
+        tokio::select! {
+            biased;
+            waited = wait.over() => match waited {
+                Waited::Acked => return None,
+                Waited::Gone => {}
+            },
+            () = self.session.client.killed() => return Some(End::Closed),
+            // An error means that the node is gone, which is a stop as well.
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
+            () = limit => {}
+            () = gone(&self.stream) => return Some(End::Closed),
+        }
+        let refused = unacked.refuse(&self.reply, |record| acks.count(&[record]), settings.ack);
+        self.node.stats.error_replies.fetch_add(refused.1, Ordering::Relaxed);
+        self.reply = refused.0;
+        None
     }
 
     /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.

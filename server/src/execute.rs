@@ -55,7 +55,7 @@ impl Checked {
     /// Whether what came before it must be answered first: it waits, or ends the connection's protocol.
     #[must_use]
     pub fn settles_first(self) -> bool {
-        matches!(self.0.run, Run::Async(_) | Run::Takeover(_))
+        matches!(self.0.run, Run::Async(_) | Run::Waiting(..) | Run::Takeover(_))
     }
 }
 
@@ -171,7 +171,7 @@ impl Waits {
     /// Whether it may take for ever, so that what came before must be answered first.
     #[must_use]
     pub fn blocks(&self) -> bool {
-        matches!(self.0, For::Data(_, Attempt::Blocked(..)))
+        matches!(self.0, For::Data(_, Attempt::Blocked(..)) | For::Others(_))
     }
 }
 
@@ -182,6 +182,8 @@ enum For {
     Data(Body, Attempt),
     /// What an async command waits for.
     Itself(for<'a> fn(&'a mut SessionCx<'_>) -> table::Pending<'a>),
+    /// The same, and it may take for ever.
+    Others(for<'a> fn(&'a mut SessionCx<'_>) -> table::Pending<'a>),
     /// What EXEC lacks.
     Exec(Box<Exec>, Option<Tried>),
 }
@@ -218,6 +220,7 @@ impl Runner<'_> {
             }
             Run::Session(body) => body(&mut self.session_cx()),
             Run::Async(body) => return Begun::Waits(Waits(For::Itself(body))),
+            Run::Waiting(_, body) => return Begun::Waits(Waits(For::Others(body))),
             Run::Exec => match self.begin_exec() {
                 ExecBegun::Done(done) => done,
                 ExecBegun::Waits(exec, tried) => return Begun::Waits(Waits(For::Exec(exec, tried))),
@@ -233,7 +236,7 @@ impl Runner<'_> {
         let done = match waits {
             For::Room(body) => self.data(command, body, None).await,
             For::Data(body, attempt) => self.data(command, body, Some(attempt)).await,
-            For::Itself(body) => body(&mut self.session_cx()).await,
+            For::Itself(body) | For::Others(body) => body(&mut self.session_cx()).await,
             For::Exec(exec, tried) => self.exec(exec, tried).await,
         };
         self.finish(start, done)
@@ -394,6 +397,11 @@ impl Runner<'_> {
                 if let Some(slot) = mover::returning(self.node, slots, &tx) {
                     return Attempt::Fenced(slot, changes);
                 }
+                if command.flags.has(Flags::WRITE)
+                    && let Err(fail) = self.node.require_replicas(slots)
+                {
+                    return Attempt::Done(Err(fail));
+                }
             }
             Some(Hindrance::Gone(slot, _)) if !wrapped && mover::comes_back(self.node, slot, &tx) => {
                 return Attempt::Fenced(slot, changes);
@@ -420,8 +428,10 @@ impl Runner<'_> {
                 Err(stop) => done = Err(stop.into()),
             }
         }
+        let written = &mut self.session.written;
+        let before = written.records.len();
         let seen = match &done {
-            Ok(()) => cx.tx.commit(),
+            Ok(()) => cx.tx.commit_noting(|slot, seq| written.note(slot, seq)),
             Err(Fail::Blocks(_)) if self.node.profile == Profile::Codis => {
                 // The connection is shared among clients: nobody waits on it.
                 done = Ok(());
@@ -453,7 +463,7 @@ impl Runner<'_> {
         match seen {
             Ok(seen) => {
                 self.gate.join(seen);
-                served.hand_out(seen);
+                served.hand_out(seen, &self.session.written.records[before..]);
                 Attempt::Done(done)
             }
             Err(error) => Attempt::Done(Err(error.into())),

@@ -1,7 +1,7 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `blocked`, `pubsub`, `multi`, `session`, `kept`, `cx`, `kind`;
-//! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `connection`; `workers`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
+//! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `unacked`, `connection`; `workers`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
 pub mod blocked;
@@ -40,4 +40,5 @@ pub mod tools;
 pub mod topology;
 pub mod torture;
 pub mod types;
+pub mod unacked;
 mod workers;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use haypile_engine::clock::TimeMs;
@@ -10,7 +10,7 @@ use haypile_engine::engine::{Engine, Fetched, Gate};
 use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::tx::{Stop, Tx};
-use haypile_engine::types::Slot;
+use haypile_engine::types::{Seq, Slot};
 use haypile_replication::hub::Replication;
 use tokio::sync::watch;
 
@@ -128,6 +128,9 @@ pub struct Node {
     pub port: u16,
     /// When it started, on the monotonic clock.
     pub started_ms: u64,
+    /// `min-replicas-to-write` and `min-replicas-max-lag`, where writes look at them. Each is right alone.
+    replicas_min: AtomicUsize,
+    replica_lag_ms: AtomicU64,
     stopping: watch::Sender<Stopping>,
     /// So that it is logged once, and not by each connection.
     aborted: AtomicBool,
@@ -148,6 +151,8 @@ impl Node {
         let started_ms = monotonic_ms(engine.clock());
         let saves = Saves::new(engine.clock().wall(), saves::records(&engine));
         let run_id = engine.node().to_string();
+        let replicas_min = AtomicUsize::new(settings.replicas_min);
+        let replica_lag_ms = AtomicU64::new(settings.replica_lag_s * 1000);
         Node {
             engine,
             replication,
@@ -165,6 +170,8 @@ impl Node {
             run_id,
             port,
             started_ms,
+            replicas_min,
+            replica_lag_ms,
             stopping: watch::Sender::new(Stopping::No),
             aborted: AtomicBool::new(false),
         }
@@ -178,10 +185,34 @@ impl Node {
         self.config.change(pairs)?;
         let settings = self.config.now();
         self.engine.set_sync_mode(settings.sync);
+        self.replicas_min.store(settings.replicas_min, Ordering::Relaxed);
+        self.replica_lag_ms.store(settings.replica_lag_s * 1000, Ordering::Relaxed);
         let masterauth =
             Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
         self.replication.set_masterauth(masterauth);
         Ok(())
+    }
+
+    /// Refuses writes to slots that too few replicas follow closely enough, if the operator wants that.
+    ///
+    /// # Errors
+    /// In Redis' words.
+    pub fn require_replicas(&self, slots: &[Slot]) -> Result<(), Fail> {
+        let least = self.replicas_min.load(Ordering::Relaxed);
+        if least == 0 {
+            return Ok(());
+        }
+        if slots.iter().all(|slot| self.good_replicas(*slot) >= least) {
+            Ok(())
+        } else {
+            Err(Fail::error("NOREPLICAS Not enough good replicas to write."))
+        }
+    }
+
+    /// How many replicas follow a slot closely enough for `min-replicas-to-write`.
+    pub fn good_replicas(&self, slot: Slot) -> usize {
+        let lag_ms = self.replica_lag_ms.load(Ordering::Relaxed);
+        self.replication.acks().good(slot, self.monotonic_ms(), lag_ms)
     }
 
     /// Hands out messages; their gate was reached.
@@ -226,14 +257,27 @@ impl Node {
     pub async fn transact<T>(
         &self,
         slots: &[Slot],
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail>,
+    ) -> Result<(T, Gate), Fail> {
+        self.transact_noting(slots, work, |_, _| {}).await
+    }
+
+    /// As [`Node::transact`], and tells of each record that was written.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn transact_noting<T>(
+        &self,
+        slots: &[Slot],
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail>,
+        mut wrote: impl FnMut(Slot, Seq),
     ) -> Result<(T, Gate), Fail> {
         let mut fetched = Fetched::default();
         loop {
             let wanted = {
                 let mut tx = self.engine.begin(slots, &fetched);
                 match work(&mut tx) {
-                    Ok(answer) => return Ok((answer, tx.commit()?)),
+                    Ok(answer) => return Ok((answer, tx.commit_noting(&mut wrote)?)),
                     Err(Fail::Stop(Stop::Miss)) => tx.abandon(),
                     Err(fail) => return Err(fail),
                 }

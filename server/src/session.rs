@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use haypile_engine::engine::Gate;
+use haypile_engine::types::{SLOT_COUNT, Seq, Slot};
 use tokio::net::TcpStream;
 
 use crate::clients::Client;
@@ -43,6 +44,28 @@ impl Mode {
     }
 }
 
+/// What a connection has written: who waits for replicas waits for that.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The slots in which it ever wrote, a bit each.
+    slots: [u64; SLOT_COUNT as usize / 64],
+    /// What the command that runs has written: each record's slot and number. The connection takes it after each.
+    pub records: Vec<(Slot, Seq)>,
+}
+
+impl Written {
+    /// It wrote a record.
+    pub fn note(&mut self, slot: Slot, seq: Seq) {
+        self.slots[slot.index() / 64] |= 1 << (slot.index() % 64);
+        self.records.push((slot, seq));
+    }
+
+    /// The slots in which it ever wrote.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        Slot::all().filter(|slot| self.slots[slot.index() / 64] >> (slot.index() % 64) & 1 == 1)
+    }
+}
+
 /// A connection's state. Owned by its worker's task.
 pub struct Session {
     /// Its entry in the list of connections.
@@ -65,6 +88,8 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Messages that leave with the replies, once these may.
     pub outbox: Vec<Message>,
+    /// What it wrote.
+    pub written: Written,
 }
 
 impl Session {
@@ -82,6 +107,7 @@ impl Session {
             watching: None,
             subscriptions: None,
             outbox: Vec::new(),
+            written: Written::default(),
         }
     }
 

@@ -119,6 +119,9 @@ pub enum Run {
     Session(fn(&mut SessionCx<'_>) -> Result<(), Fail>),
     /// On the session and the node, and may wait. What came before it in the batch is written and answered first.
     Async(for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>),
+    /// As an async one, and may wait for ever. Within a transaction it does what the first function does, and waits for
+    /// nothing.
+    Waiting(fn(&mut SessionCx<'_>) -> Result<(), Fail>, for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>),
     /// The commands that came since MULTI, as one.
     Exec,
     /// Takes the connection over for good, for another protocol. What came before it is answered first.

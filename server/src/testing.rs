@@ -18,6 +18,7 @@ use crate::execute::{self, Begun, Next, Runner, Scratch};
 use crate::node::Node;
 use crate::resp::{Proto, ReplyWriter, split_words};
 use crate::session::Session;
+use crate::table::Run;
 
 /// A connection to a node of its own that has all slots.
 pub struct Bench {
@@ -146,7 +147,7 @@ impl Bench {
                 let next = match runner.begin(checked) {
                     Begun::Done(next) => next,
                     // There is nobody else who could bring what it waits for: its time is over at once.
-                    Begun::Waits(waits) if waits.blocks() => {
+                    Begun::Waits(waits) if waits.blocks() && !matches!(checked.0.run, Run::Waiting(..)) => {
                         runner.reply.null_array();
                         Next::Go
                     }
@@ -156,6 +157,7 @@ impl Bench {
             }
         }
         self.proto = reply.proto();
+        self.session.written.records.clear();
         self.node.engine.write().expect("the log takes it");
         self.node.deliver(&mut self.session.outbox);
         reply.as_bytes().to_vec()

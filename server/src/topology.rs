@@ -33,6 +33,8 @@ pub struct SlotView {
     pub epoch: Option<Epoch>,
     /// Its last record.
     pub last: Seq,
+    /// Its last record that is in a file.
+    pub flushed: Seq,
     /// Its keys.
     pub keys: u64,
     /// Who follows it here.
@@ -50,6 +52,14 @@ pub struct ReplicaView {
     pub state: &'static str,
     /// Records that it has not applied.
     pub lag: u64,
+    /// The last record that it acknowledged.
+    pub acked: Seq,
+    /// Bytes of this node's log from the first record that it lacks; `None` if the log does not reach back so far.
+    pub lag_bytes: Option<u64>,
+    /// How old what it lacks is at most, in milliseconds.
+    pub lag_ms: u64,
+    /// How long ago it said something, in milliseconds.
+    pub heard_ms: u64,
 }
 
 /// How a slot stands with its master.
@@ -59,6 +69,8 @@ pub struct UpstreamView {
     pub state: &'static str,
     /// For how long it has been so, in milliseconds.
     pub for_ms: u64,
+    /// How long ago it said something, in milliseconds, if it ever did.
+    pub heard_ms: Option<u64>,
     /// Records that the master is known to have and this node lacks.
     pub lag: u64,
     /// Bytes of a copy that came, and that it has.
@@ -110,10 +122,15 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             address: replica.address,
             state: replica.state.word(),
             lag: replica.lag_records,
+            acked: replica.acked,
+            lag_bytes: replica.lag_bytes,
+            lag_ms: replica.lag_ms,
+            heard_ms: replica.heard_ms,
         });
         let upstream = status.upstream.map(|upstream| UpstreamView {
             state: upstream.state.word(),
             for_ms: upstream.for_ms,
+            heard_ms: upstream.heard_ms,
             lag: upstream.lag_records,
             copy: upstream.copy,
             why: upstream.last_error,
@@ -123,6 +140,7 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             role: position.role,
             epoch: position.history.current(),
             last: position.last_seq,
+            flushed: position.flushed_seq,
             keys: position.keys,
             replicas: replicas.collect(),
             upstream,

@@ -37,13 +37,15 @@ const SUBS: &[Sub] = &[
 ];
 
 /// Keys that Redis' clients and tools ask for and that can't be set here.
-fn fixed(node: &Node, settings: &Settings) -> [(&'static str, String); 6] {
+fn fixed(node: &Node, settings: &Settings) -> [(&'static str, String); 8] {
     let sync = find("sync").map_or_else(String::new, |param| (param.get)(settings));
     [
         ("appendfsync", sync),
         ("appendonly", "yes".to_owned()),
         ("databases", databases(node).to_string()),
         ("maxmemory-policy", "noeviction".to_owned()),
+        ("min-slaves-max-lag", settings.replica_lag_s.to_string()),
+        ("min-slaves-to-write", settings.replicas_min.to_string()),
         ("replica-priority", settings.slave_priority.to_string()),
         ("save", String::new()),
     ]
@@ -72,7 +74,12 @@ fn set(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     }
     for pair in cx.args[2..].chunks_exact(2) {
         let name = String::from_utf8_lossy(pair[0]).to_ascii_lowercase();
-        let name = if name == "replica-priority" { "slave-priority".to_owned() } else { name };
+        let name = match name.as_str() {
+            "replica-priority" => "slave-priority".to_owned(),
+            "min-slaves-to-write" => "min-replicas-to-write".to_owned(),
+            "min-slaves-max-lag" => "min-replicas-max-lag".to_owned(),
+            _ => name,
+        };
         if find(&name).is_none() {
             return Err(Fail::error(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"

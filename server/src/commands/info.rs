@@ -106,7 +106,7 @@ fn server(node: &Node, lines: &mut Lines) {
 fn clients(node: &Node, lines: &mut Lines) {
     lines.put("connected_clients", node.clients.count());
     lines.put("maxclients", node.config.now().maxclients);
-    lines.put("blocked_clients", 0);
+    lines.put("blocked_clients", node.blocked.count());
 }
 
 fn memory(node: &Node, lines: &mut Lines) {

@@ -38,6 +38,7 @@ pub mod sort;
 pub mod streams;
 pub mod strings;
 pub mod sub;
+pub mod wait;
 pub mod walk;
 pub mod zsets;
 
@@ -79,6 +80,7 @@ pub const ALL: &[&[Command]] = &[
     streams::COMMANDS,
     slotsmgrt::COMMANDS,
     strings::COMMANDS,
+    wait::COMMANDS,
     walk::COMMANDS,
     zsets::COMMANDS,
 ];

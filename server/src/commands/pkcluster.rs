@@ -5,9 +5,11 @@
 pub mod grammar;
 pub mod info_text;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use haypile_engine::types::Slot;
+use haypile_replication::status::SlotKept;
 
 use self::grammar::{Choice, Request, Totals};
 use self::info_text::TableText;
@@ -105,7 +107,12 @@ fn info_slot(cx: &mut SessionCx<'_>, choice: Choice) {
         Choice::Group(slots) => slots,
     };
     let mut out = String::new();
-    topology::views(cx.node, slots).for_each(|view| info_text::slot(&mut out, &view));
+    let kept = cx.node.replication.kept(&slots);
+    let kept: HashMap<Slot, SlotKept> = slots.iter().copied().zip(kept).collect();
+    let wall = cx.node.wall();
+    for view in topology::views(cx.node, slots) {
+        info_text::slot(&mut out, &view, kept.get(&view.slot).unwrap_or(&SlotKept::default()), wall);
+    }
     cx.reply.bulk(out.as_bytes());
 }
 

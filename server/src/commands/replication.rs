@@ -96,8 +96,12 @@ struct Overview {
     is_copying: bool,
     /// For how long the link has been down, at most, in milliseconds.
     down_ms: u64,
+    /// How long ago the master said something, at most, in milliseconds.
+    heard_ms: Option<u64>,
     /// All records of all slots.
     offset: u64,
+    /// How many replicas count for `min-replicas-to-write`, of the slot that has fewest, if that is asked for.
+    good_slaves: Option<usize>,
     /// Those that follow all slots.
     slaves: Vec<Peer>,
     /// Those that follow some.
@@ -111,6 +115,8 @@ struct Peer {
     slots: usize,
     /// Records that it has of the slots that it follows.
     offset: u64,
+    /// How long ago it said something, in milliseconds.
+    heard_ms: u64,
     /// Records that it lacks, of the slot where it lacks most.
     lag: u64,
 }
@@ -134,11 +140,13 @@ impl Overview {
                     is_online: true,
                     slots: 0,
                     offset: 0,
+                    heard_ms: 0,
                     lag: 0,
                 });
                 peer.is_online &= replica.state == "SlaveBinlogSync";
                 peer.slots += 1;
                 peer.offset += text.last.0.saturating_sub(replica.lag);
+                peer.heard_ms = peer.heard_ms.max(replica.heard_ms);
                 peer.lag = peer.lag.max(replica.lag);
             }
         }
@@ -150,7 +158,9 @@ impl Overview {
             link_is_up: states().all(|upstream| upstream.is_some_and(|up| !down(up.state))),
             is_copying: states().flatten().any(|up| matches!(up.state, "kTryDBSync" | "kWaitDBSync")),
             down_ms: states().flatten().filter(|up| down(up.state)).map(|up| up.for_ms).max().unwrap_or(0),
+            heard_ms: states().flatten().filter_map(|up| up.heard_ms).max(),
             offset: kept.iter().map(|text| text.last.0).sum(),
+            good_slaves: None,
             slaves,
             partial_slaves,
         }
@@ -176,7 +186,12 @@ pub fn role_word(node: &Node) -> &'static str {
 /// INFO's section.
 pub fn section(node: &Node, lines: &mut Lines) {
     let id = node.engine.node().to_string();
-    put(&Overview::of(node), &id, node.config.now().slave_priority, lines);
+    let mut overview = Overview::of(node);
+    if node.config.now().replicas_min > 0 {
+        let own = Slot::all().filter(|&slot| matches!(node.engine.role(slot), Role::Master | Role::Fenced));
+        overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();
+    }
+    put(&overview, &id, node.config.now().slave_priority, lines);
     let peers = node.replication.peers();
     lines.put("peers", peers.len());
     for (index, peer) in peers.iter().enumerate() {
@@ -197,8 +212,10 @@ fn put(overview: &Overview, id: &str, priority: u64, lines: &mut Lines) {
         lines.put("master_host", host);
         lines.put("master_port", port);
         lines.put("master_link_status", if overview.link_is_up { "up" } else { "down" });
-        // A link on which nothing came for some seconds is given up: an open one is a second old at most.
-        lines.put("master_last_io_seconds_ago", if overview.link_is_up { 0 } else { -1 });
+        match overview.heard_ms.filter(|_| overview.link_is_up) {
+            Some(heard_ms) => lines.put("master_last_io_seconds_ago", heard_ms / 1000),
+            None => lines.put("master_last_io_seconds_ago", -1),
+        }
         lines.put("master_sync_in_progress", u8::from(overview.is_copying));
         lines.put("slave_read_repl_offset", overview.offset);
         lines.put("slave_repl_offset", overview.offset);
@@ -215,10 +232,14 @@ fn put(overview: &Overview, id: &str, priority: u64, lines: &mut Lines) {
     for (index, peer) in overview.slaves.iter().enumerate() {
         if let Some((ip, port)) = split_address(&peer.address) {
             let state = if peer.is_online { "online" } else { "wait_bgsave" };
-            let (offset, lag) = (peer.offset, peer.lag);
+            // As in Redis: how long ago it was heard.
+            let (offset, lag) = (peer.offset, peer.heard_ms / 1000);
             let name = format!("slave{index}");
             lines.put(&name, format_args!("ip={ip},port={port},state={state},offset={offset},lag={lag}"));
         }
+    }
+    if let Some(good) = overview.good_slaves {
+        lines.put("min_slaves_good_slaves", good);
     }
     lines.put("partial_slaves", overview.partial_slaves.len());
     for (index, peer) in overview.partial_slaves.iter().enumerate() {
@@ -303,17 +324,21 @@ mod tests {
         let upstream = matches!(role, Role::Replica { .. }).then(|| UpstreamView {
             state: "kConnected",
             for_ms: 100,
+            heard_ms: Some(2999),
             lag: 0,
             copy: None,
             why: None,
         });
-        let replica =
-            |&(address, state, lag): &(&str, _, _)| ReplicaView { address: address.to_owned(), state, lag };
+        let replica = |&(address, state, lag): &(&str, _, _)| {
+            let address = address.to_owned();
+            ReplicaView { address, state, lag, acked: Seq(last), lag_bytes: None, lag_ms: 0, heard_ms: 1500 }
+        };
         SlotView {
             slot: Slot::new(slot).expect("in range"),
             role,
             epoch: Some(Epoch { term: 1, tag: 1 }),
             last: Seq(last),
+            flushed: Seq(last),
             keys: 0,
             replicas: replicas.iter().map(replica).collect(),
             upstream,
@@ -341,7 +366,7 @@ mod tests {
         let expected = [
             "role:master",
             "connected_slaves:1",
-            "slave0:ip=10.0.0.2,port=9221,state=online,offset=27,lag=3",
+            "slave0:ip=10.0.0.2,port=9221,state=online,offset=27,lag=1",
             "partial_slaves:1",
             "partial_slave0:addr=10.0.0.5:9221,slots=1,lag=20",
             "master_failover_state:no-failover",
@@ -359,7 +384,9 @@ mod tests {
         for line in ["role:slave", "master_host:10.0.0.1", "master_port:9221", "master_link_status:up"] {
             assert!(lines.iter().any(|have| have == line), "{line} in {lines:?}");
         }
-        assert!(lines.contains(&"slave_repl_offset:30".to_owned()));
+        for line in ["slave_repl_offset:30", "master_last_io_seconds_ago:2"] {
+            assert!(lines.contains(&line.to_owned()), "{line} in {lines:?}");
+        }
         let mut down = texts.clone();
         let upstream = down[1].upstream.as_mut().expect("follows");
         (upstream.state, upstream.for_ms) = ("kTryConnect", 5500);

@@ -105,7 +105,10 @@ fn delete<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             }
             Ok(())
         };
-        let ((), gate) = cx.node.transact(&slots, clear).await?;
+        cx.node.require_replicas(&slots)?;
+        let written = &mut cx.session.written;
+        let noted = |slot, seq| written.note(slot, seq);
+        let ((), gate) = cx.node.transact_noting(&slots, clear, noted).await?;
         cx.gate.join(gate);
         cx.reply.array(named.len());
         for slot in named {

@@ -211,7 +211,10 @@ async fn flush(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         }
         Ok(())
     };
-    let ((), gate) = cx.node.transact(&slots, clear).await?;
+    cx.node.require_replicas(&slots)?;
+    let written = &mut cx.session.written;
+    let noted = |slot, seq| written.note(slot, seq);
+    let ((), gate) = cx.node.transact_noting(&slots, clear, noted).await?;
     cx.gate.join(gate);
     cx.reply.ok();
     Ok(())

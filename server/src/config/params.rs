@@ -66,6 +66,24 @@ fn small(text: &str, from: u64, to: u64) -> Result<usize, String> {
 /// All keys, by name.
 pub static PARAMS: &[Param] = &[
     param!(
+        "ack",
+        "N",
+        Always,
+        "how many replicas must have a write, besides what sync asks for, before its reply leaves",
+        ack,
+        |text| small(text, 0, 256),
+        usize::to_string
+    ),
+    param!(
+        "ack-timeout-ms",
+        "MS",
+        Always,
+        "how long a reply waits for that many; then it is an error, and the write stays; 0 is for ever",
+        ack_timeout_ms,
+        |text| forms::number(text, 0, 86_400_000),
+        u64::to_string
+    ),
+    param!(
         "announce",
         "IP:PORT",
         Start,
@@ -174,6 +192,24 @@ pub static PARAMS: &[Param] = &[
         memory_bytes,
         |text| forms::bytes(text, 16 << 20, 1 << 50),
         u64::to_string
+    ),
+    param!(
+        "min-replicas-max-lag",
+        "SECONDS",
+        Always,
+        "how long ago a replica may have said something and still count for min-replicas-to-write",
+        replica_lag_s,
+        |text| forms::number(text, 1, 1_000_000),
+        u64::to_string
+    ),
+    param!(
+        "min-replicas-to-write",
+        "N",
+        Always,
+        "writes to a slot that fewer replicas follow are refused; 0 refuses none",
+        replicas_min,
+        |text| small(text, 0, 256),
+        usize::to_string
     ),
     param!(
         "output-buffer-bytes",

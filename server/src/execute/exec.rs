@@ -222,6 +222,9 @@ impl Runner<'_> {
         if let Some(slot) = mover::returning(self.node, slots, &tx) {
             return Tried::Fenced(slot, changes);
         }
+        if let Err(fail) = self.node.require_replicas(write_slots) {
+            return Tried::Failed(fail);
+        }
         if let Some(watching) = exec.watching.as_ref().filter(|_| *looks_at_watched) {
             match watching.has_changed(&mut tx) {
                 Ok(false) => {}
@@ -269,10 +272,12 @@ impl Runner<'_> {
             Err(stop) => return Tried::Failed(stop.into()),
         };
         let Cx { tx, reply, .. } = cx;
-        match tx.commit() {
+        let written = &mut self.session.written;
+        let before = written.records.len();
+        match tx.commit_noting(|slot, seq| written.note(slot, seq)) {
             Ok(seen) => {
                 self.gate.join(seen);
-                served.hand_out(seen);
+                served.hand_out(seen, &written.records[before..]);
                 Tried::Done(reply.as_bytes().to_vec(), ends)
             }
             Err(error) => Tried::Failed(error.into()),
@@ -313,7 +318,7 @@ impl Runner<'_> {
         for index in commands.clone() {
             let queued = &exec.queue[index];
             match queued.command.run {
-                Run::Session(body) => {
+                Run::Session(body) | Run::Waiting(body, _) => {
                     let args = queued.args();
                     let start = self.reply.len();
                     let mut cx = SessionCx { args: &args, ..self.session_cx() };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use haypile_engine::types::Seq;
+
 use super::*;
 use crate::blocked::{Answer, Waiter, Waiting};
 use crate::cx::Blocks;
@@ -48,10 +50,10 @@ pub(super) fn args_of(candidates: &[Candidate]) -> Vec<Vec<&[u8]>> {
 pub(super) struct Served(Vec<(Arc<Waiter>, Vec<u8>)>);
 
 impl Served {
-    /// Hands the replies out.
-    pub(super) fn hand_out(mut self, gate: Gate) {
+    /// Hands the replies out; `written` is what was committed.
+    pub(super) fn hand_out(mut self, gate: Gate, written: &[(Slot, Seq)]) {
         for (waiter, reply) in self.0.drain(..) {
-            waiter.give(Answer::Served(reply, gate));
+            waiter.give(Answer::Served(reply, gate, written.to_vec()));
         }
     }
 
@@ -176,9 +178,10 @@ impl Runner<'_> {
     /// Answers a command that has waited.
     pub(super) fn answered(&mut self, waiting: &Waiting, answer: Answer) -> Result<(), Fail> {
         match answer {
-            Answer::Served(reply, gate) => {
+            Answer::Served(reply, gate, written) => {
                 self.reply.raw(&reply);
                 self.gate.join(gate);
+                written.into_iter().for_each(|(slot, seq)| self.session.written.note(slot, seq));
             }
             Answer::TimedOut if waiting.waiter.needs_all.is_some() => self.reply.null(),
             Answer::TimedOut => self.reply.null_array(),

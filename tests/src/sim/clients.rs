@@ -8,6 +8,7 @@ use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::slot::Role;
 use haypile_engine::value::Value;
+use haypile_replication::acks::Waited;
 
 use super::model::Effect;
 use super::node::{Node, Unanswered, key, transact};
@@ -51,7 +52,8 @@ impl World<'_> {
         self.model.wrote(node, slot, epoch, after, effect)?;
         let write = (slot, epoch, after);
         let running = self.nodes[node].running.as_mut().expect("an owner runs");
-        running.unanswered.push(Unanswered { gate, write });
+        let wait = running.registry.acks().wait(&[(slot, after)], self.ack);
+        running.unanswered.push(Unanswered { gate, wait, write });
         self.note(|| format!("{node} slot {slot} {epoch} {after} is written"));
         if self.random.chance(1, 2) {
             self.answer_clients(node)?;
@@ -96,13 +98,22 @@ impl World<'_> {
         let mut context = Context::from_waker(Waker::noop());
         let mut waiting = Vec::new();
         for unanswered in std::mem::take(&mut running.unanswered) {
-            match pin!(engine.reached(unanswered.gate)).poll(&mut context) {
-                Poll::Ready(Ok(())) => {
+            let reached = pin!(engine.reached(unanswered.gate)).poll(&mut context);
+            let acked = match &unanswered.wait {
+                None => Poll::Ready(Waited::Acked),
+                Some(wait) => pin!(wait.over()).poll(&mut context),
+            };
+            match (reached, acked) {
+                (Poll::Ready(Err(error)), _) => {
+                    return Err(format!("a reply of node {node}: {}", told(&error)));
+                }
+                (Poll::Ready(Ok(())), Poll::Ready(Waited::Acked)) => {
                     let (slot, epoch, seq) = unanswered.write;
                     self.model.acknowledged(slot, epoch, seq);
                 }
-                Poll::Ready(Err(error)) => return Err(format!("a reply of node {node}: {}", told(&error))),
-                Poll::Pending => waiting.push(unanswered),
+                // The client is told that its write may be lost.
+                (_, Poll::Ready(Waited::Gone)) => {}
+                (Poll::Pending, _) | (_, Poll::Pending) => waiting.push(unanswered),
             }
         }
         self.nodes[node].running.as_mut().expect("it ran before").unanswered = waiting;

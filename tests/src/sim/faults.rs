@@ -55,6 +55,7 @@ impl World<'_> {
                 let seed = self.random.next_u64();
                 self.note(|| format!("{node} loses power"));
                 self.nodes[node].fs = self.nodes[node].fs.crash(seed);
+                self.nodes[node].unsure = true;
             }
             _ => {
                 self.note(|| format!("{node} is killed"));
@@ -118,7 +119,7 @@ impl World<'_> {
             1 => fs.fail_operation(fs.operations() + ahead, ErrorKind::StorageFull),
             _ => fs.fail_operation(fs.operations() + ahead, ErrorKind::Other),
         }
-        self.nodes[node].faulty = true;
+        (self.nodes[node].faulty, self.nodes[node].unsure) = (true, true);
         self.note(|| format!("{node}'s disk is about to fail ({how}, {ahead})"));
     }
 

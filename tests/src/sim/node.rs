@@ -17,6 +17,7 @@ use haypile_engine::key::Key;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Read, Stop, Tx};
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
+use haypile_replication::acks::Wait;
 use haypile_replication::grants::Open;
 use haypile_replication::link::Link;
 use haypile_replication::peer::Peer;
@@ -106,6 +107,8 @@ pub struct Followed {
 pub struct Unanswered {
     /// What the reply waits for.
     pub gate: Gate,
+    /// The replicas that it waits for, if it has to.
+    pub wait: Option<Wait>,
     /// Which write it is.
     pub write: (Slot, Epoch, Seq),
 }
@@ -142,6 +145,8 @@ pub struct Node<'e> {
     pub ahead_ms: Arc<AtomicU64>,
     /// Its disk was told to fail since it started.
     pub faulty: bool,
+    /// It ever lost power, or its disk failed: what it acknowledged to its master it may have lost since.
+    pub unsure: bool,
     /// How often it was started.
     pub starts: u64,
 }

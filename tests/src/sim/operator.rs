@@ -153,6 +153,21 @@ impl World<'_> {
         let _ = commands.send(PeerCommand::Handover { slots: vec![slot], patience_ms: 3000, done });
     }
 
+    /// The only replica was promoted without its master: it has every write whose reply waited for a replica.
+    fn check_promoted(&self, node: usize, slot: Slot) -> Result<(), String> {
+        let only = self.nodes.len() == 2 && !self.nodes[node].unsure;
+        if self.ack == 0 || !only || self.model.is_forked(slot) {
+            return Ok(());
+        }
+        let position = self.nodes[node].engine().expect("it runs").position(slot);
+        match self.model.lost(slot, &position.history, position.last_seq).first() {
+            None => Ok(()),
+            Some((epoch, seq)) => Err(format!(
+                "node {node} is promoted in slot {slot} without {seq} of {epoch}, whose reply waited for a replica"
+            )),
+        }
+    }
+
     /// `slotsslaveof no one <slot>`.
     fn no_one(&mut self, node: usize, slot: Slot, force: bool) -> Result<(), String> {
         let now_ms = self.now_ms();
@@ -187,9 +202,13 @@ impl World<'_> {
                 self.note(|| {
                     format!("operator: {node} slot {slot} is promoted alone, master {:?}", node_at(&upstream))
                 });
-                self.model.fork(slot);
                 let before = self.nodes[node].unfollow(slot, now_ms);
-                engine.promote(&[slot]).map_err(|error| format!("promote: {}", told(&error)))?;
+                let promoted = engine.promote(&[slot]).map_err(|error| format!("promote: {}", told(&error)));
+                if promoted.is_ok() {
+                    self.check_promoted(node, slot)?;
+                }
+                self.model.fork(slot);
+                promoted?;
                 if let Some(before) = before {
                     self.link_turn(node, &before);
                 }

@@ -118,6 +118,7 @@ impl World<'_> {
                 number,
                 address: address(client),
                 shipper: peer.shipper(),
+                follower: peer.follower(),
                 since: engine.clock().wall(),
                 commands,
             };

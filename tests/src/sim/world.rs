@@ -54,6 +54,8 @@ pub struct World<'e> {
     pub(super) conns: BTreeMap<ConnId, Conn>,
     pub(super) conns_made: ConnId,
     pub(super) sync: SyncMode,
+    /// How many replicas must have a write before its reply leaves.
+    pub(super) ack: usize,
     /// Operators fork slots by force, too.
     pub(super) wild: bool,
     /// How often each kind of step comes: a run of its own character finds what an average one does not.
@@ -86,6 +88,8 @@ impl<'e> World<'e> {
             .collect();
         let sync = if random.chance(1, 2) { SyncMode::Always } else { SyncMode::EverySec };
         let wild = random.chance(1, 4);
+        // Not from the same coin: worlds that wait for nobody are what they were.
+        let ack = usize::from(Coin::new(!setup.seed).chance(1, 3));
         let keeps_log = random.chance(1, 2);
         let mut between = |(low, high): (usize, usize)| low + random.below(high - low + 1);
         let weights = if small { SMALL_WEIGHTS } else { WEIGHTS.map(&mut between) };
@@ -97,6 +101,7 @@ impl<'e> World<'e> {
                 acknowledged: Vec::new(),
                 ahead_ms: Arc::new(AtomicU64::new(random.below(5000) as u64)),
                 faulty: false,
+                unsure: false,
                 starts: 0,
             })
             .collect();
@@ -113,6 +118,7 @@ impl<'e> World<'e> {
             conns: BTreeMap::new(),
             conns_made: 0,
             sync,
+            ack,
             wild,
             weights,
             keeps_log,
@@ -124,7 +130,7 @@ impl<'e> World<'e> {
             parted: BTreeSet::new(),
             skipped,
         };
-        world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, wild: {wild}"));
+        world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, ack {ack}, wild: {wild}"));
         for index in 0..node_count {
             world.start(index)?;
         }

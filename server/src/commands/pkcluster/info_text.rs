@@ -5,18 +5,25 @@
 
 use std::fmt::Write;
 
+use haypile_engine::clock::TimeMs;
+use haypile_engine::pins::Pinner;
 use haypile_engine::slot::Role;
+use haypile_replication::status::{AwayStatus, SlotKept};
 
 use super::grammar::Totals;
-use crate::topology::{SlotView, UpstreamView};
+use crate::topology::{ReplicaView, SlotView, UpstreamView};
 
-/// Appends a slot.
-pub fn slot(out: &mut String, text: &SlotView) {
+/// Appends a slot. `wall` is the time of day.
+pub fn slot(out: &mut String, text: &SlotView, kept: &SlotKept, wall: TimeMs) {
     let term = text.epoch.map_or(0, |epoch| epoch.term);
     line(out, format_args!("(db0:{}) binlog_offset={term} {},safety_purge=none", text.slot, text.last));
     let follows = followed(text);
     if follows.is_none() || !text.replicas.is_empty() {
         master(out, text);
+    }
+    if follows.is_none() {
+        about_slot(out, text);
+        about_replicas(out, text, kept, wall);
     }
     if let Some((address, state)) = follows {
         if !text.replicas.is_empty() {
@@ -29,6 +36,7 @@ pub fn slot(out: &mut String, text: &SlotView) {
             about_upstream(out, upstream);
         }
         about_slot(out, text);
+        about_replicas(out, text, kept, wall);
     }
     out.push_str("\r\n");
 }
@@ -52,9 +60,6 @@ fn master(out: &mut String, text: &SlotView) {
         line(out, format_args!("  replication_status: {}", replica.state));
         line(out, format_args!("  lag: {}", replica.lag));
     }
-    if followed(text).is_none() {
-        about_slot(out, text);
-    }
 }
 
 /// What Pika does not tell of a slot.
@@ -64,7 +69,58 @@ fn about_slot(out: &mut String, text: &SlotView) {
         line(out, format_args!("  epoch: {epoch}"));
     }
     line(out, format_args!("  seq: {}", text.last));
+    line(out, format_args!("  flushed: {}", text.flushed));
     line(out, format_args!("  keys: {}", text.keys));
+}
+
+/// How far each replica is, who is away, and for whom the log is kept.
+fn about_replicas(out: &mut String, text: &SlotView, kept: &SlotKept, wall: TimeMs) {
+    for (index, replica) in text.replicas.iter().enumerate() {
+        let ReplicaView { address, acked, lag, lag_bytes, lag_ms, heard_ms, .. } = replica;
+        let bytes = lag_bytes.map_or_else(|| "gone".to_owned(), |bytes| bytes.to_string());
+        let (lag_seconds, heard) = (lag_ms / 1000, heard_ms / 1000);
+        line(
+            out,
+            format_args!(
+                "  replica[{index}]: addr={address},acked={acked},lag_records={lag},lag_bytes={bytes},\
+                 lag_seconds={lag_seconds},heard_seconds_ago={heard}"
+            ),
+        );
+    }
+    for (index, away) in kept.away.iter().enumerate() {
+        let AwayStatus { address, acked, seen_ms, ended } = away;
+        let lag = text.last.0.saturating_sub(acked.0);
+        let seen = seen_ms / 1000;
+        line(
+            out,
+            format_args!(
+                "  away[{index}]: addr={address},acked={acked},lag_records={lag},heard_seconds_ago={seen}"
+            ),
+        );
+        if let Some((why, ago_ms)) = ended {
+            line(out, format_args!("  away_error[{index}]: {} s ago: {}", ago_ms / 1000, one_line(why)));
+        }
+    }
+    for (index, pin) in kept.pins.iter().filter(|pin| pin.segment.is_some()).enumerate() {
+        let (by, silent) = match &pin.by {
+            Pinner::Recovery => ("recovery", None),
+            Pinner::Replica { address, seen, .. } => {
+                (&address[..], Some(wall.0.saturating_sub(seen.0) / 1000))
+            }
+        };
+        let segment = pin.segment.unwrap_or_default();
+        let silent = silent.map_or_else(String::new, |seconds| format!(",heard_seconds_ago={seconds}"));
+        let (has, bytes) = (pin.has, pin.bytes);
+        line(
+            out,
+            format_args!("  log_pin[{index}]: by={by},after={has},segment={segment},bytes={bytes}{silent}"),
+        );
+    }
+}
+
+/// Words without line ends.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn about_upstream(out: &mut String, upstream: &UpstreamView) {
@@ -73,9 +129,11 @@ fn about_upstream(out: &mut String, upstream: &UpstreamView) {
         line(out, format_args!("  copied_bytes: {came}/{all}"));
     }
     line(out, format_args!("  since_seconds: {}", upstream.for_ms / 1000));
+    if let Some(heard_ms) = upstream.heard_ms {
+        line(out, format_args!("  heard_seconds_ago: {}", heard_ms / 1000));
+    }
     if let Some(why) = &upstream.why {
-        let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        line(out, format_args!("  last_error: {why}"));
+        line(out, format_args!("  last_error: {}", one_line(why)));
     }
 }
 
@@ -129,10 +187,10 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use haypile_engine::types::{Epoch, Seq, Slot};
+    use haypile_engine::pins::Pin;
+    use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
     use super::*;
-    use crate::topology::ReplicaView;
 
     fn text(role: Role, replicas: Vec<ReplicaView>, upstream: Option<UpstreamView>) -> SlotView {
         SlotView {
@@ -140,6 +198,7 @@ mod tests {
             role,
             epoch: Some(Epoch { term: 2, tag: 0xabcd }),
             last: Seq(8192),
+            flushed: Seq(8000),
             keys: 7,
             replicas,
             upstream,
@@ -147,17 +206,18 @@ mod tests {
     }
 
     fn replica(port: u16, state: &'static str, lag: u64) -> ReplicaView {
-        ReplicaView { address: format!("10.0.0.5:{port}"), state, lag }
+        let (address, acked) = (format!("10.0.0.5:{port}"), Seq(8192 - lag));
+        ReplicaView { address, state, lag, acked, lag_bytes: Some(70 * lag), lag_ms: lag, heard_ms: 1999 }
     }
 
     fn rendered(text: &SlotView) -> String {
         let mut out = String::new();
-        slot(&mut out, text);
+        slot(&mut out, text, &SlotKept::default(), TimeMs(0));
         out
     }
 
     fn upstream(state: &'static str) -> UpstreamView {
-        UpstreamView { state, for_ms: 61_500, lag: 3, copy: None, why: None }
+        UpstreamView { state, for_ms: 61_500, heard_ms: Some(1200), lag: 3, copy: None, why: None }
     }
 
     #[test]
@@ -166,8 +226,33 @@ mod tests {
         let expected = "(db0:1) binlog_offset=2 8192,safety_purge=none\r\n  Role: Master\r\n  connected_slaves: 2\r\n  \
             slave[0]: 10.0.0.5:9221\r\n  replication_status: SlaveBinlogSync\r\n  lag: 0\r\n  \
             slave[1]: 10.0.0.5:9222\r\n  replication_status: SlaveNotSync\r\n  lag: 8192\r\n  \
-            state: master\r\n  epoch: 2-000000000000abcd\r\n  seq: 8192\r\n  keys: 7\r\n\r\n";
+            state: master\r\n  epoch: 2-000000000000abcd\r\n  seq: 8192\r\n  flushed: 8000\r\n  keys: 7\r\n  \
+            replica[0]: addr=10.0.0.5:9221,acked=8192,lag_records=0,lag_bytes=0,lag_seconds=0,heard_seconds_ago=1\r\n  \
+            replica[1]: addr=10.0.0.5:9222,acked=0,lag_records=8192,lag_bytes=573440,lag_seconds=8,heard_seconds_ago=1\r\n\r\n";
         assert_eq!(rendered(&text(Role::Master, slaves, None)), expected);
+    }
+
+    #[test]
+    fn who_is_away_and_what_keeps_the_log_is_told() {
+        let (node, address) = (NodeId([5; 20]), "10.0.0.5:9221".to_owned());
+        let by = Pinner::Replica { node, address: address.clone(), seen: TimeMs(1000) };
+        let pins = vec![
+            Pin { by: Pinner::Recovery, has: Seq(8192), segment: None, bytes: 0 },
+            Pin { by, has: Seq(8000), segment: Some(Lsn(4096)), bytes: 70_000 },
+        ];
+        let ended = Some(("it\r\nbroke".to_owned(), 61_000));
+        let away = vec![AwayStatus { address, acked: Seq(8000), seen_ms: 62_000, ended }];
+        let mut out = String::new();
+        slot(&mut out, &text(Role::Master, vec![], None), &SlotKept { pins, away }, TimeMs(63_000));
+        let told: Vec<&str> = out.split("\r\n").skip(8).collect();
+        let expected = [
+            "  away[0]: addr=10.0.0.5:9221,acked=8000,lag_records=192,heard_seconds_ago=62",
+            "  away_error[0]: 61 s ago: it  broke",
+            "  log_pin[0]: by=10.0.0.5:9221,after=8000,segment=0x1000,bytes=70000,heard_seconds_ago=62",
+            "",
+            "",
+        ];
+        assert_eq!(told, expected, "{out}");
     }
 
     #[test]
@@ -178,8 +263,8 @@ mod tests {
         link.copy = Some((10, 200));
         let expected = "(db0:1) binlog_offset=2 8192,safety_purge=none\r\n  Role: Slave\r\n  master: 10.0.0.1:9221\r\n  \
             slave status: kError\r\n  apply_lag: 3\r\n  copied_bytes: 10/200\r\n  since_seconds: 61\r\n  \
-            last_error: no  such slot\r\n  state: replica\r\n  epoch: 2-000000000000abcd\r\n  seq: 8192\r\n  \
-            keys: 7\r\n\r\n";
+            heard_seconds_ago: 1\r\n  last_error: no  such slot\r\n  state: replica\r\n  epoch: 2-000000000000abcd\r\n  \
+            seq: 8192\r\n  flushed: 8000\r\n  keys: 7\r\n\r\n";
         assert_eq!(rendered(&text(role, vec![], Some(link))), expected);
     }
 

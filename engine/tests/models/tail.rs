@@ -67,7 +67,8 @@ fn a_reader_gets_each_frame_once_and_whole_from_memory_or_from_the_file() {
 
 #[test]
 fn a_reader_of_a_segment_that_goes_gets_its_frames_or_hears_that_they_are_gone() {
-    const BYTES: usize = 20_000;
+    // The third goes on into the next segment.
+    const BYTES: usize = 30_000;
     explore(1, || {
         let store = Store::new(0);
         let writer = {
@@ -98,6 +99,7 @@ fn a_reader_of_a_segment_that_goes_gets_its_frames_or_hears_that_they_are_gone()
         let gone = next_seq < 4;
         writer.join().expect("ends");
         let removed = remover.join().expect("ends");
+        assert_eq!(store.log.segments().len() + removed, 2, "the log has gone on to its next segment");
         assert!(!gone || removed > 0, "what is there is not gone");
     });
 }

@@ -73,6 +73,9 @@ pub struct Options {
     pub compress: bool,
     /// The size that a block of a file aims at, 1 to [`BLOCK_BYTES_MAX`].
     pub block_bytes: usize,
+    /// A manifest file is replaced by a new one, which begins with the whole state, when it is larger than this and than a few
+    /// times that state.
+    pub manifest_bytes: u64,
     /// Draw node names and epoch tags from this seed: for simulations. `None` asks the operating system.
     pub seed: Option<u64>,
     /// Own the slots of a checkpoint that it is opened on, each in a new epoch. Else they are nobody's until an
@@ -89,6 +92,7 @@ impl Default for Options {
             log_retain_bytes: 4 << 30,
             compress: true,
             block_bytes: 4 << 10,
+            manifest_bytes: 1 << 20,
             seed: None,
             own_copies: false,
         }
@@ -365,6 +369,9 @@ impl Engine {
 
     /// Changes when a reply may leave, for replies from now on.
     pub fn set_sync_mode(&self, mode: SyncMode) {
+        if planted::is(Bug::SyncModeForgotten) {
+            return;
+        }
         self.sync.store(mode as u64, Ordering::Relaxed);
         self.unsynced.notify();
     }

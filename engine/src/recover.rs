@@ -79,7 +79,8 @@ impl Engine {
             fs.create_dir_all(folder).map_err(|error| Error::io(folder, "create folder", &error))?;
         }
         fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync folder", &error))?;
-        let (mut manifest, fresh) = open_manifest(&fs, &folders, &random)?;
+        let (manifest, fresh) = open_manifest(&fs, &folders, &random)?;
+        let mut manifest = manifest.replaced_at(options.manifest_bytes);
         let found = manifest.state().clone();
         // Nobody was started on it before: from here on it is a node of its own.
         let copied = found.node.incarnation == 0 && !found.slots.is_empty();

@@ -30,7 +30,7 @@ pub use state::{
     State,
 };
 
-/// A file is not replaced below this size.
+/// A file is not replaced below this size, unless somebody says another ([`Manifest::replaced_at`]).
 const ROLL_BYTES_MIN: u64 = 1 << 20;
 /// A file is replaced when it is more than so many times as large as the state that it began with.
 const ROLL_FACTOR: u64 = 4;
@@ -48,8 +48,9 @@ pub struct Manifest {
     file: Arc<dyn File>,
     /// Where the next frame goes. What may lie there is the empty frame that confirms the one before.
     end: u64,
-    /// The size at which a new file is begun.
+    /// The size at which a new file is begun, and below which none is.
     roll_at: u64,
+    roll_bytes_min: u64,
     state: State,
     poisoned: Option<String>,
 }
@@ -95,6 +96,12 @@ impl Manifest {
         let manifest = Manifest::begin_file(fs, dir, newest.unwrap_or(0) + 1, state)?;
         manifest.remove_others()?;
         Ok(manifest)
+    }
+
+    /// The same, with files that are not replaced below this size.
+    #[must_use]
+    pub(crate) fn replaced_at(self, bytes_min: u64) -> Manifest {
+        Manifest { roll_at: roll_at(self.end, bytes_min), roll_bytes_min: bytes_min, ..self }
     }
 
     /// What it says.
@@ -170,16 +177,19 @@ impl Manifest {
         let next = match written {
             Err(Error::Io { kind, .. }) if is_no_space(kind) => {
                 // This file goes on; it is tried again a while later.
-                self.roll_at = self.end + ROLL_BYTES_MIN;
+                self.roll_at = self.end + self.roll_bytes_min;
                 tracing::warn!(path = %self.path.display(), "no space to begin a new manifest file");
                 return Ok(());
             }
             written => written.map_err(|error| self.poison(&error))?,
         };
+        if planted::is(Bug::ManifestRemovedFirst) {
+            let _ = self.fs.remove(&self.path);
+        }
         install(&*self.fs, &self.dir, &next).map_err(|error| self.poison(&error))?;
         let old = std::mem::replace(&mut self.path, next.path);
         (self.number, self.file, self.end, self.roll_at) =
-            (next.number, next.file, next.end, roll_at(next.end));
+            (next.number, next.file, next.end, roll_at(next.end, self.roll_bytes_min));
         // What can't be removed now is removed by the next start.
         if let Err(error) = self.fs.remove(&old) {
             tracing::warn!(path = %old.display(), %error, "can't remove the former manifest file");
@@ -193,8 +203,9 @@ impl Manifest {
             install(&*fs, dir, &new)?;
             new
         };
-        let (dir, roll_at) = (dir.to_owned(), roll_at(end));
-        Ok(Manifest { fs, dir, number, path, file, end, roll_at, state, poisoned: None })
+        let (dir, roll_bytes_min) = (dir.to_owned(), ROLL_BYTES_MIN);
+        let roll_at = roll_at(end, roll_bytes_min);
+        Ok(Manifest { fs, dir, number, path, file, end, roll_at, roll_bytes_min, state, poisoned: None })
     }
 
     /// Removes what former files and crashes left.
@@ -217,8 +228,8 @@ struct NewFile {
     end: u64,
 }
 
-fn roll_at(snapshot_bytes: u64) -> u64 {
-    ROLL_BYTES_MIN.max(ROLL_FACTOR * snapshot_bytes)
+fn roll_at(snapshot_bytes: u64, bytes_min: u64) -> u64 {
+    bytes_min.max(ROLL_FACTOR * snapshot_bytes)
 }
 
 fn is_no_space(kind: ErrorKind) -> bool {

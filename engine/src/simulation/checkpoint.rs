@@ -271,7 +271,10 @@ impl Node {
         let options = Options { own_copies: owned, ..self.options(coin.next_u64()) };
         let dir = Path::new(PLACE).join(name);
         let clock: Arc<dyn Clock> = self.clock();
-        let (engine, opened) = Engine::open(Arc::new(disk.restart()), &dir, clock, options)?;
+        let disk = disk.restart();
+        // It may be taken to another disk.
+        disk.set_capacity(None);
+        let (engine, opened) = Engine::open(Arc::new(disk), &dir, clock, options)?;
         Ok(Store::read(&engine, opened, owned))
     }
 }

@@ -345,6 +345,7 @@ impl Workload {
         match node.start() {
             Ok(_) => guarded(|| node.check(stopped))?,
             Err(Error::Io { .. } | Error::ReadOnly(_) | Error::Poisoned(_)) => {}
+            Err(Error::Unusable { .. }) if node.fs().is_limited() => {}
             Err(error) => return Err(Violation::new(format!("the engine does not start: {error}"))),
         }
         let forgets = operation.action == Action::Sync && failure.partly.is_some();

@@ -37,7 +37,7 @@ pub use clock::SimClock;
 pub use explore::{FAILURES, Found, GoOn, Tally, Workload};
 pub use model::{Content, Held, Model, State, Stopped};
 pub use node::{DIR, Done, Machine, Node, Told, transact};
-pub use setup::{Disk, Setup};
+pub use setup::{Besides, Disk, Setup};
 pub use shrink::shrink;
 pub use violation::Violation;
 pub use workload::{Change, Choices, Payload, SLOTS, Step, Work, key, slot, tag};

@@ -1,5 +1,6 @@
 //! An engine on a simulated disk, the steps done to it, and the model that is told of each.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -81,6 +82,8 @@ pub struct Node {
     engine: Option<Arc<Engine>>,
     /// Replies that have not left, each with the last event that it tells of.
     gates: Vec<(Telling, Gate)>,
+    /// By which bound they leave.
+    mode: SyncMode,
     machine: Machine,
 }
 
@@ -96,6 +99,7 @@ impl Node {
             told: Arc::default(),
             engine: None,
             gates: Vec::new(),
+            mode: setup.sync,
             machine,
         }
     }
@@ -172,7 +176,19 @@ impl Node {
         let fs = Arc::new(self.fs.clone());
         let (engine, opened) = Engine::open(fs, std::path::Path::new(DIR), clock, options)?;
         self.engine = Some(Arc::new(engine));
+        self.mode = self.setup.sync;
         Ok(opened)
+    }
+
+    /// Starts the engine; once more with room, where a full disk leaves none for a start.
+    fn start_with_room(&mut self) -> Result<Opened> {
+        match self.start() {
+            Err(error) if self.fs.is_limited() && is_want_of_room(&error) => {
+                self.fs.set_capacity(None);
+                self.start()
+            }
+            started => started,
+        }
     }
 
     /// Starts the engine after a stop, and holds it to what was promised.
@@ -180,7 +196,7 @@ impl Node {
     /// # Errors
     /// If it does not start, or a promise is broken.
     pub fn recover(&mut self, stopped: Stopped) -> Result<(), Violation> {
-        if let Err(error) = self.start() {
+        if let Err(error) = self.start_with_room() {
             return Err(Violation::new(format!("the engine does not start: {error}")));
         }
         self.check(stopped)
@@ -194,7 +210,7 @@ impl Node {
         let engine = self.engine();
         // A read that hides what has expired is refused where the log has stopped: the next start is looked at.
         let has_stopped = || matches!(engine.log().state(), LogState::Poisoned(_));
-        let may_refuse = || self.machine == Machine::Failing && has_stopped();
+        let may_refuse = || self.machine != Machine::Sound && has_stopped();
         let found = (0..SLOTS).map(|index| inspect::read(engine, index));
         let found = match found.collect::<Result<Vec<_>, Violation>>() {
             Err(violation) if violation.what.contains("can't be read") && may_refuse() => return Ok(()),
@@ -269,10 +285,23 @@ impl Node {
             },
             Step::Discard => self.discard(),
             Step::Restart => return self.restart(),
+            Step::Fill(bytes) => {
+                if self.machine == Machine::Failing {
+                    self.machine = Machine::Broken;
+                }
+                self.fs.set_capacity(Some(self.fs.used_bytes() + u64::from(*bytes)));
+                Ok(())
+            }
+            Step::MakeRoom => return self.make_room(),
+            Step::SyncMode(mode) => {
+                self.engine().set_sync_mode(*mode);
+                self.mode = *mode;
+                Ok(())
+            }
         };
         let done = self.judge(done)?;
         self.let_replies_leave();
-        let waits = match (step, self.setup.sync) {
+        let waits = match (step, self.mode) {
             (Step::Write, SyncMode::EverySec | SyncMode::No) | (Step::Sync, _) => !self.gates.is_empty(),
             _ => false,
         };
@@ -282,10 +311,23 @@ impl Node {
         Ok(done)
     }
 
-    /// What an error means: on a sound machine there is none.
+    /// The disk has room again: so has the engine, and it takes writes.
+    fn make_room(&mut self) -> Result<Done, Violation> {
+        self.fs.set_capacity(None);
+        let prepared = self.engine().step(Job::Prepare).map(drop);
+        let prepared = self.judge(prepared)?;
+        let state = self.engine().log().state();
+        if matches!(prepared, Done::Yes) && state != LogState::Open {
+            return Err(Violation::new(format!("there is room again, and the log takes nothing: {state:?}")));
+        }
+        Ok(prepared)
+    }
+
+    /// What an error means: on a sound machine there is none, but that a full disk is full.
     pub(super) fn judge(&self, done: Result<()>) -> Result<Done, Violation> {
         match done {
             Ok(()) => Ok(Done::Yes),
+            Err(error) if self.fs.is_limited() && is_want_of_room(&error) => Ok(Done::Refused(error)),
             Err(error @ (Error::Corrupt { .. } | Error::Unusable { .. } | Error::Limit(_))) => {
                 Err(Violation::new(format!("the engine can't go on: {error}")))
             }
@@ -306,7 +348,7 @@ impl Node {
                 Poll::Pending => left.push((telling, gate)),
                 Poll::Ready(Ok(())) => {
                     let told = &mut *self.model();
-                    let stop = match self.setup.sync {
+                    let stop = match self.mode {
                         SyncMode::Always => Stopped::PowerLost,
                         SyncMode::EverySec | SyncMode::No => Stopped::Killed,
                     };
@@ -383,7 +425,11 @@ impl Node {
                 super::model::Shown(&told.model.content(index).cloned()),
             )));
         }
-        let hidden = told.model.last_hidden(index, now).map(|expiry| (index, expiry));
+        // Where a full log has no room for that, its reader is answered without a promise.
+        let is_full = matches!(self.engine().log().state(), LogState::ReadOnly(_));
+        let kept = self.engine().lock(slot(index)).kept_time;
+        let hidden = told.model.last_hidden(index, now).filter(|expiry| !is_full || *expiry <= kept);
+        let hidden = hidden.map(|expiry| (index, expiry));
         self.gates.push((Telling { event: told.model.last_event(index), hidden }, gate));
         self.let_replies_leave();
         Ok(Done::Yes)
@@ -398,19 +444,20 @@ impl Node {
     fn restart(&mut self) -> Result<Done, Violation> {
         let closed = self.judge(self.engine().close())?;
         self.let_replies_leave();
-        if let Done::Yes = closed {
-            let told = &mut *self.model();
-            told.model.survives_all();
-        } else {
-            return Ok(match closed {
-                // A node that can't stop in order is killed.
-                Done::Refused(error) => Done::Stopped(error),
-                closed => closed,
-            });
+        match closed {
+            Done::Yes => self.model().model.survives_all(),
+            // A node that can't stop in order is killed; on a full disk it starts again.
+            Done::Refused(_) if self.machine == Machine::Sound => {
+                self.gates.clear();
+                self.engine = None;
+                return self.recover(Stopped::Killed).map(|()| Done::Yes);
+            }
+            Done::Refused(error) => return Ok(Done::Stopped(error)),
+            Done::Stopped(_) => return Ok(closed),
         }
         self.gates.clear();
         self.engine = None;
-        match self.start() {
+        match self.start_with_room() {
             Ok(opened) if !opened.clean && self.machine == Machine::Sound => {
                 Err(Violation::new("the stop was in order, but the start does not know it"))
             }
@@ -456,6 +503,16 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether something is refused because the disk is full.
+fn is_want_of_room(error: &Error) -> bool {
+    match error {
+        Error::ReadOnly(_) => true,
+        Error::Io { kind, .. } => *kind == ErrorKind::StorageFull,
+        Error::Unusable { why, .. } => why.contains("the disk is full: make room"),
+        _ => false,
     }
 }
 

@@ -14,6 +14,17 @@ pub enum Disk {
     Lying,
 }
 
+/// What a workload has besides what every one has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Besides {
+    /// Nothing.
+    Nothing,
+    /// The disk runs full, stays so for a while, and has room again.
+    FullDisk,
+    /// The sync mode is changed while the engine runs.
+    SyncModes,
+}
+
 /// A set of options under a name, with what the workload does on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setup {
@@ -34,8 +45,12 @@ pub struct Setup {
     pub value_bytes_max: usize,
     /// How many steps its workload has.
     pub steps: usize,
+    /// [`Options::manifest_bytes`].
+    pub manifest_bytes: u64,
     /// What it runs on.
     pub disk: Disk,
+    /// What happens besides.
+    pub besides: Besides,
 }
 
 const SMALL: Setup = Setup {
@@ -47,7 +62,9 @@ const SMALL: Setup = Setup {
     block_bytes: 8 << 10,
     value_bytes_max: 300,
     steps: 120,
+    manifest_bytes: 1 << 20,
     disk: Disk::Honest,
+    besides: Besides::Nothing,
 };
 
 impl Setup {
@@ -75,6 +92,15 @@ impl Setup {
             ..SMALL
         },
         Setup { name: "large-segment", segment_bytes: 1 << 20, value_bytes_max: 3000, steps: 100, ..SMALL },
+        Setup { name: "many-manifests", manifest_bytes: 256, ..SMALL },
+        Setup {
+            name: "full-disk",
+            value_bytes_max: 12_000,
+            memory_bytes: 64 << 10,
+            besides: Besides::FullDisk,
+            ..SMALL
+        },
+        Setup { name: "sync-modes", besides: Besides::SyncModes, ..SMALL },
     ];
 
     /// A set on which promises can't be kept: whoever looks for broken ones must find some here.
@@ -107,6 +133,7 @@ impl Setup {
             log_segment_bytes: self.segment_bytes,
             compress: self.compress,
             block_bytes: self.block_bytes,
+            manifest_bytes: self.manifest_bytes,
             seed: Some(seed),
             ..Options::default()
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fs::memory::MemoryFs;
+use crate::fs::memory::{Action, MemoryFs};
 
 fn go_on(_: &Tally) -> bool {
     true
@@ -49,4 +49,36 @@ fn every_set_of_options_survives_a_few_cuts_and_failures() {
         }
         assert!(tally.cycles > 100, "{tally:?}");
     }
+}
+
+#[test]
+fn a_workload_of_many_manifests_begins_files_while_it_runs() {
+    let (fs, setup) = (MemoryFs::new(), Setup::named("many-manifests").unwrap());
+    fs.record_operations(true);
+    let mut node = Node::new(setup, 1, fs.clone(), Machine::Sound);
+    node.start().unwrap();
+    let steps = Workload::of(1, setup).steps;
+    node.run(&steps).unwrap();
+    let starts = 1 + steps.iter().filter(|step| **step == Step::Restart).count();
+    let journal = fs.journal();
+    let begun = journal.iter().filter(|done| {
+        matches!(done.action, Action::Rename(_)) && done.path.ends_with("haypile/manifest/CURRENT.tmp")
+    });
+    let begun = begun.count();
+    assert!(begun > starts + 2, "{begun} manifest files in {starts} starts");
+}
+
+#[test]
+fn a_workload_on_a_full_disk_is_refused_things_and_one_of_sync_modes_changes_them() {
+    let refused = |seed| {
+        let setup = Setup::named("full-disk").unwrap();
+        let mut node = Node::new(setup, seed, MemoryFs::new(), Machine::Sound);
+        node.start().unwrap();
+        let steps = Workload::of(seed, setup).steps;
+        steps.iter().filter(|step| matches!(node.step(step).unwrap(), Done::Refused(_))).count()
+    };
+    let refused: Vec<usize> = (0..5).map(refused).collect();
+    assert!(refused.iter().sum::<usize>() > 20, "{refused:?}");
+    let steps = Workload::of(1, Setup::named("sync-modes").unwrap()).steps;
+    assert!(steps.iter().filter(|step| matches!(step, Step::SyncMode(_))).count() > 5);
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
 
-use super::setup::Setup;
+use super::setup::{Besides, Setup};
 use crate::background::Job;
+use crate::engine::SyncMode;
 use crate::key::Key;
 use crate::random::Coin;
 use crate::types::{SLOT_COUNT, Slot};
@@ -19,6 +20,8 @@ pub const SLOTS: usize = 4;
 pub const KEYS: u8 = 6;
 /// The key that holds the number of the slot's last commit.
 pub const NUMBER: u8 = 0;
+/// How much room there is on a disk that runs full.
+const FILL_BYTES: [u32; 7] = [0, 0, 100, 1000, 10_000, 70_000, 150_000];
 /// How many elements a collection has at most.
 pub const ELEMENTS: u8 = 4;
 
@@ -213,11 +216,20 @@ pub enum Step {
     Discard,
     /// Stops in order and starts again.
     Restart,
+    /// The disk has room for so many bytes more, and no others.
+    Fill(u32),
+    /// The disk has room again.
+    MakeRoom,
+    /// Replies leave by another bound from now on, until the next start.
+    SyncMode(SyncMode),
 }
 
 impl Step {
     /// A step by choice.
     pub fn choose(choices: &mut impl Choices, setup: &Setup) -> Step {
+        if let Some(step) = Step::besides(choices, setup) {
+            return step;
+        }
         let one = choices.below(SLOTS);
         match choices.below(32) {
             0..=2 => Step::Write,
@@ -247,6 +259,23 @@ impl Step {
                 Step::Commit(slots.into_iter().map(|index| (index, changes(choices, setup))).collect())
             }
             _ => Step::Commit(vec![(one, changes(choices, setup))]),
+        }
+    }
+
+    /// One of those that only some workloads have; these draw one choice more for each step.
+    fn besides(choices: &mut impl Choices, setup: &Setup) -> Option<Step> {
+        match setup.besides {
+            Besides::Nothing => None,
+            // From nothing to a segment and a file.
+            Besides::FullDisk => match choices.below(24) {
+                0 | 1 => Some(Step::Fill(FILL_BYTES[choices.below(FILL_BYTES.len())])),
+                2 => Some(Step::MakeRoom),
+                _ => None,
+            },
+            Besides::SyncModes => {
+                let modes = [SyncMode::Always, SyncMode::EverySec, SyncMode::No];
+                (choices.below(8) == 0).then(|| Step::SyncMode(modes[choices.below(modes.len())]))
+            }
         }
     }
 
@@ -338,6 +367,9 @@ impl fmt::Display for Step {
             Step::Checkpoint(slots) => write!(f, "make a checkpoint of slots {}", names(slots)),
             Step::Discard => f.write_str("remove the checkpoint"),
             Step::Restart => f.write_str("stop in order, start"),
+            Step::Fill(bytes) => write!(f, "the disk has room for {bytes} bytes more"),
+            Step::MakeRoom => f.write_str("the disk has room again"),
+            Step::SyncMode(mode) => write!(f, "sync mode {mode:?}"),
         }
     }
 }

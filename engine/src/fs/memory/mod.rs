@@ -135,6 +135,12 @@ impl MemoryFs {
         self.state().disk.capacity_bytes = bytes;
     }
 
+    /// Whether that sum is limited.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.state().disk.capacity_bytes.is_some()
+    }
+
     /// Refuses every link from here on, as one between two devices is.
     pub fn forbid_links(&self) {
         self.state().no_links = true;

@@ -88,6 +88,8 @@ impl Setting {
             log_retain_bytes: pick(&[0, 128 << 10, 1 << 30]) as u64,
             block_bytes: pick(&[1, 64, 1000, 8 << 10]),
             compress: pick(&[0, 1]) == 1,
+            // Most begin a new manifest file all the time.
+            manifest_bytes: if run.is_multiple_of(3) { 1 << 20 } else { 256 },
             sync: [SyncMode::Always, SyncMode::EverySec, SyncMode::No][pick(&[0, 1, 2])],
             seed: Some(run),
             // Of no meaning but after a checkpoint.

@@ -1,15 +1,15 @@
 //! The engine's handle: open, begin a transaction, write, wait for a reply's bound.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::cache::BlockCache;
 use crate::clock::{Clock, TimeMs};
 use crate::error::{Error, Result};
-use crate::expire::Walk;
+use crate::expire::{Expired, Walk};
 use crate::fs::Fs;
 use crate::log::segment::Room;
 use crate::log::{Log, LogReader, Ticket};
@@ -180,6 +180,8 @@ pub struct Engine {
     /// One checkpoint at a time.
     pub(crate) checkpointing: Mutex<()>,
     expiry_walk: Mutex<Walk>,
+    /// Who is told of keys that were deleted because they had expired.
+    expired: OnceLock<Expired>,
     registry_saved: Mutex<Duration>,
     role_changes: Signal,
     /// Bytes of all memtables, frozen ones included. Only a measure: nothing is ordered by it.
@@ -247,6 +249,7 @@ impl Engine {
             flushing: Mutex::default(),
             checkpointing: Mutex::default(),
             expiry_walk: Mutex::default(),
+            expired: OnceLock::new(),
             registry_saved: Mutex::default(),
             role_changes: Signal::default(),
             memtable_bytes: AtomicUsize::new(0),
@@ -524,6 +527,10 @@ impl Engine {
     /// When the registry was last made durable, on the monotonic clock.
     pub(crate) fn registry_saved(&self) -> MutexGuard<'_, Duration> {
         self.registry_saved.lock().expect("a panic in background work ends the process")
+    }
+
+    pub(crate) fn told_of_expired(&self) -> &OnceLock<Expired> {
+        &self.expired
     }
 
     pub(crate) fn expiry_walk(&self) -> MutexGuard<'_, Walk> {

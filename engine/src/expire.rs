@@ -36,7 +36,12 @@ pub(crate) struct Walk {
 struct Page {
     next: Option<u64>,
     earliest: Option<TimeMs>,
+    /// What was deleted.
+    expired: Vec<Key>,
 }
+
+/// Told of keys that were deleted because they had expired.
+pub(crate) type Expired = Box<dyn Fn(&[Key]) + Send + Sync>;
 
 impl Engine {
     /// Reclaims a page of expired keys. Says whether there was a page to look at.
@@ -77,6 +82,11 @@ impl Engine {
         Ok(true)
     }
 
+    /// Tells of keys that this engine deletes because they have expired, once that is written; for who is first to ask.
+    pub fn on_expired(&self, tell: impl Fn(&[Key]) + Send + Sync + 'static) {
+        let _ = self.told_of_expired().set(Box::new(tell));
+    }
+
     fn next_to_walk(&self, last: Option<Slot>) -> Option<Slot> {
         let due = |slot: &Slot| {
             let cell = self.lock(*slot);
@@ -92,7 +102,7 @@ impl Engine {
             let mut tx = self.begin(&[slot], &fetched);
             if *tx.role(slot) != Role::Master {
                 // What the rest of the slot holds is not known: walked again once this node owns it again.
-                return Ok(Page { next: None, earliest: Some(TimeMs(0)) });
+                return Ok(Page { next: None, earliest: Some(TimeMs(0)), expired: Vec::new() });
             }
             match delete_expired(&mut tx, slot, hash) {
                 Ok(page) => {
@@ -100,6 +110,9 @@ impl Engine {
                     tx.commit()?;
                     if wrote {
                         self.write()?;
+                    }
+                    if let Some(tell) = self.told_of_expired().get().filter(|_| !page.expired.is_empty()) {
+                        tell(&page.expired);
                     }
                     return Ok(page);
                 }
@@ -125,5 +138,5 @@ fn delete_expired(tx: &mut Tx<'_>, slot: Slot, hash: u64) -> Read<Page> {
         // The log has the slot's time with it: what is gone for good has expired.
         tx.delete(key)?;
     }
-    Ok(Page { next, earliest: to_come })
+    Ok(Page { next, earliest: to_come, expired })
 }

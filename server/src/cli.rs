@@ -34,6 +34,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match matches.subcommand() {
         Some(("serve", matches)) => serve(matches),
         Some(("demo", matches)) => demo(matches),
+        Some(("commands", _)) => commands(),
         Some(("check", matches)) => check(matches),
         Some(("torture", matches)) => torture::cli::run(matches),
         Some(("repair", matches)) => repair(matches),
@@ -51,6 +52,10 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve_command())
         .subcommand(demo_command())
+        .subcommand(
+            Command::new("commands")
+                .about("Print the commands that a node takes, as docs/COMMANDS.md has them"),
+        )
         .subcommand(check_command())
         .subcommand(torture::cli::command())
         .subcommand(repair_command())
@@ -88,6 +93,12 @@ fn demo_command() -> Command {
     Command::new("demo")
         .about("Start six nodes, put load on them, move a slot, and check that nothing is lost")
         .args([seconds, keep])
+}
+
+fn commands() -> ExitCode {
+    // Who closed the pipe wants no more.
+    let _ = std::io::stdout().write_all(crate::commands::document::page().as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn folder() -> Arg {

@@ -96,7 +96,7 @@ impl Client {
     /// Ends the connection: what it waits for is given up.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake.notify_waiters();
     }
 
     /// Whether it was killed.
@@ -106,8 +106,13 @@ impl Client {
 
     /// Waits until it is killed.
     pub async fn killed(&self) {
-        while !self.is_killed() {
-            self.wake.notified().await;
+        loop {
+            // Several may wait at once: one for the next request, one while something is sent.
+            let woken = self.wake.notified();
+            if self.is_killed() {
+                return;
+            }
+            woken.await;
         }
     }
 

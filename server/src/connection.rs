@@ -61,6 +61,8 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         unacked: Unacked::default(),
         writes: 0,
         published: ("", Proto::Resp2),
+        unsaid: false,
+        since_ns: 0,
         now: TimeMs::default(),
     };
     let mut input = Input::default();
@@ -97,6 +99,10 @@ struct Connection {
     writes: u64,
     /// The command and protocol that CLIENT LIST shows.
     published: (&'static str, Proto),
+    /// Whether commands were run whose replies nobody wants: what they wrote is written all the same.
+    unsaid: bool,
+    /// When the last command ended, or the batch began, in nanoseconds of the monotonic clock.
+    since_ns: u64,
     /// The time of day: looked up now and then, not for each command.
     now: TimeMs,
 }
@@ -133,7 +139,7 @@ impl Connection {
         let mut ends = ends;
         loop {
             let settings = self.node.config.now();
-            let mailbox = self.session.subscriptions.as_ref().map(|listens| listens.mailbox.clone());
+            let mailbox = self.session.listening().cloned();
             let idle = Duration::from_secs(settings.timeout_s);
             let receive = poll_fn(|context| match self.poll_receive(input, context) {
                 Poll::Pending if ends.as_mut().poll(context).is_ready() => Poll::Ready(false),
@@ -158,7 +164,7 @@ impl Connection {
                 return End::Closed;
             }
             // Messages that came before these commands leave before their answers.
-            if self.session.subscriptions.is_some()
+            if self.session.listening().is_some()
                 && let Some(end) = self.deliver().await
             {
                 return end;
@@ -175,7 +181,7 @@ impl Connection {
 
     /// Sends the messages that wait.
     async fn deliver(&mut self) -> Option<End> {
-        let mailbox = self.session.subscriptions.as_ref()?.mailbox.clone();
+        let mailbox = self.session.listening()?.clone();
         mailbox.switch(self.reply.proto());
         let messages = mailbox.take();
         if messages.is_empty() {
@@ -221,6 +227,7 @@ impl Connection {
     async fn batch(&mut self, input: &mut Input, settings: &Settings) -> Option<End> {
         let Input { parser, unread } = input;
         let (mut commands, mut taken) = (0, 0);
+        self.since_ns = self.node.nanos();
         while !self.session.closing {
             let limits = Limits {
                 bulk_bytes_max: settings.bulk_bytes_max,
@@ -264,17 +271,32 @@ impl Connection {
         let checked = match execute::check(&self.node, &self.session, args) {
             Ok(checked) => checked,
             Err(text) => {
+                let silent = self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
+                self.session.mode = self.session.mode.without(Mode::SKIPPING);
+                let start = self.reply.len();
                 self.runner(args).refuse(&text);
+                if silent {
+                    self.reply.truncate(start);
+                }
                 return None;
             }
         };
-        self.session.command = checked.0.name;
-        self.writes += u64::from(checked.0.flags.has(Flags::WRITE));
-        if checked.settles_first()
-            && let Some(end) = self.settle().await
+        if self.node.pauses.is_on()
+            && checked.0.name != "client|unpause"
+            && let Some(end) = self.pause(checked).await
         {
             return Some(end);
         }
+        self.session.command = checked.0.name;
+        self.writes += u64::from(checked.0.flags.has(Flags::WRITE));
+        if checked.settles_first() {
+            if let Some(end) = self.settle().await {
+                return Some(end);
+            }
+            self.since_ns = self.node.nanos();
+        }
+        let skips = self.session.mode.has(Mode::SKIPPING);
+        self.session.mode = self.session.mode.without(Mode::SKIPPING);
         let mut start = self.reply.len();
         let mut runner = self.runner(args);
         let next = match runner.begin(checked) {
@@ -293,9 +315,15 @@ impl Connection {
                 next
             }
         };
+        let silent = skips || self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
+        if silent {
+            // What came before it may have left meanwhile.
+            self.reply.truncate(start.min(self.reply.len()));
+            self.unsaid = true;
+        }
         let written = &mut self.session.written.records;
         if !written.is_empty() {
-            if settings.ack > 0 {
+            if settings.ack > 0 && !silent {
                 self.unacked.push(start, self.reply.len(), written);
             }
             written.clear();
@@ -312,16 +340,36 @@ impl Connection {
         if self.reply.len() >= limit { self.settle().await } else { None }
     }
 
+    /// Waits while CLIENT PAUSE holds the command back; what came before it is answered first.
+    async fn pause(&mut self, checked: Checked) -> Option<End> {
+        if let Some(end) = self.settle().await {
+            return Some(end);
+        }
+        let Connection { node, stream, session, .. } = self;
+        let may_write = execute::may_write(session, checked);
+        let client = session.client.clone();
+        let mut stopping = node.stopping();
+        let ended = tokio::select! {
+            () = node.pauses.wait(node, may_write) => None,
+            () = gone(stream) => Some(End::Closed),
+            () = client.killed() => Some(End::Closed),
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => Some(End::Closed),
+        };
+        self.now = self.node.wall();
+        self.since_ns = self.node.nanos();
+        ended
+    }
+
     /// Runs a command that waits for other clients: what came before it is answered first, and it ends with its client.
     async fn block(&mut self, args: &[&[u8]], checked: Checked, waits: Waits) -> Result<Next, End> {
         if let Some(end) = self.settle().await {
             return Err(end);
         }
         self.publish_command();
-        let Connection { node, stream, session, scratch, reply, gate, now, .. } = self;
+        let Connection { node, stream, session, scratch, reply, gate, now, since_ns, .. } = self;
         let client = session.client.clone();
         let mut stopping = node.stopping();
-        let mut runner = Runner { node, session, args, now: *now, scratch, reply, gate };
+        let mut runner = Runner { node, session, args, now: *now, since_ns, scratch, reply, gate };
         let next = tokio::select! {
             next = runner.go_on(checked, waits) => next,
             () = gone(stream) => return Err(End::Closed),
@@ -338,6 +386,7 @@ impl Connection {
             session: &mut self.session,
             args,
             now: self.now,
+            since_ns: &mut self.since_ns,
             scratch: &mut self.scratch,
             reply: &mut self.reply,
             gate: &mut self.gate,
@@ -346,7 +395,7 @@ impl Connection {
 
     /// Writes the log, waits until the replies may leave, and sends them.
     async fn settle(&mut self) -> Option<End> {
-        if self.reply.is_empty() {
+        if self.reply.is_empty() && !std::mem::take(&mut self.unsaid) {
             return None;
         }
         let gate = std::mem::take(&mut self.gate);
@@ -361,6 +410,9 @@ impl Connection {
         self.publish_command();
         if !self.session.outbox.is_empty() {
             self.node.deliver(&mut self.session.outbox);
+        }
+        if self.reply.is_empty() {
+            return None;
         }
         let bytes = self.reply.as_bytes();
         // Nearly always the kernel takes all at once.

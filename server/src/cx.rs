@@ -13,6 +13,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use crate::kept::Kept;
 use crate::kind::Kind;
 use crate::node::Node;
+use crate::notify::Event;
 use crate::number;
 use crate::resp::ReplyWriter;
 
@@ -152,6 +153,8 @@ pub struct Cx<'a> {
     pub node: &'a Node,
     /// The arguments of commands that it runs, if it is a script.
     pub kept: &'a Kept<'a>,
+    /// What it tells who listens to keys, once it is committed.
+    pub events: Vec<Event>,
 }
 
 impl<'a> Cx<'a> {

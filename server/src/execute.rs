@@ -20,15 +20,19 @@ use haypile_engine::types::Slot;
 
 use crate::blocked::Waiting;
 use crate::codis::mover;
+use crate::commands::events;
 use crate::cx::{Blocks, Cx, Fail};
 use crate::kept::Kept;
 use crate::node::{Node, Profile};
 use crate::resp::{Proto, ReplyWriter};
 use crate::session::{Mode, Session, SessionCx};
-use crate::table::{self, Command, Flags, Run};
+use crate::table::{self, Command, Flags, Run, Unfit};
 
 mod exec;
+mod measure;
 mod waits;
+
+pub use measure::may_write;
 
 use exec::{Exec, ExecBegun, Tried};
 use waits::Served;
@@ -64,11 +68,21 @@ impl Checked {
 /// # Errors
 /// In Redis' words.
 pub fn check(node: &Node, session: &Session, args: &[&[u8]]) -> Result<Checked, String> {
-    let name = args.first().map_or(&b""[..], |name| &name[..]);
-    let Some(command) = table::find(name) else { return Err(unknown(args)) };
-    if !command.takes(args.len()) {
-        return Err(format!("ERR wrong number of arguments for '{}' command", command.name));
-    }
+    let command = match table::resolve(args) {
+        Ok(command) => command,
+        Err(Unfit::Unknown) => return Err(unknown(args)),
+        Err(Unfit::UnknownSub(name)) => {
+            let word = &args[1][..args[1].len().min(SHOWN_BYTES)];
+            return Err(format!(
+                "ERR unknown subcommand '{}'. Try {} HELP.",
+                String::from_utf8_lossy(word),
+                name.to_ascii_uppercase()
+            ));
+        }
+        Err(Unfit::Arity(name)) => {
+            return Err(format!("ERR wrong number of arguments for '{name}' command"));
+        }
+    };
     if !session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err("NOAUTH Authentication required.".to_owned());
     }
@@ -83,9 +97,11 @@ pub fn check(node: &Node, session: &Session, args: &[&[u8]]) -> Result<Checked, 
     Ok(Checked(command))
 }
 
+/// So much of what makes no sense is told back.
+const SHOWN_BYTES: usize = 128;
+
 /// Redis' words for a command that there is not.
 fn unknown(args: &[&[u8]]) -> String {
-    const SHOWN_BYTES: usize = 128;
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
     let mut beginning = String::new();
     for arg in args.iter().skip(1) {
@@ -148,6 +164,8 @@ pub struct Runner<'a> {
     pub args: &'a [&'a [u8]],
     /// The time of day when it came.
     pub now: TimeMs,
+    /// When it began, in nanoseconds of the monotonic clock; when it has ended, that moment.
+    pub since_ns: &'a mut u64,
     /// Memory to work in.
     pub scratch: &'a mut Scratch,
     /// Where its reply is appended.
@@ -198,13 +216,23 @@ impl Runner<'_> {
             multi.failed = true;
         }
         self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+        if let Some(command) = self.args.first().and_then(|name| table::find(name)) {
+            let sub = self.args.get(1).and_then(|word| command.sub(word));
+            self.node.measured.rejected(sub.unwrap_or(command));
+        }
+        let start = self.reply.len();
         self.reply.error(text);
+        self.node.measured.error(measure::code(&self.reply.as_bytes()[start..]));
     }
 
     /// Runs a command that was checked as far as it need not wait: nearly always to its end.
     pub fn begin(&mut self, Checked(command): Checked) -> Begun {
         if self.session.mode != Mode::PLAIN && self.is_held(command) {
             return Begun::Done(Next::Go);
+        }
+        // EXEC's commands come before it, as in Redis.
+        if self.node.monitors.any() && !matches!(command.run, Run::Exec) {
+            measure::tell_monitors(self.node, self.session, command, self.args, self.now);
         }
         let start = self.reply.len();
         let done = match command.run {
@@ -226,8 +254,10 @@ impl Runner<'_> {
                 ExecBegun::Waits(exec, tried) => return Begun::Waits(Waits(For::Exec(exec, tried))),
             },
             Run::Takeover(_) => return Begun::Done(Next::TakeOver(command)),
+            // The table gives it only with its second word.
+            Run::Family => Err(Fail::arity(command.name)),
         };
-        Begun::Done(self.finish(start, done))
+        Begun::Done(self.finish(command, start, done))
     }
 
     /// Waits, and runs the command to its end.
@@ -239,7 +269,7 @@ impl Runner<'_> {
             For::Itself(body) | For::Others(body) => body(&mut self.session_cx()).await,
             For::Exec(exec, tried) => self.exec(exec, tried).await,
         };
-        self.finish(start, done)
+        self.finish(command, start, done)
     }
 
     /// On a connection in some mode: whether that keeps or refuses the command instead of running it.
@@ -271,8 +301,8 @@ impl Runner<'_> {
     }
 
     /// Tells the client of a failure instead of what was replied from `start` on.
-    fn finish(&mut self, start: usize, done: Result<(), Fail>) -> Next {
-        match done {
+    fn finish(&mut self, command: &Command, start: usize, done: Result<(), Fail>) -> Next {
+        let next = match done {
             Ok(()) => Next::Go,
             Err(Fail::Stop(Stop::Failed(error @ Error::Poisoned(_)))) => Next::Abort(error),
             Err(fail) => {
@@ -281,7 +311,12 @@ impl Runner<'_> {
                 self.reply.error(&words(&fail));
                 Next::Go
             }
+        };
+        self.measure(command, self.args, start);
+        if matches!(command.run, Run::Exec) && self.node.monitors.any() {
+            measure::tell_monitors(self.node, self.session, command, self.args, self.now);
         }
+        next
     }
 }
 
@@ -356,7 +391,11 @@ impl Runner<'_> {
                     }
                     let Some(waiting) = &waiting else { unreachable!("it has entered") };
                     loop {
-                        if let Some(answer) = self.item(waiting, changes, until_ms).await {
+                        let began = node.nanos();
+                        let item = self.item(waiting, changes, until_ms).await;
+                        // What it waits for others is no time that it takes.
+                        *self.since_ns += node.nanos().saturating_sub(began);
+                        if let Some(answer) = item {
                             return self.answered(waiting, answer);
                         }
                         if waiting.waiter.claim() {
@@ -418,9 +457,17 @@ impl Runner<'_> {
             Vec::new()
         };
         waiting_args = waits::args_of(&waiting);
-        let mut cx =
-            Cx { tx, args: self.args, keys, reply: self.reply, seed: *seed, node: self.node, kept: &kept };
-        let mut done = body(&mut cx);
+        let mut cx = Cx {
+            tx,
+            args: self.args,
+            keys,
+            reply: self.reply,
+            seed: *seed,
+            node: self.node,
+            kept: &kept,
+            events: Vec::new(),
+        };
+        let mut done = events::run(&mut cx, command, body);
         let mut served = Served::default();
         if done.is_ok() && !waiting.is_empty() {
             match waits::serve(&mut cx, &waiting, &waiting_args) {
@@ -431,7 +478,10 @@ impl Runner<'_> {
         let written = &mut self.session.written;
         let before = written.records.len();
         let seen = match &done {
-            Ok(()) => cx.tx.commit_noting(|slot, seq| written.note(slot, seq)),
+            Ok(()) => {
+                self.node.tell(std::mem::take(&mut cx.events), &mut self.session.outbox);
+                cx.tx.commit_noting(|slot, seq| written.note(slot, seq))
+            }
             Err(Fail::Blocks(_)) if self.node.profile == Profile::Codis => {
                 // The connection is shared among clients: nobody waits on it.
                 done = Ok(());

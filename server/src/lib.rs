@@ -1,6 +1,6 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
-//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `blocked`, `pubsub`, `multi`, `session`, `kept`, `cx`, `kind`;
+//! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `blocked`, `measured`, `pubsub`, `notify`, `monitors`, `pause`, `multi`, `session`, `kept`, `cx`, `kind`;
 //! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `unacked`, `connection`; `workers`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
@@ -21,9 +21,13 @@ pub mod glob;
 pub mod kept;
 pub mod kind;
 pub mod last_lines;
+pub mod measured;
+pub mod monitors;
 pub mod multi;
 pub mod node;
+pub mod notify;
 pub mod number;
+pub mod pause;
 pub mod pubsub;
 pub mod rdb;
 pub mod remote;

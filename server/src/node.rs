@@ -20,6 +20,10 @@ use crate::codis::moves::Moves;
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
 use crate::execute;
+use crate::measured::Measured;
+use crate::monitors::Monitors;
+use crate::notify::{Classes, Event, Notify};
+use crate::pause::Pauses;
 use crate::pubsub::{Message, PubSub};
 use crate::saves::{self, Saves};
 use crate::scripting::Scripts;
@@ -122,6 +126,14 @@ pub struct Node {
     pub scripts: Scripts,
     /// Counters.
     pub stats: Stats,
+    /// What commands took.
+    pub measured: Measured,
+    /// Who is told of every command.
+    pub monitors: Monitors,
+    /// Which events of keys are told.
+    pub notify: Notify,
+    /// What clients are made to wait for.
+    pub pauses: Pauses,
     /// What INFO calls run_id: 40 hexadecimal digits.
     pub run_id: String,
     /// The port that it listens at.
@@ -153,10 +165,16 @@ impl Node {
         let run_id = engine.node().to_string();
         let replicas_min = AtomicUsize::new(settings.replicas_min);
         let replica_lag_ms = AtomicU64::new(settings.replica_lag_s * 1000);
+        let notify = Notify::default();
+        notify.set(settings.notify);
         Node {
             engine,
             replication,
             fs,
+            measured: Measured::new(&settings),
+            monitors: Monitors::default(),
+            pauses: Pauses::default(),
+            notify,
             config: Config::new(settings),
             config_file,
             profile,
@@ -187,6 +205,8 @@ impl Node {
         self.engine.set_sync_mode(settings.sync);
         self.replicas_min.store(settings.replicas_min, Ordering::Relaxed);
         self.replica_lag_ms.store(settings.replica_lag_s * 1000, Ordering::Relaxed);
+        self.measured.set(&settings);
+        self.notify.set(settings.notify);
         let masterauth =
             Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
         self.replication.set_masterauth(masterauth);
@@ -215,6 +235,28 @@ impl Node {
         self.replication.acks().good(slot, self.monotonic_ms(), lag_ms)
     }
 
+    /// Makes messages of what happened to keys.
+    pub fn tell(&self, events: Vec<Event>, outbox: &mut Vec<Message>) {
+        if !events.is_empty() {
+            let classes = self.notify.classes();
+            events.into_iter().for_each(|event| event.messages(classes, outbox));
+        }
+    }
+
+    /// Tells of keys from here on that are removed because they have expired.
+    pub fn tell_of_expired(self: &Arc<Node>) {
+        let node = Arc::downgrade(self);
+        self.engine.on_expired(move |keys| {
+            let Some(node) = node.upgrade() else { return };
+            if node.notify.classes().has(Classes::EXPIRED) {
+                let mut outbox = Vec::new();
+                let events = keys.iter().map(|key| Event::new(Classes::EXPIRED, "expired", key));
+                node.tell(events.collect(), &mut outbox);
+                node.deliver(&mut outbox);
+            }
+        });
+    }
+
     /// Hands out messages; their gate was reached.
     pub fn deliver(&self, outbox: &mut Vec<Message>) {
         let limit = self.config.now().pubsub_limit;
@@ -225,6 +267,11 @@ impl Node {
     /// Milliseconds of the monotonic clock.
     pub fn monotonic_ms(&self) -> u64 {
         monotonic_ms(self.engine.clock())
+    }
+
+    /// Nanoseconds of the monotonic clock.
+    pub fn nanos(&self) -> u64 {
+        u64::try_from(self.engine.clock().monotonic().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The time of day.

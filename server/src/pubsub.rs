@@ -104,7 +104,7 @@ impl Mailbox {
         pending.over_since_ms = None;
     }
 
-    fn put(&self, limit: OutputLimit, now_ms: u64, write: impl FnOnce(&mut ReplyWriter)) {
+    pub(crate) fn put(&self, limit: OutputLimit, now_ms: u64, write: impl FnOnce(&mut ReplyWriter)) {
         let proto = if self.proto.load(Ordering::Relaxed) == 1 { Proto::Resp3 } else { Proto::Resp2 };
         let mut writer = ReplyWriter::new(proto);
         write(&mut writer);
@@ -250,8 +250,8 @@ pub struct Subscriptions {
 impl Subscriptions {
     /// None yet.
     #[must_use]
-    pub fn new(node: Arc<crate::node::Node>, client: Arc<Client>, proto: Proto) -> Subscriptions {
-        Subscriptions { node, mailbox: Arc::new(Mailbox::new(client, proto)), names: BTreeSet::new() }
+    pub fn new(node: Arc<crate::node::Node>, mailbox: Arc<Mailbox>) -> Subscriptions {
+        Subscriptions { node, mailbox, names: BTreeSet::new() }
     }
 
     /// Listens to a name.

@@ -92,6 +92,7 @@ pub fn start(
     };
     let replication = start_replication(&engine, &settings, address)?;
     let node = Arc::new(Node::new(engine, replication, fs, settings, config_file, address.port()));
+    node.tell_of_expired();
     let workers = Workers::start(&node, workers)?;
     let accepting = node.clone();
     let accept = thread("accept".to_owned(), move || {

@@ -8,10 +8,11 @@ use haypile_engine::types::{SLOT_COUNT, Seq, Slot};
 use tokio::net::TcpStream;
 
 use crate::clients::Client;
+use crate::monitors::Monitoring;
 use crate::multi::{Multi, Watching};
 use crate::node::Node;
-use crate::pubsub::{Message, Subscriptions};
-use crate::resp::ReplyWriter;
+use crate::pubsub::{Mailbox, Message, Subscriptions};
+use crate::resp::{Proto, ReplyWriter};
 
 /// What a connection is in beyond running commands one by one, as a set: one look tells that it is in nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,6 +25,10 @@ impl Mode {
     pub const MULTI: Mode = Mode(1);
     /// Listening to channels.
     pub const LISTENING: Mode = Mode(1 << 1);
+    /// Getting no replies.
+    pub const SILENT: Mode = Mode(1 << 2);
+    /// Getting no reply to the next command.
+    pub const SKIPPING: Mode = Mode(1 << 3);
 
     /// Both sets together.
     #[must_use]
@@ -86,6 +91,10 @@ pub struct Session {
     pub watching: Option<Box<Watching>>,
     /// What it listens to. There is none exactly if `mode` lacks [`Mode::LISTENING`].
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// That it is told of every command.
+    pub monitoring: Option<Monitoring>,
+    /// Where messages for it wait, once it has listened to something.
+    mailbox: Option<Arc<Mailbox>>,
     /// Messages that leave with the replies, once these may.
     pub outbox: Vec<Message>,
     /// What it wrote.
@@ -106,9 +115,23 @@ impl Session {
             multi: None,
             watching: None,
             subscriptions: None,
+            monitoring: None,
+            mailbox: None,
             outbox: Vec::new(),
             written: Written::default(),
         }
+    }
+
+    /// Where messages for it wait; it speaks this version of the protocol.
+    pub fn mailbox(&mut self, proto: Proto) -> Arc<Mailbox> {
+        let client = &self.client;
+        self.mailbox.get_or_insert_with(|| Arc::new(Mailbox::new(client.clone(), proto))).clone()
+    }
+
+    /// Where messages for it wait, if it listens to anything.
+    #[must_use]
+    pub fn listening(&self) -> Option<&Arc<Mailbox>> {
+        self.mailbox.as_ref().filter(|_| self.subscriptions.is_some() || self.monitoring.is_some())
     }
 
     /// Listens to nothing any more.

@@ -1,15 +1,21 @@
 //! What a command is, and the table of all commands.
 //!
-//! Every file in `commands/` exports `COMMANDS`; this file joins them and finds one by its name, in any case. The
-//! table is built once, at the first look.
+//! Every file in `commands/` exports `COMMANDS`, made with the builders of `rows`; this file joins them and finds one by
+//! its name, in any case. The table is built once, at the first look. A command that has second words (`CLIENT LIST`)
+//! has a row for each: what such a word means is a command of its own, with its own arity, flags and keys.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::LazyLock;
 
 use crate::commands;
+use crate::commands::sub;
 use crate::cx::{Cx, Fail};
 use crate::session::{SessionCx, Taken};
+
+mod rows;
+
+pub use rows::Group;
 
 /// Properties of a command, as a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,13 +130,29 @@ pub enum Run {
     Waiting(fn(&mut SessionCx<'_>) -> Result<(), Fail>, for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>),
     /// The commands that came since MULTI, as one.
     Exec,
+    /// Nothing by itself: its second word says what.
+    Family,
     /// Takes the connection over for good, for another protocol. What came before it is answered first.
     Takeover(fn(Taken) -> Pin<Box<dyn Future<Output = ()>>>),
 }
 
-/// One command.
+/// What a command is beside Redis' of this name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stand {
+    /// As in Redis.
+    Same,
+    /// In this it differs.
+    Differs(&'static str),
+    /// It is there to be refused, with these words.
+    Refused(&'static str),
+    /// Redis has none of this name.
+    Own,
+}
+
+/// One command, or one second word of a command.
+#[derive(Clone, Copy)]
 pub struct Command {
-    /// Its name, in lower case.
+    /// Its name, in lower case; of a second word `client|list`.
     pub name: &'static str,
     /// The number of arguments with the name; if negative, at least so many.
     pub arity: i32,
@@ -146,6 +168,12 @@ pub struct Command {
     pub summary: &'static str,
     /// How it is run.
     pub run: Run,
+    /// Its second words.
+    pub subs: &'static [Command],
+    /// What it is beside Redis'.
+    pub stand: Stand,
+    /// Its place among all commands and second words, from 0 without a gap: see [`count`]. The table sets it.
+    pub id: usize,
 }
 
 impl std::fmt::Debug for Command {
@@ -161,33 +189,49 @@ impl Command {
         let arity = usize::try_from(self.arity.unsigned_abs()).unwrap_or(usize::MAX);
         if self.arity >= 0 { args == arity } else { args >= arity }
     }
+
+    /// Its second word of this name, in any case.
+    #[must_use]
+    pub fn sub(&self, word: &[u8]) -> Option<&'static Command> {
+        self.subs.iter().find(|sub| sub.word().as_bytes().eq_ignore_ascii_case(word))
+    }
+
+    /// Its name without that of the command whose second word it is.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(_, word)| word)
+    }
 }
 
-/// A group of commands in Redis' documentation: makes the rows of its data commands.
-#[derive(Clone, Copy)]
-pub struct Group(pub &'static str);
+/// Why a request names no command that can be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// There is none of this name.
+    Unknown,
+    /// Of this command there is no such second word.
+    UnknownSub(&'static str),
+    /// This one takes another number of arguments.
+    Arity(&'static str),
+}
 
-impl Group {
-    /// A row of a family's table.
-    #[allow(clippy::too_many_arguments)] // it is a row of a table
-    #[must_use]
-    pub const fn data(
-        self,
-        name: &'static str,
-        arity: i32,
-        flags: Flags,
-        keys: Keys,
-        since: &'static str,
-        summary: &'static str,
-        run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-    ) -> Command {
-        Command { name, arity, flags, keys, group: self.0, since, summary, run: Run::Data(run) }
+/// The command that a request means, with its second word if it has one; it may be called with so many arguments.
+///
+/// # Errors
+/// If there is none.
+pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, Unfit> {
+    let name = args.first().map_or(&b""[..], |name| &name[..]);
+    let mut command = find(name).ok_or(Unfit::Unknown)?;
+    if let ([_, ..], Some(word)) = (command.subs, args.get(1)) {
+        command = command.sub(word).ok_or(Unfit::UnknownSub(command.name))?;
     }
+    if command.takes(args.len()) { Ok(command) } else { Err(Unfit::Arity(command.name)) }
 }
 
 /// All commands, and where to find each.
 struct Table {
     commands: Vec<&'static Command>,
+    /// How many there are, with all second words.
+    count: usize,
     /// Perfect: under `seed` no two names fall on the same place.
     places: Vec<Option<&'static Command>>,
     seed: u64,
@@ -199,15 +243,32 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(commands::ALL));
 
 impl Table {
     fn new(groups: &[&'static [Command]]) -> Table {
-        let mut commands: Vec<&'static Command> = groups.iter().flat_map(|group| group.iter()).collect();
-        commands.sort_by_key(|command| command.name);
+        let mut count = 0;
+        let mut number = |mut command: Command| {
+            command.id = count;
+            count += 1;
+            command
+        };
+        let mut rows: Vec<Command> = groups.iter().flat_map(|group| group.iter()).copied().collect();
+        rows.sort_by_key(|command| command.name);
+        for command in &mut rows {
+            *command = number(*command);
+            if !command.subs.is_empty() {
+                let mut subs: Vec<Command> = command.subs.to_vec();
+                subs.sort_by_key(|sub| sub.name);
+                subs.push(sub::help_row(command));
+                // The table is built once and lives as long as the process.
+                command.subs = Vec::leak(subs.into_iter().map(&mut number).collect());
+            }
+        }
+        let commands: Vec<&'static Command> = Vec::leak(rows).iter().collect();
         for pair in commands.windows(2) {
             assert_ne!(pair[0].name, pair[1].name, "two commands have one name");
         }
         let (seed, places) = (0..)
             .find_map(|seed| Some((seed, Table::place(&commands, seed)?)))
             .expect("some seed parts a few hundred names over thousands of places");
-        Table { commands, places, seed }
+        Table { commands, count, places, seed }
     }
 
     fn place(commands: &[&'static Command], seed: u64) -> Option<Vec<Option<&'static Command>>> {
@@ -243,48 +304,25 @@ pub fn all() -> &'static [&'static Command] {
     &TABLE.commands
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn positions(keys: Keys, args: &[&'static str]) -> Vec<usize> {
-        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
-        let mut out = Vec::new();
-        keys.positions(&args, &mut out);
-        out
-    }
-
-    #[test]
-    fn every_command_is_found_by_its_name_in_any_case() {
-        for command in all() {
-            assert_eq!(command.name, command.name.to_ascii_lowercase());
-            let found = find(command.name.to_ascii_uppercase().as_bytes()).expect("in the table");
-            assert!(std::ptr::eq(found, *command));
-        }
-        assert!(find(b"nosuch").is_none() && find(b"").is_none());
-    }
-
-    #[test]
-    fn every_data_command_says_whether_it_writes() {
-        for command in all().iter().filter(|command| matches!(command.run, Run::Data(_))) {
-            let (write, read) = (command.flags.has(Flags::WRITE), command.flags.has(Flags::READONLY));
-            assert!(write != read, "{}", command.name);
-            assert!(!matches!(command.keys, Keys::None), "{}", command.name);
-        }
-    }
-
-    #[test]
-    fn keys_are_found_where_the_table_says() {
-        assert_eq!(positions(Keys::FIRST, &["get", "a"]), [1]);
-        assert_eq!(positions(Keys::ALL, &["del", "a", "b"]), [1, 2]);
-        let mset = Keys::Range { first: 1, last: -1, step: 2 };
-        assert_eq!(positions(mset, &["mset", "a", "1", "b", "2"]), [1, 3]);
-        let bitop = Keys::Range { first: 2, last: -1, step: 1 };
-        assert_eq!(positions(bitop, &["bitop", "and", "d", "s"]), [2, 3]);
-        assert_eq!(positions(Keys::FIRST_TWO, &["rename", "a"]), [1]);
-        let union = Keys::Custom(|args, positions| numbered_keys(args, 1, positions));
-        assert_eq!(positions(union, &["zunion", "2", "a", "b", "weights"]), [2, 3]);
-        assert!(positions(union, &["zunion", "9223372036854775807", "a"]).is_empty());
-        assert!(positions(union, &["zunion", "-1", "a"]).is_empty());
+/// The command or second word (`client|list`) of this name, in any case.
+#[must_use]
+pub fn named(name: &[u8]) -> Option<&'static Command> {
+    match name.iter().position(|byte| *byte == b'|') {
+        Some(bar) => find(&name[..bar])?.sub(&name[bar + 1..]),
+        None => find(name),
     }
 }
+
+/// How many commands and second words there are: each has its number below it.
+#[must_use]
+pub fn count() -> usize {
+    TABLE.count
+}
+
+/// All commands by name, each followed by its second words.
+pub fn every() -> impl Iterator<Item = &'static Command> {
+    all().iter().flat_map(|command| std::iter::once(*command).chain(command.subs))
+}
+
+#[cfg(test)]
+mod tests;

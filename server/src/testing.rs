@@ -60,6 +60,7 @@ impl Bench {
         let nobody = hub::Settings::new("127.0.0.1:1".to_owned());
         let replication = Replication::start(engine.clone(), nobody).expect("a thread");
         let node = Arc::new(Node::new(engine, replication, Arc::new(fs), settings, None, 0));
+        node.tell_of_expired();
         Bench::connected(node, true)
     }
 
@@ -132,11 +133,13 @@ impl Bench {
         let mut reply = ReplyWriter::new(self.proto);
         let mut gate = Gate::default();
         let checked = execute::check(&self.node, &self.session, args);
+        let mut since_ns = self.node.nanos();
         let mut runner = Runner {
             node: &self.node,
             session: &mut self.session,
             args,
             now: self.node.wall(),
+            since_ns: &mut since_ns,
             scratch: &mut self.scratch,
             reply: &mut reply,
             gate: &mut gate,

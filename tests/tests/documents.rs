@@ -193,3 +193,12 @@ fn the_readme_shows_flags_that_exist() {
         );
     }
 }
+
+#[test]
+fn commands_md_is_what_the_table_of_commands_says() {
+    let page = haypile_server::commands::document::page();
+    if std::env::var("HAYPILE_REWRITE").is_ok() {
+        replace("docs/COMMANDS.md", &page);
+    }
+    assert_eq!(text("docs/COMMANDS.md"), page, "haypile commands > docs/COMMANDS.md");
+}

@@ -3,45 +3,34 @@
 use rand::RngExt;
 
 use super::introspect::categories;
-use super::sub::{Sub, dispatch};
 use crate::cx::{Fail, integer, is};
 use crate::session::SessionCx;
-use crate::table::{self, Command, Flags, Keys, Run};
+use crate::table::{self, Command, Flags, Group};
+
+const T: Group = Group("server");
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "acl",
-    arity: -2,
-    flags: Flags::ADMIN,
-    keys: Keys::None,
-    group: "server",
-    since: "6.0.0",
-    summary: "Tells of users and of the categories of commands.",
-    run: Run::Session(|cx| dispatch(cx, "acl", SUBS)),
-}];
+pub const COMMANDS: &[Command] =
+    &[T.family("acl", Flags::ADMIN, "6.0.0", "Tells of users and of the categories of commands.", SUBS)];
 
-const SUBS: &[Sub] = &[
-    Sub { name: "cat", arity: -2, summary: "Names the categories, or a category's commands.", run: cat },
-    Sub { name: "deluser", arity: -3, summary: "Refused: there is one user.", run: refuse },
-    Sub { name: "dryrun", arity: -4, summary: "Refused: there is one user, who may do all.", run: refuse },
-    Sub { name: "genpass", arity: -2, summary: "Gives a random password [bits].", run: genpass },
-    Sub { name: "getuser", arity: 3, summary: "Refused: there is one user, see LIST.", run: refuse },
-    Sub { name: "list", arity: 2, summary: "Tells of the users, a line each.", run: list },
-    Sub { name: "load", arity: 2, summary: "Refused: there is no file of users.", run: refuse },
-    Sub { name: "log", arity: -2, summary: "Refused: nothing is kept.", run: refuse },
-    Sub { name: "save", arity: 2, summary: "Refused: there is no file of users.", run: refuse },
-    Sub { name: "setuser", arity: -3, summary: "Refused: there is one user.", run: refuse },
-    Sub { name: "users", arity: 2, summary: "Names the users.", run: users },
-    Sub { name: "whoami", arity: 2, summary: "Names the user of this connection.", run: whoami },
+const SUBS: &[Command] = &[
+    T.session("acl|cat", -2, Flags::NONE, "6.0.0", "Names the categories, or a category's commands.", cat),
+    T.refused("acl|deluser", -3, "6.0.0", ONE_USER),
+    T.refused("acl|dryrun", -4, "7.0.0", ONE_USER),
+    T.session("acl|genpass", -2, Flags::NONE, "6.0.0", "Gives a random password [bits].", genpass),
+    T.refused("acl|getuser", 3, "6.0.0", ONE_USER),
+    T.session("acl|list", 2, Flags::ADMIN, "6.0.0", "Tells of the users, a line each.", list),
+    T.refused("acl|load", 2, "6.0.0", ONE_USER),
+    T.refused("acl|log", -2, "6.0.0", ONE_USER),
+    T.refused("acl|save", 2, "6.0.0", ONE_USER),
+    T.refused("acl|setuser", -3, "6.0.0", ONE_USER),
+    T.session("acl|users", 2, Flags::ADMIN, "6.0.0", "Names the users.", users),
+    T.session("acl|whoami", 2, Flags::NONE, "6.0.0", "Names the user of this connection.", whoami),
 ];
 
-const USER: &str = "default";
+const ONE_USER: &str = "ERR there is one user here, 'default', who may run every command: its password is the setting requirepass";
 
-fn refuse(_: &mut SessionCx<'_>) -> Result<(), Fail> {
-    Err(Fail::error(
-        "ERR there is one user here, 'default', who may run every command: its password is the setting requirepass",
-    ))
-}
+const USER: &str = "default";
 
 fn whoami(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     cx.reply.bulk(USER.as_bytes());

@@ -2,30 +2,26 @@
 
 use crate::cx::{Fail, is};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group};
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "time",
-        arity: 1,
-        flags: Flags::FAST,
-        keys: Keys::None,
-        group: "server",
-        since: "2.6.0",
-        summary: "Tells the time: seconds since 1970, and microseconds.",
-        run: Run::Session(time),
-    },
-    Command {
-        name: "shutdown",
-        arity: -1,
-        flags: Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
-        keys: Keys::None,
-        group: "server",
-        since: "1.0.0",
-        summary: "Stops the node cleanly.",
-        run: Run::Session(shutdown),
-    },
+    Group("server").session(
+        "time",
+        1,
+        Flags::FAST,
+        "2.6.0",
+        "Tells the time: seconds since 1970, and microseconds.",
+        time,
+    ),
+    Group("server").session(
+        "shutdown",
+        -1,
+        Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
+        "1.0.0",
+        "Stops the node cleanly.",
+        shutdown,
+    ),
 ];
 
 fn time(cx: &mut SessionCx<'_>) -> Result<(), Fail> {

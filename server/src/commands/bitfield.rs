@@ -5,30 +5,28 @@ use super::strings::{check_length, replace};
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
 use crate::number;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "bitfield",
-        arity: -2,
-        flags: Flags::WRITE,
-        keys: Keys::FIRST,
-        group: "bitmap",
-        since: "3.2.0",
-        summary: "Reads and changes numbers in a string's bits.",
-        run: Run::Data(|cx| bitfield(cx, Allowed::Everything)),
-    },
-    Command {
-        name: "bitfield_ro",
-        arity: -2,
-        flags: Flags::READONLY.with(Flags::FAST),
-        keys: Keys::FIRST,
-        group: "bitmap",
-        since: "6.0.0",
-        summary: "Reads numbers in a string's bits.",
-        run: Run::Data(|cx| bitfield(cx, Allowed::Reading)),
-    },
+    Group("bitmap").data(
+        "bitfield",
+        -2,
+        Flags::WRITE,
+        Keys::FIRST,
+        "3.2.0",
+        "Reads and changes numbers in a string's bits.",
+        |cx| bitfield(cx, Allowed::Everything),
+    ),
+    Group("bitmap").data(
+        "bitfield_ro",
+        -2,
+        Flags::READONLY.with(Flags::FAST),
+        Keys::FIRST,
+        "6.0.0",
+        "Reads numbers in a string's bits.",
+        |cx| bitfield(cx, Allowed::Reading),
+    ),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,46 +2,79 @@
 
 use std::sync::Arc;
 
-use super::sub::{Sub, dispatch};
 use crate::blocked::Answer;
 use crate::clients::{Client, ClientKind};
 use crate::cx::{Fail, is};
 use crate::number;
-use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::pause::Paused;
+use crate::session::{Mode, SessionCx};
+use crate::table::{Command, Flags, Group};
+
+const T: Group = Group("connection");
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "client",
-    arity: -2,
-    flags: Flags::ADMIN,
-    keys: Keys::None,
-    group: "connection",
-    since: "2.4.0",
-    summary: "Tells of connections, names them, ends them.",
-    run: Run::Session(|cx| {
-        // So that it finds itself in the list.
-        cx.session.client.about().command = "client";
-        dispatch(cx, "client", SUBS)
-    }),
-}];
+pub const COMMANDS: &[Command] =
+    &[T.family("client", Flags::ADMIN, "2.4.0", "Tells of connections, names them, ends them.", SUBS)];
 
-const SUBS: &[Sub] = &[
-    Sub { name: "id", arity: 2, summary: "Gives this connection's number.", run: id },
-    Sub { name: "getname", arity: 2, summary: "Gives this connection's name.", run: getname },
-    Sub { name: "setname", arity: 3, summary: "Names this connection.", run: setname },
-    Sub {
-        name: "setinfo",
-        arity: 4,
-        summary: "Says which library is used: LIB-NAME or LIB-VER.",
-        run: setinfo,
-    },
-    Sub { name: "info", arity: 2, summary: "Tells of this connection.", run: info },
-    Sub { name: "list", arity: -2, summary: "Tells of all connections [TYPE type | ID id ...].", run: list },
-    Sub { name: "kill", arity: -3, summary: "Ends connections: ip:port, or filters.", run: kill },
-    Sub { name: "unblock", arity: -3, summary: "Ends a client's wait: id [TIMEOUT | ERROR].", run: unblock },
-    Sub { name: "no-evict", arity: 3, summary: "ON or OFF; no client is evicted here.", run: on_or_off },
-    Sub { name: "no-touch", arity: 3, summary: "ON or OFF; reads leave no trace here.", run: on_or_off },
+#[rustfmt::skip]
+const SUBS: &[Command] = &[
+    T.session("client|id", 2, Flags::NONE, "5.0.0", "Gives this connection's number.", id),
+    T.session("client|getname", 2, Flags::NONE, "2.6.9", "Gives this connection's name.", getname),
+    T.session("client|setname", 3, Flags::NONE, "2.6.9", "Names this connection.", setname),
+    T.session(
+        "client|setinfo",
+        4,
+        Flags::NONE,
+        "7.2.0",
+        "Says which library is used: LIB-NAME or LIB-VER.",
+        setinfo,
+    ),
+    T.session("client|info", 2, Flags::NONE, "6.2.0", "Tells of this connection.", info),
+    T.session(
+        "client|list",
+        -2,
+        Flags::ADMIN,
+        "2.4.0",
+        "Tells of all connections [TYPE type | ID id ...].",
+        list,
+    ),
+    T.session("client|kill", -3, Flags::ADMIN, "2.4.0", "Ends connections: ip:port, or filters.", kill),
+    T.session("client|caching", 3, Flags::NONE, "6.0.0", "Tells that there is no tracking.", |_| {
+        Err(Fail::error("ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"))
+    }).differs("there is no tracking: always this error"),
+    T.session("client|getredir", 2, Flags::NONE, "6.0.0", "-1: nothing is tracked.", |cx| {
+        cx.reply.integer(-1);
+        Ok(())
+    }).differs("there is no tracking: always -1"),
+    T.session("client|pause", -3, Flags::ADMIN, "2.9.50", "Lets commands wait for so many milliseconds: all, or those that write.", pause)
+        .differs("UNPAUSE is never held back"),
+    T.session("client|reply", 3, Flags::NONE, "3.2.0", "Says whether replies are wanted.", reply),
+    T.session("client|tracking", -3, Flags::NONE, "6.0.0", "Refused, but for OFF: there is no tracking.", tracking)
+        .differs("ON is refused: caches of clients are not told what changes; use keyspace notifications"),
+    T.session("client|trackinginfo", 2, Flags::NONE, "6.2.0", "Tells that there is no tracking.", trackinginfo)
+        .differs("there is no tracking: always off"),
+    T.session("client|unpause", 2, Flags::ADMIN, "6.2.0", "Ends what PAUSE began.", |cx| {
+        cx.node.pauses.end();
+        cx.reply.ok();
+        Ok(())
+    }),
+    T.session(
+        "client|unblock",
+        -3,
+        Flags::ADMIN,
+        "5.0.0",
+        "Ends a client's wait: id [TIMEOUT | ERROR].",
+        unblock,
+    ),
+    T.session(
+        "client|no-evict",
+        3,
+        Flags::ADMIN,
+        "7.0.0",
+        "ON or OFF; no client is evicted here.",
+        on_or_off,
+    ),
+    T.session("client|no-touch", 3, Flags::NONE, "7.2.0", "ON or OFF; reads leave no trace here.", on_or_off),
 ];
 
 fn id(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -123,6 +156,63 @@ fn unblock(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let id = crate::cx::integer(cx.arg(2))?;
     let ended = u64::try_from(id).is_ok_and(|id| cx.node.blocked.unblock(id, answer));
     cx.reply.integer(i64::from(ended));
+    Ok(())
+}
+
+fn pause(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    const WRONG: &str = "ERR timeout is not an integer or out of range";
+    let what = match &cx.args[3..] {
+        [] => Paused::All,
+        [what] if is(what, "all") => Paused::All,
+        [what] if is(what, "write") => Paused::Writes,
+        [_] => return Err(Fail::error("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(Fail::syntax()),
+    };
+    let wait_ms = number::integer(cx.arg(2)).ok_or_else(|| Fail::error(WRONG))?;
+    let wait_ms = u64::try_from(wait_ms).map_err(|_| Fail::error("ERR timeout is negative"))?;
+    let now_ms = cx.node.monotonic_ms();
+    cx.node.pauses.begin(what, now_ms.saturating_add(wait_ms), now_ms);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn reply(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let (how, mode) = (cx.arg(2), &mut cx.session.mode);
+    if is(how, "on") {
+        *mode = mode.without(Mode::SILENT).without(Mode::SKIPPING);
+    } else if is(how, "off") {
+        *mode = mode.with(Mode::SILENT);
+    } else if is(how, "skip") {
+        *mode = if mode.has(Mode::SILENT) { *mode } else { mode.with(Mode::SKIPPING) };
+    } else {
+        return Err(Fail::syntax());
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn tracking(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    match &cx.args[2..] {
+        [how] if is(how, "off") => {
+            cx.reply.ok();
+            Ok(())
+        }
+        [how, ..] if is(how, "on") => Err(Fail::error(
+            "ERR CLIENT TRACKING is refused: clients are not told what changes; use keyspace notifications (notify-keyspace-events)",
+        )),
+        _ => Err(Fail::syntax()),
+    }
+}
+
+fn trackinginfo(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    cx.reply.map(3);
+    cx.reply.bulk(b"flags");
+    cx.reply.set(1);
+    cx.reply.bulk(b"off");
+    cx.reply.bulk(b"redirect");
+    cx.reply.integer(-1);
+    cx.reply.bulk(b"prefixes");
+    cx.reply.array(0);
     Ok(())
 }
 

@@ -3,37 +3,32 @@
 use std::path::PathBuf;
 
 use super::connection::databases;
-use super::sub::{Sub, dispatch};
 use crate::config::{PARAMS, Settings, When, find, rewrite};
 use crate::cx::Fail;
 use crate::files::{read_text, replace_text};
 use crate::glob;
 use crate::node::Node;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group};
+
+const T: Group = Group("server");
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "config",
-    arity: -2,
-    flags: Flags::ADMIN.with(Flags::DANGEROUS),
-    keys: Keys::None,
-    group: "server",
-    since: "2.0.0",
-    summary: "Tells and changes settings.",
-    run: Run::Session(|cx| dispatch(cx, "config", SUBS)),
-}];
+pub const COMMANDS: &[Command] =
+    &[T.family("config", Flags::ADMIN.with(Flags::DANGEROUS), "2.0.0", "Tells and changes settings.", SUBS)];
 
-const SUBS: &[Sub] = &[
-    Sub { name: "get", arity: -3, summary: "Gives the settings of these patterns.", run: get },
-    Sub { name: "set", arity: -4, summary: "Changes settings, all or none.", run: set },
-    Sub { name: "resetstat", arity: 2, summary: "Sets INFO's counters to zero.", run: resetstat },
-    Sub {
-        name: "rewrite",
-        arity: 2,
-        summary: "Writes what CONFIG SET changed to the file.",
-        run: rewrite_file,
-    },
+const SUBS: &[Command] = &[
+    T.session("config|get", -3, Flags::ADMIN, "2.0.0", "Gives the settings of these patterns.", get),
+    T.session("config|set", -4, Flags::ADMIN, "2.0.0", "Changes settings, all or none.", set),
+    T.session("config|resetstat", 2, Flags::ADMIN, "2.0.0", "Sets INFO's counters to zero.", resetstat),
+    T.session(
+        "config|rewrite",
+        2,
+        Flags::ADMIN,
+        "2.8.0",
+        "Writes what CONFIG SET changed to the file.",
+        rewrite_file,
+    ),
 ];
 
 /// Keys that Redis' clients and tools ask for and that can't be set here.
@@ -102,6 +97,7 @@ fn failed(name: &str, why: &str) -> Fail {
 
 fn resetstat(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     cx.node.stats.reset();
+    cx.node.measured.reset();
     cx.reply.ok();
     Ok(())
 }

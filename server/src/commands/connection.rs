@@ -5,15 +5,17 @@ use crate::cx::{Fail, integer, is};
 use crate::node::{Node, Profile};
 use crate::resp::Proto;
 use crate::session::{Mode, SessionCx};
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group};
 
 const OPEN: Flags = Flags::FAST.with(Flags::NO_AUTH);
 
 const END: Flags = OPEN.with(Flags::UNQUEUED).with(Flags::LISTENING);
 
+const T: Group = Group("connection");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row(
+    T.session(
         "ping",
         -1,
         Flags::FAST.with(Flags::LISTENING),
@@ -21,25 +23,13 @@ pub const COMMANDS: &[Command] = &[
         "Tells that the node is there, or gives the argument back.",
         ping,
     ),
-    row("echo", 2, Flags::FAST, "1.0.0", "Gives the argument back.", echo),
-    row("quit", -1, END, "1.0.0", "Closes the connection.", quit),
-    row("select", 2, Flags::FAST, "1.0.0", "Selects the database.", select),
-    row("auth", -2, OPEN, "1.0.0", "Gives the password.", auth),
-    row("hello", -1, OPEN, "6.0.0", "Agrees on the protocol, and tells who answers.", hello),
-    row("reset", 1, END, "6.2.0", "Makes the connection as if it were new.", reset),
+    T.session("echo", 2, Flags::FAST, "1.0.0", "Gives the argument back.", echo),
+    T.session("quit", -1, END, "1.0.0", "Closes the connection.", quit),
+    T.session("select", 2, Flags::FAST, "1.0.0", "Selects the database.", select),
+    T.session("auth", -2, OPEN, "1.0.0", "Gives the password.", auth),
+    T.session("hello", -1, OPEN, "6.0.0", "Agrees on the protocol, and tells who answers.", hello),
+    T.session("reset", 1, END, "6.2.0", "Makes the connection as if it were new.", reset),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut SessionCx<'_>) -> Result<(), Fail>,
-) -> Command {
-    let group = "connection";
-    Command { name, arity, flags, keys: Keys::None, group, since, summary, run: Run::Session(run) }
-}
 
 fn ping(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     match cx.args {
@@ -214,6 +204,8 @@ fn reset(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     cx.session.end_multi();
     cx.session.watching = None;
     cx.session.end_subscriptions();
+    cx.session.monitoring = None;
+    cx.session.mode = Mode::PLAIN;
     cx.session.client.about().listens = (0, 0, 0);
     cx.session.client.about().name.clear();
     cx.session.authenticated = cx.node.config.now().requirepass.is_empty();

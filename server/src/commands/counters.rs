@@ -7,27 +7,20 @@ use crate::cx::{Cx, Fail, integer};
 use crate::extended::{Extended, Parsed};
 use crate::kind::Kind;
 use crate::number::Decimal;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
+
+const T: Group = Group("string");
+const FAST: Flags = Flags::WRITE.with(Flags::FAST);
 
 /// See the file's head.
+#[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    row("incr", 2, "1.0.0", "Adds one to a number.", |cx| add(cx, 1)),
-    row("decr", 2, "1.0.0", "Takes one from a number.", |cx| add(cx, -1)),
-    row("incrby", 3, "1.0.0", "Adds to a number.", |cx| add(cx, integer(cx.arg(2))?)),
-    row("decrby", 3, "1.0.0", "Takes from a number.", decrby),
-    row("incrbyfloat", 3, "2.6.0", "Adds to a number with a fraction.", incrbyfloat),
+    T.data("incr", 2, FAST, Keys::FIRST, "1.0.0", "Adds one to a number.", |cx| add(cx, 1)),
+    T.data("decr", 2, FAST, Keys::FIRST, "1.0.0", "Takes one from a number.", |cx| add(cx, -1)),
+    T.data("incrby", 3, FAST, Keys::FIRST, "1.0.0", "Adds to a number.", |cx| add(cx, integer(cx.arg(2))?)),
+    T.data("decrby", 3, FAST, Keys::FIRST, "1.0.0", "Takes from a number.", decrby),
+    T.data("incrbyfloat", 3, FAST, Keys::FIRST, "2.6.0", "Adds to a number with a fraction.", incrbyfloat),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    let flags = Flags::WRITE.with(Flags::FAST);
-    Command { name, arity, flags, keys: Keys::FIRST, group: "string", since, summary, run: Run::Data(run) }
-}
 
 fn decrby(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let by = integer(cx.arg(2))?.checked_neg().ok_or_else(|| Fail::error("ERR decrement would overflow"))?;

@@ -5,52 +5,55 @@ use haypile_engine::value::Value;
 
 use crate::cx::{Cx, Fail, integer, is};
 use crate::expiry::{Base, Unit, moment_of};
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 const READ: Flags = Flags::READONLY.with(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.with(Flags::FAST);
 
+const T: Group = Group("generic");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("expire", -3, WRITE, "1.0.0", "Sets an expiry in seconds from now.", |cx| {
+    T.data("expire", -3, WRITE, Keys::FIRST, "1.0.0", "Sets an expiry in seconds from now.", |cx| {
         let base = Base::Now(cx.now(cx.key(0)));
         expire(cx, Unit::Seconds, base, "expire")
     }),
-    row("pexpire", -3, WRITE, "2.6.0", "Sets an expiry in milliseconds from now.", |cx| {
+    T.data("pexpire", -3, WRITE, Keys::FIRST, "2.6.0", "Sets an expiry in milliseconds from now.", |cx| {
         let base = Base::Now(cx.now(cx.key(0)));
         expire(cx, Unit::Milliseconds, base, "pexpire")
     }),
-    row("expireat", -3, WRITE, "1.2.0", "Sets an expiry in seconds since 1970.", |cx| {
+    T.data("expireat", -3, WRITE, Keys::FIRST, "1.2.0", "Sets an expiry in seconds since 1970.", |cx| {
         expire(cx, Unit::Seconds, Base::Epoch, "expireat")
     }),
-    row("pexpireat", -3, WRITE, "2.6.0", "Sets an expiry in milliseconds since 1970.", |cx| {
-        expire(cx, Unit::Milliseconds, Base::Epoch, "pexpireat")
-    }),
-    row("ttl", 2, READ, "1.0.0", "Gives the seconds until the expiry.", |cx| {
+    T.data(
+        "pexpireat",
+        -3,
+        WRITE,
+        Keys::FIRST,
+        "2.6.0",
+        "Sets an expiry in milliseconds since 1970.",
+        |cx| expire(cx, Unit::Milliseconds, Base::Epoch, "pexpireat"),
+    ),
+    T.data("ttl", 2, READ, Keys::FIRST, "1.0.0", "Gives the seconds until the expiry.", |cx| {
         tell(cx, |at, now| (at.saturating_sub(now) + 500) / 1000)
     }),
-    row("pttl", 2, READ, "2.6.0", "Gives the milliseconds until the expiry.", |cx| {
+    T.data("pttl", 2, READ, Keys::FIRST, "2.6.0", "Gives the milliseconds until the expiry.", |cx| {
         tell(cx, u64::saturating_sub)
     }),
-    row("expiretime", 2, READ, "7.0.0", "Gives the expiry in seconds since 1970.", |cx| {
+    T.data("expiretime", 2, READ, Keys::FIRST, "7.0.0", "Gives the expiry in seconds since 1970.", |cx| {
         tell(cx, |at, _| at.saturating_add(500) / 1000)
     }),
-    row("pexpiretime", 2, READ, "7.0.0", "Gives the expiry in milliseconds since 1970.", |cx| {
-        tell(cx, |at, _| at)
-    }),
-    row("persist", 2, WRITE, "2.2.0", "Takes the expiry away.", persist),
+    T.data(
+        "pexpiretime",
+        2,
+        READ,
+        Keys::FIRST,
+        "7.0.0",
+        "Gives the expiry in milliseconds since 1970.",
+        |cx| tell(cx, |at, _| at),
+    ),
+    T.data("persist", 2, WRITE, Keys::FIRST, "2.2.0", "Takes the expiry away.", persist),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys: Keys::FIRST, group: "generic", since, summary, run: Run::Data(run) }
-}
 
 /// When an expiry is set only.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use crate::extended::{Extended, Parsed};
 use crate::kind::Kind;
 use crate::number;
 use crate::resp::Proto;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 use crate::types::damaged;
 use crate::types::dict::Dict;
 
@@ -19,36 +19,27 @@ const WRITE_FAST: Flags = Flags::WRITE.with(Flags::FAST);
 
 type Done = Result<(), Fail>;
 
-const fn command(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut Cx<'_>) -> Done,
-) -> Command {
-    Command { name, arity, flags, keys: Keys::FIRST, group: "hash", since, summary, run: Run::Data(run) }
-}
+const T: Group = Group("hash");
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("hdel", -3, WRITE_FAST, "2.0.0", "Removes fields; the hash goes with its last one.", hdel),
-    command("hexists", 3, READ_FAST, "2.0.0", "Says whether a field is there.", hexists),
-    command("hget", 3, READ_FAST, "2.0.0", "Gives a field's value.", hget),
-    command("hgetall", 2, READ, "2.0.0", "Gives all fields and values.", hgetall),
-    command("hincrby", 4, WRITE_FAST, "2.0.0", "Adds a whole number to a field's.", hincrby),
-    command("hincrbyfloat", 4, WRITE_FAST, "2.6.0", "Adds a number to a field's.", hincrbyfloat),
-    command("hkeys", 2, READ, "2.0.0", "Gives all fields.", hkeys),
-    command("hlen", 2, READ_FAST, "2.0.0", "Counts the fields.", hlen),
-    command("hmget", -3, READ_FAST, "2.0.0", "Gives several fields' values.", hmget),
-    command("hmset", -4, WRITE_FAST, "2.0.0", "Sets fields.", hmset),
-    command("hrandfield", -2, READ, "6.2.0", "Gives fields chosen at random.", hrandfield),
-    command("hscan", -3, READ, "2.8.0", "Walks over fields and values.", hscan),
-    command("hset", -4, WRITE_FAST, "2.0.0", "Sets fields, and counts the new ones.", hset),
-    command("hsetnx", 4, WRITE_FAST, "2.0.0", "Sets a field that is not there.", hsetnx),
-    command("hstrlen", 3, READ_FAST, "3.2.0", "Gives the length of a field's value.", hstrlen),
-    command("hvals", 2, READ, "2.0.0", "Gives all values.", hvals),
+    T.data("hdel", -3, WRITE_FAST, Keys::FIRST, "2.0.0", "Removes fields; the hash goes with its last one.", hdel),
+    T.data("hexists", 3, READ_FAST, Keys::FIRST, "2.0.0", "Says whether a field is there.", hexists),
+    T.data("hget", 3, READ_FAST, Keys::FIRST, "2.0.0", "Gives a field's value.", hget),
+    T.data("hgetall", 2, READ, Keys::FIRST, "2.0.0", "Gives all fields and values.", hgetall),
+    T.data("hincrby", 4, WRITE_FAST, Keys::FIRST, "2.0.0", "Adds a whole number to a field's.", hincrby),
+    T.data("hincrbyfloat", 4, WRITE_FAST, Keys::FIRST, "2.6.0", "Adds a number to a field's.", hincrbyfloat),
+    T.data("hkeys", 2, READ, Keys::FIRST, "2.0.0", "Gives all fields.", hkeys),
+    T.data("hlen", 2, READ_FAST, Keys::FIRST, "2.0.0", "Counts the fields.", hlen),
+    T.data("hmget", -3, READ_FAST, Keys::FIRST, "2.0.0", "Gives several fields' values.", hmget),
+    T.data("hmset", -4, WRITE_FAST, Keys::FIRST, "2.0.0", "Sets fields.", hmset),
+    T.data("hrandfield", -2, READ, Keys::FIRST, "6.2.0", "Gives fields chosen at random.", hrandfield),
+    T.data("hscan", -3, READ, Keys::FIRST, "2.8.0", "Walks over fields and values.", hscan),
+    T.data("hset", -4, WRITE_FAST, Keys::FIRST, "2.0.0", "Sets fields, and counts the new ones.", hset),
+    T.data("hsetnx", 4, WRITE_FAST, Keys::FIRST, "2.0.0", "Sets a field that is not there.", hsetnx),
+    T.data("hstrlen", 3, READ_FAST, Keys::FIRST, "3.2.0", "Gives the length of a field's value.", hstrlen),
+    T.data("hvals", 2, READ, Keys::FIRST, "2.0.0", "Gives all values.", hvals),
 ];
 
 /// The hash at the command's key.

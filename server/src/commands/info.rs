@@ -13,22 +13,14 @@ use crate::cx::Fail;
 use crate::files::read_kernel;
 use crate::node::{Node, Profile};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group};
 
 /// The version of Redis whose commands and words are kept to.
 pub const REDIS_VERSION: &str = "7.0.15";
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "info",
-    arity: -1,
-    flags: Flags::DANGEROUS,
-    keys: Keys::None,
-    group: "server",
-    since: "1.0.0",
-    summary: "Tells of the node.",
-    run: Run::Session(info),
-}];
+pub const COMMANDS: &[Command] =
+    &[Group("server").session("info", -1, Flags::DANGEROUS, "1.0.0", "Tells of the node.", info)];
 
 /// A part of the answer: appends lines `name:value`.
 type Section = fn(&Node, &mut Lines);
@@ -42,6 +34,9 @@ const SECTIONS: &[(&str, Section)] = &[
     ("Stats", stats),
     ("Replication", super::replication::section),
     ("CPU", cpu),
+    ("Commandstats", super::stats::commands),
+    ("Errorstats", super::stats::errors),
+    ("Latencystats", super::stats::latencies),
     ("Cluster", cluster),
     ("Keyspace", keyspace),
 ];
@@ -66,11 +61,13 @@ impl Lines {
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let named: Vec<String> =
         cx.args[1..].iter().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
-    let every = named.is_empty()
-        || named.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
+    let asked = |words: &[&str]| named.iter().any(|name| words.contains(&name.as_str()));
+    let every = asked(&["all", "everything"]);
+    let usual = named.is_empty() || asked(&["default"]);
     let mut lines = Lines::default();
     for (name, section) in SECTIONS {
-        if every || named.contains(&name.to_ascii_lowercase()) {
+        let told = every || usual && !matches!(*name, "Commandstats" | "Latencystats");
+        if told || named.contains(&name.to_ascii_lowercase()) {
             if !lines.0.is_empty() {
                 lines.0.push_str("\r\n");
             }
@@ -110,10 +107,7 @@ fn clients(node: &Node, lines: &mut Lines) {
 }
 
 fn memory(node: &Node, lines: &mut Lines) {
-    // The second number of /proc/self/statm is the resident set in pages.
-    let resident = read_kernel(&*node.fs, "/proc/self/statm", 256)
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .map_or(0, |pages| pages * rustix::param::page_size() as u64);
+    let resident = super::memory::resident(node);
     lines.put("used_memory", resident);
     lines.put("used_memory_human", human(resident));
     lines.put("used_memory_rss", resident);

@@ -2,40 +2,48 @@
 
 use bytes::Bytes;
 
-use super::sub::{Sub, dispatch};
+use super::syntax::{self, Argument, Form};
 use crate::cx::{Fail, is};
 use crate::glob;
 use crate::resp::ReplyWriter;
 use crate::session::SessionCx;
-use crate::table::{self, Command, Flags, Keys, Run};
+use crate::table::{self, Command, Flags, Group, Keys, Run, Unfit};
+
+const T: Group = Group("server");
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[Command {
-    name: "command",
-    arity: -1,
-    flags: Flags::NONE,
-    keys: Keys::None,
-    group: "server",
-    since: "2.8.13",
-    summary: "Tells of the commands.",
-    run: Run::Session(command),
+    subs: SUBS,
+    ..T.session("command", -1, Flags::NONE, "2.8.13", "Tells of the commands.", command)
 }];
 
-const SUBS: &[Sub] = &[
-    Sub { name: "count", arity: 2, summary: "Counts the commands.", run: count },
-    Sub { name: "list", arity: -2, summary: "Names the commands [FILTERBY PATTERN pattern].", run: list },
-    Sub { name: "info", arity: -2, summary: "Tells how commands are called.", run: info },
-    Sub { name: "docs", arity: -2, summary: "Tells what commands do.", run: docs },
-    Sub { name: "getkeys", arity: -4, summary: "Finds the keys in a command.", run: getkeys },
+const SUBS: &[Command] = &[
+    T.session("command|count", 2, Flags::NONE, "2.8.13", "Counts the commands.", count),
+    T.session(
+        "command|list",
+        -2,
+        Flags::NONE,
+        "7.0.0",
+        "Names the commands [FILTERBY PATTERN pattern].",
+        list,
+    ),
+    T.session("command|info", -2, Flags::NONE, "2.8.13", "Tells how commands are called.", info),
+    T.session("command|docs", -2, Flags::NONE, "7.0.0", "Tells what commands do.", docs),
+    T.session("command|getkeys", -3, Flags::NONE, "2.8.13", "Finds the keys in a command.", getkeys),
+    T.session(
+        "command|getkeysandflags",
+        -3,
+        Flags::NONE,
+        "7.0.0",
+        "Finds the keys in a command, and what it does to them.",
+        getkeysandflags,
+    ),
 ];
 
 fn command(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    if cx.args.len() == 1 {
-        cx.reply.array(table::all().len());
-        table::all().iter().for_each(|command| describe(cx.reply, command));
-        return Ok(());
-    }
-    dispatch(cx, "command", SUBS)
+    cx.reply.array(table::all().len());
+    table::all().iter().for_each(|command| describe(cx.reply, command));
+    Ok(())
 }
 
 fn count(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -59,8 +67,7 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         }
         _ => return Err(Fail::syntax()),
     };
-    let names: Vec<Bytes> = table::all()
-        .iter()
+    let names: Vec<Bytes> = table::every()
         .filter(|command| filter(command))
         .map(|command| Bytes::from_static(command.name.as_bytes()))
         .collect();
@@ -72,7 +79,7 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 fn named(args: &[&[u8]]) -> Vec<Option<&'static Command>> {
     match &args[2..] {
         [] => table::all().iter().map(|command| Some(*command)).collect(),
-        names => names.iter().map(|name| table::find(name)).collect(),
+        names => names.iter().map(|name| table::named(name)).collect(),
     }
 }
 
@@ -91,35 +98,120 @@ fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 fn docs(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let commands: Vec<&Command> = named(cx.args).into_iter().flatten().collect();
     cx.reply.map(commands.len());
-    for command in commands {
-        cx.reply.bulk(command.name.as_bytes());
-        cx.reply.map(3);
-        for (name, text) in [("summary", command.summary), ("since", command.since), ("group", command.group)]
-        {
-            cx.reply.bulk(name.as_bytes());
-            cx.reply.bulk(text.as_bytes());
-        }
-    }
+    commands.into_iter().for_each(|command| document(cx.reply, command));
     Ok(())
 }
 
-fn getkeys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let args = &cx.args[2..];
-    let command = table::find(args[0]).ok_or_else(|| Fail::error("ERR Invalid command specified"))?;
-    if matches!(command.keys, Keys::None) {
-        return Err(Fail::error("ERR The command has no key arguments"));
+/// The name of a command, and what COMMAND DOCS tells of it.
+fn document(reply: &mut ReplyWriter, command: &Command) {
+    let arguments = syntax::of(command.name).and_then(syntax::arguments).unwrap_or_default();
+    let parts = 3 + usize::from(!arguments.is_empty()) + usize::from(!command.subs.is_empty());
+    reply.bulk(command.name.as_bytes());
+    reply.map(parts);
+    for (name, text) in [("summary", command.summary), ("since", command.since), ("group", command.group)] {
+        reply.bulk(name.as_bytes());
+        reply.bulk(text.as_bytes());
     }
-    if !command.takes(args.len()) {
-        return Err(Fail::error("ERR Invalid number of arguments specified for command"));
+    if !arguments.is_empty() {
+        reply.bulk(b"arguments");
+        tell_arguments(reply, &arguments);
+    }
+    if !command.subs.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(command.subs.len());
+        command.subs.iter().for_each(|sub| document(reply, sub));
+    }
+}
+
+fn tell_arguments(reply: &mut ReplyWriter, arguments: &[Argument]) {
+    reply.array(arguments.len());
+    for Argument { name, token, form, optional, multiple } in arguments {
+        let (kind, of) = match form {
+            Form::Value(kind) => (*kind, None),
+            Form::Word => ("pure-token", None),
+            Form::OneOf(of) => ("oneof", Some(of)),
+            Form::Block(of) => ("block", Some(of)),
+        };
+        let mut flags: Vec<&str> = Vec::new();
+        flags.extend(optional.then_some("optional"));
+        flags.extend(multiple.then_some("multiple"));
+        flags.extend((*multiple && token.is_some()).then_some("multiple_token"));
+        let parts = [token.is_some(), !flags.is_empty(), of.is_some()];
+        reply.map(2 + parts.into_iter().filter(|there| *there).count());
+        for (part, text) in [("name", Some(name.as_str())), ("type", Some(kind)), ("token", token.as_deref())]
+        {
+            if let Some(text) = text {
+                reply.bulk(part.as_bytes());
+                reply.bulk(text.as_bytes());
+            }
+        }
+        if !flags.is_empty() {
+            reply.bulk(b"flags");
+            reply.set(flags.len());
+            flags.iter().for_each(|flag| reply.simple(flag));
+        }
+        if let Some(of) = of {
+            reply.bulk(b"arguments");
+            tell_arguments(reply, of);
+        }
+    }
+}
+
+/// The command that the arguments from the third on are, and where its keys stand.
+fn keys_of<'a>(args: &'a [&'a [u8]]) -> Result<(&'static Command, Vec<&'a [u8]>), Fail> {
+    let args = &args[2..];
+    let command = match table::resolve(args) {
+        Ok(command) => command,
+        Err(Unfit::Arity(name))
+            if table::named(name.as_bytes()).is_some_and(|command| !has_keys(command)) =>
+        {
+            return Err(Fail::error("ERR The command has no key arguments"));
+        }
+        Err(Unfit::Arity(_)) => {
+            return Err(Fail::error("ERR Invalid number of arguments specified for command"));
+        }
+        Err(Unfit::Unknown | Unfit::UnknownSub(_)) => {
+            return Err(Fail::error("ERR Invalid command specified"));
+        }
+    };
+    if !has_keys(command) {
+        return Err(Fail::error("ERR The command has no key arguments"));
     }
     let mut positions = Vec::new();
     command.keys.positions(args, &mut positions);
     if positions.is_empty() {
         return Err(Fail::error("ERR Invalid arguments specified for command"));
     }
-    cx.reply.array(positions.len());
-    positions.iter().for_each(|&at| cx.reply.bulk(args[at]));
+    Ok((command, positions.into_iter().map(|at| args[at]).collect()))
+}
+
+fn has_keys(command: &Command) -> bool {
+    !matches!(command.keys, Keys::None)
+}
+
+fn getkeys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let (_, keys) = keys_of(cx.args)?;
+    cx.reply.array(keys.len());
+    keys.iter().for_each(|key| cx.reply.bulk(key));
     Ok(())
+}
+
+fn getkeysandflags(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let (command, keys) = keys_of(cx.args)?;
+    cx.reply.array(keys.len());
+    for key in keys {
+        cx.reply.array(2);
+        cx.reply.bulk(key);
+        let flags = key_flags(command);
+        cx.reply.set(flags.len());
+        flags.iter().for_each(|flag| cx.reply.simple(flag));
+    }
+    Ok(())
+}
+
+/// What a command does to its keys, as far as its row tells.
+fn key_flags(command: &Command) -> [&'static str; 2] {
+    if command.flags.has(Flags::WRITE) { ["RW", "update"] } else { ["RO", "access"] }
 }
 
 /// The ten values that COMMAND INFO gives of a command.
@@ -141,10 +233,57 @@ fn describe(reply: &mut ReplyWriter, command: &Command) {
     reply.count(step);
     reply.set(categories.len());
     categories.iter().for_each(|category| reply.simple(category));
-    // Tips, key specifications, subcommands: clients that use them fall back on the positions above.
+    // No tips.
     reply.array(0);
-    reply.array(0);
-    reply.array(0);
+    specifications(reply, command);
+    reply.array(command.subs.len());
+    command.subs.iter().for_each(|sub| describe(reply, sub));
+}
+
+/// Where the keys are, in the form that Redis has for it since 7.0. Where the arguments decide, COMMAND GETKEYS tells.
+fn specifications(reply: &mut ReplyWriter, command: &Command) {
+    let field = |reply: &mut ReplyWriter, name: &str, value: i64| {
+        reply.bulk(name.as_bytes());
+        reply.integer(value);
+    };
+    let (first, last, step) = match command.keys {
+        Keys::None => return reply.array(0),
+        Keys::Range { first, last, step } => (first, last, step),
+        Keys::Custom(_) => (0, 0, 0),
+    };
+    let integer = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    reply.array(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    let flags = key_flags(command);
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    for part in ["begin_search", "find_keys"] {
+        reply.bulk(part.as_bytes());
+        reply.map(2);
+        reply.bulk(b"type");
+        reply.bulk(match (step, part) {
+            (0, _) => b"unknown",
+            (_, "begin_search") => b"index",
+            _ => b"range",
+        });
+        reply.bulk(b"spec");
+        match (step, part) {
+            (0, _) => reply.map(0),
+            (_, "begin_search") => {
+                reply.map(1);
+                field(reply, "index", integer(first));
+            }
+            _ => {
+                reply.map(3);
+                let last = i64::try_from(last).unwrap_or(i64::MAX);
+                // From the first on, unless it counts from the end.
+                field(reply, "lastkey", if last < 0 { last } else { last - integer(first) });
+                field(reply, "keystep", integer(step));
+                field(reply, "limit", 0);
+            }
+        }
+    }
 }
 
 fn flags(command: &Command) -> Vec<&'static str> {
@@ -162,6 +301,9 @@ fn flags(command: &Command) -> Vec<&'static str> {
     .collect();
     if matches!(command.keys, Keys::Custom(_)) {
         names.push("movablekeys");
+    }
+    if !matches!(command.run, Run::Data(_)) {
+        names.push("noscript");
     }
     names
 }
@@ -209,15 +351,30 @@ mod tests {
         assert_eq!(bench.run("command count"), format!(":{}", table::all().len()));
         assert_eq!(
             bench.run("command info GET nosuch"),
-            "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@string +@read +@fast *0 *0 *0 *-1"
+            "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@string +@read +@fast *0 *1 *6 $5 flags *2 +RO +access \
+             $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 \
+             $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0 *-1"
         );
-        assert!(bench.run("command docs get").starts_with("*2 $3 get *6 $7 summary $"));
+        assert!(bench.run("command docs get").starts_with("*2 $3 get *8 $7 summary $"));
+        let docs = bench.run("command docs set config");
+        for part in [
+            "$9 arguments *5 *4 $4 name $3 key $4 type $3 key *4 $4 name $5 value",
+            "*6 $4 name $2 nx $4 type $10 pure-token $5 token $2 NX",
+            "*6 $4 name $7 seconds $4 type $7 integer $5 token $2 EX",
+            "$11 subcommands *10 $10 config|get *8 ",
+        ] {
+            assert!(docs.contains(part), "{part} in {docs}");
+        }
+        assert!(bench.run("command info client|kill").starts_with("*1 *10 $11 client|kill :-3 *2 +admin"));
         bench.check(
             "command getkeys mset a 1 b 2    -> *2 $1 a $1 b
              command getkeys ping a          -> -ERR The command has no key arguments
              command getkeys nosuch a        -> -ERR Invalid command specified
              command getkeys mset a          -> -ERR Invalid number of arguments specified for command
-             command getkeys get             -> -ERR wrong number of arguments for 'command|getkeys' command
+             command getkeys get             -> -ERR Invalid number of arguments specified for command
+             command getkeysandflags lpush l a -> *1 *2 $1 l *2 +RW +update
+             command getkeys client list     -> -ERR The command has no key arguments
+             command getkeys object encoding k -> *1 $1 k
              command list filterby pattern GETR* -> *1 $8 getrange
              command list foo                -> -ERR syntax error",
         );

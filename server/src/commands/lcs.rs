@@ -2,19 +2,18 @@
 
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "lcs",
-    arity: -3,
-    flags: Flags::READONLY,
-    keys: Keys::FIRST_TWO,
-    group: "string",
-    since: "7.0.0",
-    summary: "Finds the longest subsequence that two strings have in common.",
-    run: Run::Data(lcs),
-}];
+pub const COMMANDS: &[Command] = &[Group("string").data(
+    "lcs",
+    -3,
+    Flags::READONLY,
+    Keys::FIRST_TWO,
+    "7.0.0",
+    "Finds the longest subsequence that two strings have in common.",
+    lcs,
+)];
 
 /// The greatest table of lengths: the slots are locked while it is filled.
 const CELLS_MAX: usize = 64 << 20;

@@ -9,7 +9,9 @@ pub mod config;
 pub mod connection;
 pub mod counters;
 pub mod debug;
+pub mod document;
 pub mod dump;
+pub mod events;
 pub mod expire;
 pub mod geo;
 pub mod hashes;
@@ -17,8 +19,11 @@ pub mod hyperloglog;
 pub mod info;
 pub mod introspect;
 pub mod keys;
+pub mod latency;
 pub mod lcs;
 pub mod lists;
+pub mod memory;
+pub mod monitor;
 pub mod multi;
 pub mod object;
 pub mod pkcluster;
@@ -34,10 +39,13 @@ pub mod set;
 pub mod sets;
 pub mod slots;
 pub mod slotsmgrt;
+pub mod slowlog;
 pub mod sort;
+pub mod stats;
 pub mod streams;
 pub mod strings;
 pub mod sub;
+pub mod syntax;
 pub mod wait;
 pub mod walk;
 pub mod zsets;
@@ -65,6 +73,9 @@ pub const ALL: &[&[Command]] = &[
     keys::COMMANDS,
     lcs::COMMANDS,
     lists::COMMANDS,
+    latency::COMMANDS,
+    memory::COMMANDS,
+    monitor::COMMANDS,
     multi::COMMANDS,
     object::COMMANDS,
     pkcluster::COMMANDS,
@@ -76,6 +87,7 @@ pub const ALL: &[&[Command]] = &[
     set::COMMANDS,
     sets::COMMANDS,
     slots::COMMANDS,
+    slowlog::COMMANDS,
     sort::COMMANDS,
     streams::COMMANDS,
     slotsmgrt::COMMANDS,

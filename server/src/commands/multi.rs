@@ -8,14 +8,16 @@ use crate::cx::Fail;
 use crate::execute;
 use crate::multi::{Multi, Watching};
 use crate::session::{Mode, SessionCx};
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Keys, Run};
 
 const AT_ONCE: Flags = Flags::FAST.with(Flags::UNQUEUED);
 
+const T: Group = Group("transactions");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("multi", 1, AT_ONCE, Keys::None, "1.2.0", "Begins a transaction.", Run::Session(multi)),
-    row(
+    T.session("multi", 1, AT_ONCE, "1.2.0", "Begins a transaction.", multi),
+    T.row(
         "exec",
         1,
         Flags::UNQUEUED,
@@ -24,30 +26,18 @@ pub const COMMANDS: &[Command] = &[
         "Runs the transaction's commands as one.",
         Run::Exec,
     ),
-    row("discard", 1, AT_ONCE, Keys::None, "2.0.0", "Gives the transaction up.", Run::Session(discard)),
-    row(
+    T.session("discard", 1, AT_ONCE, "2.0.0", "Gives the transaction up.", discard),
+    T.waiting(
         "watch",
         -2,
         AT_ONCE,
-        Keys::ALL,
         "2.2.0",
         "Lets EXEC run nothing if one of the keys changes before.",
-        Run::Async(|cx| -> Pending<'_> { Box::pin(watch(cx)) }),
-    ),
-    row("unwatch", 1, Flags::FAST, Keys::None, "2.2.0", "Forgets the watched keys.", Run::Session(unwatch)),
+        |cx| Box::pin(watch(cx)),
+    )
+    .at(Keys::ALL),
+    T.session("unwatch", 1, Flags::FAST, "2.2.0", "Forgets the watched keys.", unwatch),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: Keys,
-    since: &'static str,
-    summary: &'static str,
-    run: Run,
-) -> Command {
-    Command { name, arity, flags, keys, group: "transactions", since, summary, run }
-}
 
 fn multi(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     if cx.session.multi.is_some() {

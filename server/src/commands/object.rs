@@ -1,9 +1,9 @@
-//! OBJECT and MEMORY USAGE: how a value is kept.
+//! OBJECT: how a value is kept.
 
 use haypile_engine::key::Key;
 use haypile_engine::value::Value;
 
-use crate::cx::{Cx, Fail, integer, is};
+use crate::cx::{Cx, Fail};
 use crate::kind::Kind;
 use crate::number;
 use crate::table::{Command, Flags, Group, Keys};
@@ -12,85 +12,64 @@ use crate::types::small;
 use crate::types::zset::Zset;
 
 const READ: Flags = Flags::READONLY;
-/// The key follows the subcommand, but for HELP.
-const KEYS: Keys = Keys::Custom(|args, positions| {
-    if args.len() > 2 {
-        positions.push(2);
-    }
-});
+
+/// The key follows the second word.
+const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
+
+const T: Group = Group("generic");
 
 /// See the file's head.
+pub const COMMANDS: &[Command] =
+    &[T.family("object", Flags::NONE, "2.2.3", "Tells how a value is kept.", SUBS)];
+
 #[rustfmt::skip]
-pub const COMMANDS: &[Command] = &[
-    GROUP.data("object", -2, READ, KEYS, "2.2.3", "Tells how a value is kept.", object),
-    Group("server").data("memory", -2, READ, KEYS, "4.0.0", "Tells how many bytes a key takes.", memory),
+const SUBS: &[Command] = &[
+    T.data("object|encoding", 3, READ, SECOND, "2.2.3", "Names the form in which Redis would keep the value.", |cx| {
+        told(cx, |cx, key, value| {
+            let encoding = encoding(cx, key, value)?;
+            cx.reply.bulk(encoding.as_bytes());
+            Ok(())
+        })
+    })
+    .differs("the form that Redis would choose by its default limits; a sorted set or hash that shrinks is told of as small again"),
+    T.data("object|freq", 3, READ, SECOND, "4.0.0", "How often a key is used is not counted.", |cx| told(cx, |_, _, _| Err(Fail::error(NO_FREQUENCY)))),
+    T.data("object|idletime", 3, READ, SECOND, "2.2.3", "When a key was used is not kept.", |cx| told(cx, |cx, _, _| told_number(cx, 0)))
+        .differs("always 0: reads leave no trace"),
+    T.data("object|refcount", 3, READ, SECOND, "2.2.3", "No value is shared.", |cx| told(cx, |cx, _, _| told_number(cx, 1)))
+        .differs("always 1: no value is shared"),
 ];
 
-const GROUP: Group = Group("generic");
+const NO_FREQUENCY: &str = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+     policies at runtime LRU and LFU data will take some time to adjust.";
 
 /// The longest string that Redis keeps in one piece with its header.
 const EMBEDDED_BYTES_MAX: usize = 44;
 /// The most members of a set that Redis keeps as packed numbers.
 const INTSET_MEMBERS_MAX: usize = 512;
 
-fn unknown(cx: &Cx<'_>, command: &str) -> Fail {
-    let name = String::from_utf8_lossy(&cx.arg(1)[..cx.arg(1).len().min(128)]).into_owned();
-    Fail::error(format!("ERR unknown subcommand '{name}'. Try {command} HELP."))
+/// Tells of the value at the command's key, if there is one.
+fn told(
+    cx: &mut Cx<'_>,
+    tell: impl FnOnce(&mut Cx<'_>, &Key, &Value) -> Result<(), Fail>,
+) -> Result<(), Fail> {
+    let key = cx.key(0);
+    match cx.tx.get(key)? {
+        Some(value) => tell(cx, key, &value),
+        None => {
+            cx.reply.null();
+            Ok(())
+        }
+    }
 }
 
-fn help(cx: &mut Cx<'_>, lines: &[&str]) {
-    cx.reply.array(lines.len());
-    lines.iter().for_each(|line| cx.reply.simple(line));
-}
-
-fn object(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let name = cx.arg(1);
-    if is(name, "help") && cx.args.len() == 2 {
-        help(
-            cx,
-            &[
-                "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-                "ENCODING <key>",
-                "    The form in which Redis would keep the value.",
-                "FREQ <key>",
-                "    Refused: how often a key is used is not counted.",
-                "IDLETIME <key>",
-                "    0: when a key was used is not kept.",
-                "REFCOUNT <key>",
-                "    1: no value is shared.",
-            ],
-        );
-        return Ok(());
-    }
-    let known = ["encoding", "freq", "idletime", "refcount"].into_iter().find(|known| is(name, known));
-    let Some(known) = known else { return Err(unknown(cx, "OBJECT")) };
-    let [key] = cx.keys else { return Err(Fail::arity(&format!("object|{known}"))) };
-    if cx.args.len() != 3 {
-        return Err(Fail::arity(&format!("object|{known}")));
-    }
-    let Some(value) = cx.tx.get(key)? else {
-        cx.reply.null();
-        return Ok(());
-    };
-    match known {
-        "encoding" => {
-            let encoding = encoding(cx, key, &value)?;
-            cx.reply.bulk(encoding.as_bytes());
-        }
-        "freq" => {
-            return Err(Fail::error(
-                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
-                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
-            ));
-        }
-        "idletime" => cx.reply.integer(0),
-        _ => cx.reply.integer(1),
-    }
+#[allow(clippy::unnecessary_wraps)] // as `told` calls it
+fn told_number(cx: &mut Cx<'_>, number: i64) -> Result<(), Fail> {
+    cx.reply.integer(number);
     Ok(())
 }
 
 /// The form in which Redis 7.0 would keep the value, by its default limits.
-fn encoding(cx: &mut Cx<'_>, key: &Key, value: &Value) -> Result<&'static str, Fail> {
+pub(super) fn encoding(cx: &mut Cx<'_>, key: &Key, value: &Value) -> Result<&'static str, Fail> {
     let short = |bytes: &[u8]| bytes.len() <= small::ITEM_BYTES_MAX;
     Ok(match Kind::of(value) {
         Some(Kind::String) if number::integer(&value.payload).is_some() => "int",
@@ -118,74 +97,6 @@ fn encoding(cx: &mut Cx<'_>, key: &Key, value: &Value) -> Result<&'static str, F
         Some(Kind::Stream) => "stream",
         None => "unknown",
     })
-}
-
-fn memory(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let name = cx.arg(1);
-    if is(name, "help") && cx.args.len() == 2 {
-        help(
-            cx,
-            &[
-                "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-                "USAGE <key> [SAMPLES <count>]",
-                "    Bytes of the key with its value, uncompressed; what elements take is estimated from samples.",
-            ],
-        );
-        return Ok(());
-    }
-    if !is(name, "usage") {
-        return Err(unknown(cx, "MEMORY"));
-    }
-    let [key] = cx.keys else { return Err(Fail::arity("memory|usage")) };
-    let samples = match &cx.args[3..] {
-        [] => 5,
-        [option, count] if is(option, "samples") => {
-            usize::try_from(integer(count)?).map_err(|_| Fail::syntax())?
-        }
-        _ => return Err(Fail::syntax()),
-    };
-    let Some(value) = cx.tx.get(key)? else {
-        cx.reply.null();
-        return Ok(());
-    };
-    let own = key.entry().len() + value.encoded_len();
-    let elements = match value.generation {
-        None => 0,
-        Some(generation) => {
-            let samples = if samples == 0 { usize::MAX } else { samples };
-            elements_bytes(cx, key, &value, generation, samples)?
-        }
-    };
-    cx.reply.count(own + elements);
-    Ok(())
-}
-
-/// How many bytes the elements of a large collection take, by the average of a few.
-fn elements_bytes(
-    cx: &mut Cx<'_>,
-    key: &Key,
-    value: &Value,
-    generation: haypile_engine::key::Generation,
-    samples: usize,
-) -> Result<usize, Fail> {
-    use std::ops::Bound::Unbounded;
-
-    use haypile_engine::read::Direction;
-
-    // An element's key has its collection's, with the generation.
-    const GENERATION_BYTES: usize = 8;
-    let len = match Kind::of(value) {
-        Some(Kind::List) => crate::types::list::List::decode(key, value)?.len(),
-        Some(Kind::Set) => Dict::set(key, value)?.len(),
-        Some(Kind::Hash) => Dict::hash(key, value)?.len(),
-        // Each member has two: by its name and by its score.
-        Some(Kind::SortedSet) => Zset::decode(key, value)?.len() * 2,
-        _ => samples,
-    };
-    let page = cx.tx.elements(key, generation, Unbounded, Unbounded, Direction::Forward, samples)?;
-    let taken: usize =
-        page.iter().map(|(sub, value)| key.entry().len() + GENERATION_BYTES + sub.len() + value.len()).sum();
-    Ok(if page.is_empty() { 0 } else { taken * len.max(page.len()) / page.len() })
 }
 
 #[cfg(test)]

@@ -17,20 +17,20 @@ use super::save;
 use crate::cx::Fail;
 use crate::saves::Plan;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Pending};
 use crate::topology;
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "pkcluster",
-    arity: -1,
-    flags: Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
-    keys: Keys::None,
-    group: "cluster",
-    since: "1.0.0",
-    summary: "Adds, removes, attaches, detaches and shows slots.",
-    run: Run::Async(pkcluster),
-}];
+pub const COMMANDS: &[Command] = &[Group("cluster")
+    .waiting(
+        "pkcluster",
+        -1,
+        Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
+        "1.0.0",
+        "Adds, removes, attaches, detaches and shows slots.",
+        pkcluster,
+    )
+    .own()];
 
 fn pkcluster<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
     Box::pin(async move {

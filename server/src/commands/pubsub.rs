@@ -3,48 +3,38 @@
 
 use bytes::Bytes;
 
-use super::sub::{Sub, dispatch};
 use crate::cx::Fail;
 use crate::node::Profile;
 use crate::pubsub::{Kind, Message, Subscriptions};
 use crate::session::{Mode, SessionCx};
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group};
 
 const LISTEN: Flags = Flags::LISTENING;
+
+const T: Group = Group("pubsub");
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    row("subscribe", -2, LISTEN, "2.0.0", "Listens to channels.", |cx| subscribe(cx, Kind::Channel)),
-    row("unsubscribe", -1, LISTEN, "2.0.0", "Listens to channels no more, or to none.", |cx| unsubscribe(cx, Kind::Channel)),
-    row("psubscribe", -2, LISTEN, "2.0.0", "Listens to all channels of patterns.", |cx| subscribe(cx, Kind::Pattern)),
-    row("punsubscribe", -1, LISTEN, "2.0.0", "Listens to patterns no more, or to none.", |cx| unsubscribe(cx, Kind::Pattern)),
-    row("ssubscribe", -2, LISTEN, "7.0.0", "Listens to channels of slots.", |cx| subscribe(cx, Kind::Shard)),
-    row("sunsubscribe", -1, LISTEN, "7.0.0", "Listens to channels of slots no more, or to none.", |cx| unsubscribe(cx, Kind::Shard)),
-    row("publish", 3, Flags::FAST, "2.0.0", "Sends a message to who listens to a channel.", |cx| publish(cx, Kind::Channel)),
-    row("spublish", 3, Flags::FAST, "7.0.0", "Sends a message to who listens to a channel of a slot.", |cx| publish(cx, Kind::Shard)),
-    row("pubsub", -2, Flags::NONE, "2.8.0", "Tells who listens to what.", |cx| dispatch(cx, "pubsub", SUBS)),
+    T.session("subscribe", -2, LISTEN, "2.0.0", "Listens to channels.", |cx| subscribe(cx, Kind::Channel)),
+    T.session("unsubscribe", -1, LISTEN, "2.0.0", "Listens to channels no more, or to none.", |cx| unsubscribe(cx, Kind::Channel)),
+    T.session("psubscribe", -2, LISTEN, "2.0.0", "Listens to all channels of patterns.", |cx| subscribe(cx, Kind::Pattern)),
+    T.session("punsubscribe", -1, LISTEN, "2.0.0", "Listens to patterns no more, or to none.", |cx| unsubscribe(cx, Kind::Pattern)),
+    T.session("ssubscribe", -2, LISTEN, "7.0.0", "Listens to channels of slots.", |cx| subscribe(cx, Kind::Shard)),
+    T.session("sunsubscribe", -1, LISTEN, "7.0.0", "Listens to channels of slots no more, or to none.", |cx| unsubscribe(cx, Kind::Shard)),
+    T.session("publish", 3, Flags::FAST, "2.0.0", "Sends a message to who listens to a channel.", |cx| publish(cx, Kind::Channel)),
+    T.session("spublish", 3, Flags::FAST, "7.0.0", "Sends a message to who listens to a channel of a slot.", |cx| publish(cx, Kind::Shard)),
+    T.family("pubsub", Flags::NONE, "2.8.0", "Tells who listens to what.", SUBS),
 ];
 
 #[rustfmt::skip]
-const SUBS: &[Sub] = &[
-    Sub { name: "channels", arity: -2, summary: "Names the channels that somebody listens to [pattern].", run: |cx| channels(cx, Kind::Channel) },
-    Sub { name: "numpat", arity: 2, summary: "Counts the patterns that somebody listens to.", run: numpat },
-    Sub { name: "numsub", arity: -2, summary: "Counts who listens to channels.", run: |cx| numsub(cx, Kind::Channel) },
-    Sub { name: "shardchannels", arity: -2, summary: "Names the channels of slots that somebody listens to [pattern].", run: |cx| channels(cx, Kind::Shard) },
-    Sub { name: "shardnumsub", arity: -2, summary: "Counts who listens to channels of slots.", run: |cx| numsub(cx, Kind::Shard) },
+const SUBS: &[Command] = &[
+    T.session("pubsub|channels", -2, Flags::NONE, "2.8.0", "Names the channels that somebody listens to [pattern].", |cx| channels(cx, Kind::Channel)),
+    T.session("pubsub|numpat", 2, Flags::NONE, "2.8.0", "Counts the patterns that somebody listens to.", numpat),
+    T.session("pubsub|numsub", -2, Flags::NONE, "2.8.0", "Counts who listens to channels.", |cx| numsub(cx, Kind::Channel)),
+    T.session("pubsub|shardchannels", -2, Flags::NONE, "7.0.0", "Names the channels of slots that somebody listens to [pattern].", |cx| channels(cx, Kind::Shard)),
+    T.session("pubsub|shardnumsub", -2, Flags::NONE, "7.0.0", "Counts who listens to channels of slots.", |cx| numsub(cx, Kind::Shard)),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    run: fn(&mut SessionCx<'_>) -> Result<(), Fail>,
-) -> Command {
-    Command { name, arity, flags, keys: Keys::None, group: "pubsub", since, summary, run: Run::Session(run) }
-}
 
 /// The word that answers, for each kind.
 fn word(kind: Kind, channel: &'static str, pattern: &'static str, shard: &'static str) -> &'static [u8] {
@@ -67,9 +57,9 @@ fn subscribe(cx: &mut SessionCx<'_>, kind: Kind) -> Result<(), Fail> {
         // A proxy passes it on, and its connection is shared among clients.
         return Err(Fail::error("ERR SSUBSCRIBE is not served behind Codis: connect to a standalone node"));
     }
-    let (node, client, proto) = (cx.node.clone(), cx.session.client.clone(), cx.reply.proto());
+    let (node, mailbox) = (cx.node.clone(), cx.session.mailbox(cx.reply.proto()));
     for name in &cx.args[1..] {
-        let new = || Box::new(Subscriptions::new(node.clone(), client.clone(), proto));
+        let new = || Box::new(Subscriptions::new(node.clone(), mailbox.clone()));
         cx.session.subscriptions.get_or_insert_with(new).add(kind, name);
         cx.session.mode = cx.session.mode.with(Mode::LISTENING);
         let count = told(cx, kind);

@@ -20,50 +20,29 @@ use super::pkcluster::grammar;
 use crate::cx::{Fail, is};
 use crate::node::Node;
 use crate::session::{SessionCx, Taken};
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Keys, Pending, Run};
 use crate::topology::{self, Force, SlotView};
 
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS);
 
+const T: Group = Group("server");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("slaveof", -3, ADMIN, "1.0.0", "Lets all slots follow another node, or none.", Run::Async(slave_of)),
-    row(
-        "replicaof",
-        -3,
-        ADMIN,
-        "5.0.0",
-        "Lets all slots follow another node, or none.",
-        Run::Async(slave_of),
-    ),
-    row(
-        "role",
-        1,
-        Flags::FAST,
-        "2.8.12",
-        "Tells whether the node is a master or a slave.",
-        Run::Session(role),
-    ),
-    row(
+    T.waiting("slaveof", -3, ADMIN, "1.0.0", "Lets all slots follow another node, or none.", slave_of),
+    T.waiting("replicaof", -3, ADMIN, "5.0.0", "Lets all slots follow another node, or none.", slave_of),
+    T.session("role", 1, Flags::FAST, "2.8.12", "Tells whether the node is a master or a slave.", role),
+    T.row(
         "haypile.sync",
         4,
         ADMIN.with(Flags::NO_MULTI),
+        Keys::None,
         "1.0.0",
         "Makes the connection one between nodes.",
         Run::Takeover(sync),
-    ),
+    )
+    .own(),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    since: &'static str,
-    summary: &'static str,
-    run: Run,
-) -> Command {
-    Command { name, arity, flags, keys: Keys::None, group: "server", since, summary, run }
-}
 
 fn slave_of<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
     Box::pin(async move {

@@ -4,22 +4,20 @@ use crate::cx::{Fail, is};
 use crate::node::Node;
 use crate::saves::{Plan, Saves, records};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Pending};
 
 use super::info::Lines;
 
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS);
 
+const T: Group = Group("server");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("bgsave", -1, ADMIN, "Makes a checkpoint of all slots in the background.", Run::Session(bgsave)),
-    row("lastsave", 1, Flags::FAST, "Tells when the last checkpoint was made.", Run::Session(last_save)),
-    row("save", 1, ADMIN.with(Flags::NO_MULTI), "Makes a checkpoint of all slots.", Run::Async(save)),
+    T.session("bgsave", -1, ADMIN, "1.0.0", "Makes a checkpoint of all slots in the background.", bgsave),
+    T.session("lastsave", 1, Flags::FAST, "1.0.0", "Tells when the last checkpoint was made.", last_save),
+    T.waiting("save", 1, ADMIN.with(Flags::NO_MULTI), "1.0.0", "Makes a checkpoint of all slots.", save),
 ];
-
-const fn row(name: &'static str, arity: i32, flags: Flags, summary: &'static str, run: Run) -> Command {
-    Command { name, arity, flags, keys: Keys::None, group: "server", since: "1.0.0", summary, run }
-}
 
 /// SCHEDULE is for a save that has to wait for a rewrite of the log: there is none here.
 fn bgsave(cx: &mut SessionCx<'_>) -> Result<(), Fail> {

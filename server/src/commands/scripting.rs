@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::commands::sub::{self, Sub};
 use crate::cx::{Cx, Fail, integer, is};
 use crate::scripting::machine::{self, MayWrite};
 use crate::scripting::{Script, sha1hex};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Group, Keys, Run, numbered_keys};
+use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 
 /// The group of these commands: no script may call one.
 pub const GROUP: &str = "scripting";
@@ -25,29 +24,29 @@ pub const COMMANDS: &[Command] = &[
     T.data("eval_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that only reads.", |cx| eval(cx, MayWrite::No)),
     T.data("evalsha", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script that is known.", |cx| evalsha(cx, MayWrite::Yes)),
     T.data("evalsha_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that is known and only reads.", |cx| evalsha(cx, MayWrite::No)),
-    Command {
-        name: "script",
-        arity: -2,
-        flags: Flags::NONE,
-        keys: Keys::None,
-        group: GROUP,
-        since: "2.6.0",
-        summary: "Loads, finds, forgets and ends scripts.",
-        run: Run::Session(|cx| sub::dispatch(cx, "script", SUBS)),
-    },
+    T.family("script", Flags::NONE, "2.6.0", "Loads, finds, forgets and ends scripts.", SUBS),
 ];
 
-const SUBS: &[Sub] = &[
-    Sub { name: "debug", arity: 3, summary: "Not supported: there is no debugger.", run: debug },
-    Sub {
-        name: "exists",
-        arity: -3,
-        summary: "Says which of these scripts are known, by their SHA-1.",
-        run: exists,
-    },
-    Sub { name: "flush", arity: -2, summary: "Forgets all scripts.", run: flush },
-    Sub { name: "kill", arity: 2, summary: "Ends the scripts that run; nothing of them is kept.", run: kill },
-    Sub { name: "load", arity: 3, summary: "Makes a script known, and gives its SHA-1.", run: load },
+const SUBS: &[Command] = &[
+    T.session("script|debug", 3, Flags::NONE, "3.2.0", "Not supported: there is no debugger.", debug),
+    T.session(
+        "script|exists",
+        -3,
+        Flags::NONE,
+        "2.6.0",
+        "Says which of these scripts are known, by their SHA-1.",
+        exists,
+    ),
+    T.session("script|flush", -2, Flags::NONE, "2.6.0", "Forgets all scripts.", flush),
+    T.session(
+        "script|kill",
+        2,
+        Flags::NONE,
+        "2.6.0",
+        "Ends the scripts that run; nothing of them is kept.",
+        kill,
+    ),
+    T.session("script|load", 3, Flags::NONE, "2.6.0", "Makes a script known, and gives its SHA-1.", load),
 ];
 
 fn eval(cx: &mut Cx<'_>, may_write: MayWrite) -> Done {

@@ -7,30 +7,20 @@ use super::strings::string;
 use crate::cx::{Cx, Fail, is};
 use crate::expiry::{Base, Unit, deadline};
 use crate::kind::Kind;
-use crate::table::{Command, Flags, Keys, Run};
+use crate::table::{Command, Flags, Group, Keys};
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    Command {
-        name: "set",
-        arity: -3,
-        flags: Flags::WRITE,
-        keys: Keys::FIRST,
-        group: "string",
-        since: "1.0.0",
-        summary: "Sets a key to a string.",
-        run: Run::Data(set),
-    },
-    Command {
-        name: "getex",
-        arity: -2,
-        flags: Flags::WRITE.with(Flags::FAST),
-        keys: Keys::FIRST,
-        group: "string",
-        since: "6.2.0",
-        summary: "Gives a string and changes its expiry.",
-        run: Run::Data(getex),
-    },
+    Group("string").data("set", -3, Flags::WRITE, Keys::FIRST, "1.0.0", "Sets a key to a string.", set),
+    Group("string").data(
+        "getex",
+        -2,
+        Flags::WRITE.with(Flags::FAST),
+        Keys::FIRST,
+        "6.2.0",
+        "Gives a string and changes its expiry.",
+        getex,
+    ),
 ];
 
 /// What becomes of the key's expiry.

@@ -9,28 +9,28 @@ use super::walk::{key_counts, serves};
 use crate::cx::{Fail, integer_in};
 use crate::execute;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Pending};
+
+const T: Group = Group("cluster");
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row(
+    T.session(
         "slotsinfo",
         -1,
         Flags::FAST,
+        "1.0.0",
         "Lists the node's slots with their numbers of keys.",
-        Run::Session(info),
-    ),
-    row("slotshashkey", -2, Flags::FAST, "Tells which slots keys are in.", Run::Session(hash_key)),
-    row("slotsscan", -3, Flags::READONLY, "Walks over the keys of a slot.", Run::Async(scan_slot)),
-    row("slotsdel", -2, DELETE, "Removes all keys of slots.", Run::Async(delete)),
-    row("slotscheck", 1, Flags::DANGEROUS, "Tells that keys are in their slots.", Run::Session(check)),
+        info,
+    )
+    .own(),
+    T.session("slotshashkey", -2, Flags::FAST, "1.0.0", "Tells which slots keys are in.", hash_key).own(),
+    T.waiting("slotsscan", -3, Flags::READONLY, "1.0.0", "Walks over the keys of a slot.", scan_slot).own(),
+    T.waiting("slotsdel", -2, DELETE, "1.0.0", "Removes all keys of slots.", delete).own(),
+    T.session("slotscheck", 1, Flags::DANGEROUS, "1.0.0", "Tells that keys are in their slots.", check).own(),
 ];
 
 const DELETE: Flags = Flags::WRITE.with(Flags::DANGEROUS);
-
-const fn row(name: &'static str, arity: i32, flags: Flags, summary: &'static str, run: Run) -> Command {
-    Command { name, arity, flags, keys: Keys::None, group: "cluster", since: "1.0.0", summary, run }
-}
 
 /// Without arguments all slots; else from a slot on, and so many.
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {

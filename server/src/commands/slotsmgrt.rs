@@ -28,7 +28,7 @@ use crate::codis::moves::{Move, Stage};
 use crate::cx::{Fail, integer};
 use crate::execute::{self, Begun, Checked, Next, Runner, Scratch};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Run};
 
 /// How long a question of the dashboard waits for news.
 const POLL: Duration = Duration::from_millis(200);
@@ -38,47 +38,68 @@ const WAIT_MS_MAX: u64 = 3000;
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
 const PROXY: Flags = Flags::DANGEROUS.with(Flags::NO_MULTI);
 
+const T: Group = Group("cluster");
+
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("slotsmgrttagslot", 5, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 4))),
-    row("slotsmgrtslot", 5, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 4))),
-    row("slotsmgrttagslot-async", 8, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 6))),
-    row("slotsmgrtslot-async", 8, ADMIN, "Moves a slot to another node.", |cx| Box::pin(poll(cx, 6))),
-    row("slotsmgrttagone", 5, PROXY, "Waits until a key's slot was moved.", |cx| Box::pin(one(cx))),
-    row("slotsmgrtone", 5, PROXY, "Waits until a key's slot was moved.", |cx| Box::pin(one(cx))),
-    row("slotsmgrt-exec-wrapper", -3, PROXY, "Runs a command on a slot that moves.", |cx| {
+    T.waiting("slotsmgrttagslot", 5, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
+        Box::pin(poll(cx, 4))
+    })
+    .own(),
+    T.waiting("slotsmgrtslot", 5, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
+        Box::pin(poll(cx, 4))
+    })
+    .own(),
+    T.waiting("slotsmgrttagslot-async", 8, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
+        Box::pin(poll(cx, 6))
+    })
+    .own(),
+    T.waiting("slotsmgrtslot-async", 8, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
+        Box::pin(poll(cx, 6))
+    })
+    .own(),
+    T.waiting("slotsmgrttagone", 5, PROXY, "1.0.0", "Waits until a key's slot was moved.", |cx| {
+        Box::pin(one(cx))
+    })
+    .own(),
+    T.waiting("slotsmgrtone", 5, PROXY, "1.0.0", "Waits until a key's slot was moved.", |cx| {
+        Box::pin(one(cx))
+    })
+    .own(),
+    T.waiting("slotsmgrt-exec-wrapper", -3, PROXY, "1.0.0", "Runs a command on a slot that moves.", |cx| {
         Box::pin(wrapper(cx))
-    }),
-    row("slotsmgrt-async-status", 1, ADMIN, "Tells which slots move.", |cx| Box::pin(status(cx))),
-    row("slotsmgrt-async-fence", 1, ADMIN, "Waits until no slot moves.", |cx| Box::pin(fence(cx))),
-    row("slotsmgrt-async-cancel", 1, ADMIN, "Ends the moves of slots.", |cx| Box::pin(cancel(cx))),
-    row("haypile.release", 3, ADMIN, "Hands a slot over to a node that follows it.", |cx| {
+    })
+    .own(),
+    T.waiting("slotsmgrt-async-status", 1, ADMIN, "1.0.0", "Tells which slots move.", |cx| {
+        Box::pin(status(cx))
+    })
+    .own(),
+    T.waiting("slotsmgrt-async-fence", 1, ADMIN, "1.0.0", "Waits until no slot moves.", |cx| {
+        Box::pin(fence(cx))
+    })
+    .own(),
+    T.waiting("slotsmgrt-async-cancel", 1, ADMIN, "1.0.0", "Ends the moves of slots.", |cx| {
+        Box::pin(cancel(cx))
+    })
+    .own(),
+    T.waiting("haypile.release", 3, ADMIN, "1.0.0", "Hands a slot over to a node that follows it.", |cx| {
         Box::pin(release(cx))
-    }),
-    row("haypile.adopt", 4, ADMIN, "Adds a slot and follows it at another node.", |cx| Box::pin(take_in(cx))),
-    row("haypile.adopted", 2, ADMIN, "Tells whether a slot came by a move, not long ago.", |cx| {
-        Box::pin(adopted(cx))
-    }),
+    })
+    .own(),
+    T.waiting("haypile.adopt", 4, ADMIN, "1.0.0", "Adds a slot and follows it at another node.", |cx| {
+        Box::pin(take_in(cx))
+    })
+    .own(),
+    T.waiting(
+        "haypile.adopted",
+        2,
+        ADMIN,
+        "1.0.0",
+        "Tells whether a slot came by a move, not long ago.",
+        |cx| Box::pin(adopted(cx)),
+    )
+    .own(),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    summary: &'static str,
-    run: for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys::None,
-        group: "cluster",
-        since: "1.0.0",
-        summary,
-        run: Run::Async(run),
-    }
-}
 
 /// Reads a slot's number.
 pub(super) fn slot_at(text: &[u8]) -> Result<Slot, Fail> {
@@ -244,11 +265,13 @@ async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(
         }
     };
     let mut scratch = Scratch::wrapped();
+    let mut since_ns = cx.node.nanos();
     let mut runner = Runner {
         node: cx.node,
         session: cx.session,
         args,
         now: cx.node.wall(),
+        since_ns: &mut since_ns,
         scratch: &mut scratch,
         reply: cx.reply,
         gate: cx.gate,

@@ -15,20 +15,20 @@ use crate::cx::{Fail, integer};
 use crate::node::Node;
 use crate::number;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group, Keys, Pending, Run};
 use crate::topology;
 
 /// See the file's head.
-pub const COMMANDS: &[Command] = &[Command {
-    name: "wait",
-    arity: 3,
-    flags: Flags::NONE,
-    keys: Keys::None,
-    group: "generic",
-    since: "3.0.0",
-    summary: "Waits until so many replicas have what this connection wrote.",
-    run: Run::Waiting(count_now, wait),
-}];
+pub const COMMANDS: &[Command] = &[Group("generic").row(
+    "wait",
+    3,
+    Flags::NONE,
+    Keys::None,
+    "3.0.0",
+    "Waits until so many replicas have what this connection wrote.",
+    Run::Waiting(count_now, wait),
+)
+.differs("what this connection wrote may lie in many slots: the answer is that of the slot that has fewest replicas")];
 
 /// What was asked for.
 struct Asked {

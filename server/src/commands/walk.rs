@@ -14,39 +14,31 @@ use crate::glob;
 use crate::kind::Kind;
 use crate::node::Node;
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Keys, Pending, Run};
+use crate::table::{Command, Flags, Group};
 
 const READ: Flags = Flags::READONLY;
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    row("scan", -2, READ, "generic", "2.8.0", "Walks over the keys, some at a time.", |cx| {
+    Group("generic").waiting("scan", -2, READ, "2.8.0", "Walks over the keys, some at a time.", |cx| {
         Box::pin(scan_keys(cx))
     }),
-    row("keys", 2, READ.with(Flags::DANGEROUS), "generic", "1.0.0", "Gives all keys of a pattern.", |cx| {
-        Box::pin(keys(cx))
-    }),
-    row("randomkey", 1, READ, "generic", "1.0.0", "Gives some key.", |cx| Box::pin(randomkey(cx))),
-    row("dbsize", 1, READ.with(Flags::FAST), "server", "1.0.0", "Counts the keys.", |cx| {
-        Box::pin(dbsize(cx))
-    }),
-    row("flushdb", -1, FLUSH, "server", "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
-    row("flushall", -1, FLUSH, "server", "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
+    Group("generic").waiting(
+        "keys",
+        2,
+        READ.with(Flags::DANGEROUS),
+        "1.0.0",
+        "Gives all keys of a pattern.",
+        |cx| Box::pin(keys(cx)),
+    ),
+    Group("generic").waiting("randomkey", 1, READ, "1.0.0", "Gives some key.", |cx| Box::pin(randomkey(cx))),
+    Group("server")
+        .waiting("dbsize", 1, READ.with(Flags::FAST), "1.0.0", "Counts the keys.", |cx| Box::pin(dbsize(cx))),
+    Group("server").waiting("flushdb", -1, FLUSH, "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
+    Group("server").waiting("flushall", -1, FLUSH, "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
 ];
 
 const FLUSH: Flags = Flags::WRITE.with(Flags::DANGEROUS);
-
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    group: &'static str,
-    since: &'static str,
-    summary: &'static str,
-    run: for<'a> fn(&'a mut SessionCx<'_>) -> Pending<'a>,
-) -> Command {
-    Command { name, arity, flags, keys: Keys::None, group, since, summary, run: Run::Async(run) }
-}
 
 /// How many keys a walk that nobody limits takes from a slot at a time.
 const PAGE_KEYS: usize = 1000;

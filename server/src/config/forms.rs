@@ -14,6 +14,16 @@ pub fn number(text: &str, from: u64, to: u64) -> Result<u64, String> {
     }
 }
 
+/// A whole number within limits that may be below zero.
+pub fn signed(text: &str, from: i64, to: i64) -> Result<i64, String> {
+    let value: i64 = text.parse().map_err(|_| format!("expected a whole number from {from} to {to}"))?;
+    if (from..=to).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("expected a number from {from} to {to}"))
+    }
+}
+
 /// An amount of bytes: a number with Redis' units (`k` 1000, `kb` 1024 ...).
 pub fn bytes(text: &str, from: u64, to: u64) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();

@@ -8,6 +8,8 @@ use std::sync::{Arc, RwLock};
 
 use haypile_engine::engine::SyncMode;
 
+use crate::notify::Classes;
+
 pub use file::{rewrite, split_lines};
 pub use params::{PARAMS, Param, When};
 
@@ -53,6 +55,10 @@ pub struct Settings {
     pub handover_hold_ms: u64,
     pub script_ms_max: u64,
     pub slave_priority: u64,
+    pub notify: Classes,
+    pub slow_us: i64,
+    pub slow_kept: usize,
+    pub latency_event_ms: u64,
     pub pubsub_limit: OutputLimit,
     pub log_level: String,
 }
@@ -87,6 +93,10 @@ impl Default for Settings {
             handover_hold_ms: 5000,
             script_ms_max: 5000,
             slave_priority: 100,
+            notify: Classes::NONE,
+            slow_us: 10_000,
+            slow_kept: 128,
+            latency_event_ms: 0,
             pubsub_limit: OutputLimit { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_s: 60 },
             log_level: "info".to_owned(),
         }

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::forms;
+use crate::notify::Classes;
 use crate::slot_group;
 
 /// When a key can be set.
@@ -140,6 +141,15 @@ pub static PARAMS: &[Param] = &[
         u64::to_string
     ),
     param!(
+        "latency-monitor-threshold",
+        "MS",
+        Always,
+        "commands that take at least so long are events of LATENCY; 0 is none",
+        latency_event_ms,
+        |text| forms::number(text, 0, 3_600_000),
+        u64::to_string
+    ),
+    param!(
         "log-segment-bytes",
         "BYTES",
         Start,
@@ -212,6 +222,15 @@ pub static PARAMS: &[Param] = &[
         usize::to_string
     ),
     param!(
+        "notify-keyspace-events",
+        "LETTERS",
+        Always,
+        "which events of keys are told to channels, in Redis' letters: KEA tells all",
+        notify,
+        |text: &str| Classes::parse(text).ok_or_else(|| "expected letters of KEg$lshzxetdmnA".to_owned()),
+        |classes: &Classes| classes.show()
+    ),
+    param!(
         "output-buffer-bytes",
         "BYTES",
         Always,
@@ -265,6 +284,24 @@ pub static PARAMS: &[Param] = &[
         slots,
         |text: &str| slot_group::parse_choice(text).map(|_| text.to_owned()),
         String::clone
+    ),
+    param!(
+        "slowlog-log-slower-than",
+        "MICROSECONDS",
+        Always,
+        "commands that take at least so long are in SLOWLOG; below 0 none is",
+        slow_us,
+        |text| forms::signed(text, -1, 1_000_000_000_000),
+        i64::to_string
+    ),
+    param!(
+        "slowlog-max-len",
+        "N",
+        Always,
+        "how many commands SLOWLOG keeps",
+        slow_kept,
+        |text| small(text, 0, 1_000_000),
+        usize::to_string
     ),
     param!(
         "standalone",

@@ -31,8 +31,8 @@ enum Part {
 
 /// One run of a locked part.
 pub(super) enum Tried {
-    /// Committed: the replies of its data commands, back to back, and where each ends.
-    Done(Vec<u8>, Vec<usize>),
+    /// Committed: the replies of its data commands, back to back, and where each ends and how long it took.
+    Done(Vec<u8>, Vec<(usize, u64)>),
     /// Nothing was done.
     Failed(Fail),
     /// A watched key has changed.
@@ -250,8 +250,16 @@ impl Runner<'_> {
         let args: Vec<Vec<&[u8]>> = exec.queue.iter().map(Queued::args).collect();
         let mut replies = ReplyWriter::new(self.reply.proto());
         let kept = Kept::default();
-        let mut cx =
-            Cx { tx, args: &[], keys: &[], reply: &mut replies, seed: 0, node: self.node, kept: &kept };
+        let mut cx = Cx {
+            tx,
+            args: &[],
+            keys: &[],
+            reply: &mut replies,
+            seed: 0,
+            node: self.node,
+            kept: &kept,
+            events: Vec::new(),
+        };
         // Commands that failed after they had written: the next run leaves them out. The locks stay, so that nothing else
         // comes out differently.
         let mut undone: Vec<(usize, String)> = Vec::new();
@@ -271,12 +279,13 @@ impl Runner<'_> {
             Err(Stop::Miss) => return Tried::Missed(cx.tx.abandon()),
             Err(stop) => return Tried::Failed(stop.into()),
         };
-        let Cx { tx, reply, .. } = cx;
+        let Cx { tx, reply, events, .. } = cx;
         let written = &mut self.session.written;
         let before = written.records.len();
         match tx.commit_noting(|slot, seq| written.note(slot, seq)) {
             Ok(seen) => {
                 self.gate.join(seen);
+                self.node.tell(events, &mut self.session.outbox);
                 served.hand_out(seen, &written.records[before..]);
                 Tried::Done(reply.as_bytes().to_vec(), ends)
             }
@@ -305,7 +314,7 @@ impl Runner<'_> {
                 let mut ends = Vec::new();
                 for _ in exec.queue[commands.clone()].iter().filter(|queued| queued.is_on_data()) {
                     replies.error(&words(&fail));
-                    ends.push(replies.len());
+                    ends.push((replies.len(), 0));
                 }
                 (replies.as_bytes().to_vec(), ends)
             }
@@ -317,16 +326,23 @@ impl Runner<'_> {
         let (mut from, mut ends) = (0, ends.into_iter());
         for index in commands.clone() {
             let queued = &exec.queue[index];
+            let args = queued.args();
+            if self.node.monitors.any() {
+                measure::tell_monitors(self.node, self.session, queued.command, &args, self.now);
+            }
             match queued.command.run {
                 Run::Session(body) | Run::Waiting(body, _) => {
-                    let args = queued.args();
                     let start = self.reply.len();
+                    let began = self.node.nanos();
                     let mut cx = SessionCx { args: &args, ..self.session_cx() };
                     let done = body(&mut cx);
                     self.answer(start, done)?;
+                    let took_ns = self.node.nanos().saturating_sub(began);
+                    self.note(queued.command, &args, took_ns, &self.reply.as_bytes()[start..]);
                 }
                 _ => {
-                    let end = ends.next().expect("each data command was answered");
+                    let (end, took_ns) = ends.next().expect("each data command was answered");
+                    self.note(queued.command, &args, took_ns, &replies[from..end]);
                     self.reply.raw(&replies[from..end]);
                     from = end;
                 }
@@ -339,8 +355,12 @@ impl Runner<'_> {
         let Run::Async(body) = queued.command.run else { unreachable!("only what may wait runs alone") };
         let args = queued.args();
         let start = self.reply.len();
+        let began = self.node.nanos();
         let done = body(&mut SessionCx { args: &args, ..self.session_cx() }).await;
-        self.answer(start, done)
+        self.answer(start, done)?;
+        let took_ns = self.node.nanos().saturating_sub(began);
+        self.note(queued.command, &args, took_ns, &self.reply.as_bytes()[start..]);
+        Ok(())
     }
 
     /// A failure of one command is its reply; only one of the engine ends all.
@@ -358,7 +378,7 @@ impl Runner<'_> {
     }
 }
 
-/// Runs the data commands once, one after another; where each one's reply ends. `None` if one failed after it had
+/// Runs the data commands once, one after another; where each one's reply ends, and how long it took. `None` if one failed after it had
 /// written: it was added to `undone`, all have to run again without it.
 fn run_all<'a>(
     cx: &mut Cx<'a>,
@@ -366,10 +386,12 @@ fn run_all<'a>(
     commands: &Range<usize>,
     args: &'a [Vec<&'a [u8]>],
     undone: &mut Vec<(usize, String)>,
-) -> Result<Option<Vec<usize>>, Stop> {
+) -> Result<Option<Vec<(usize, u64)>>, Stop> {
     cx.tx.forget_writes();
+    cx.events.clear();
     cx.reply.truncate(0);
     let mut ends = Vec::new();
+    let mut since_ns = cx.node.nanos();
     for index in commands.clone() {
         let queued = &exec.queue[index];
         let Run::Data(body) = queued.command.run else { continue };
@@ -379,7 +401,7 @@ fn run_all<'a>(
         } else {
             (cx.args, cx.keys, cx.seed) = (&args[index], &queued.keys, queued.seed);
             let before = cx.tx.written_bytes();
-            match body(cx) {
+            match events::run(cx, queued.command, body) {
                 // Within a transaction nothing waits: what it replied stands.
                 Ok(()) | Err(Fail::Blocks(_)) => {}
                 Err(Fail::Error(text)) if cx.tx.written_bytes() == before => {
@@ -393,7 +415,9 @@ fn run_all<'a>(
                 Err(Fail::Stop(stop)) => return Err(stop),
             }
         }
-        ends.push(cx.reply.len());
+        let now_ns = cx.node.nanos();
+        ends.push((cx.reply.len(), now_ns.saturating_sub(since_ns)));
+        since_ns = now_ns;
     }
     Ok(Some(ends))
 }

@@ -114,7 +114,7 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
     let (start, proto) = (cx.reply.len(), cx.reply.proto());
     cx.reply.switch(one.waiter.proto);
     (cx.args, cx.keys, cx.seed) = (args, &one.keys, one.waiter.seed);
-    let done = match body(cx) {
+    let done = match events::run(cx, one.waiter.command, body) {
         Ok(()) => Ok(true),
         Err(Fail::Stop(stop)) => Err(stop),
         // Where an item goes may be of a type that takes none: then there is nothing to wait for.

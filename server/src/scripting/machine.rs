@@ -18,11 +18,12 @@ use rand::{RngExt, SeedableRng};
 
 use super::{Running, Script, bits, convert, json, sha1hex};
 use crate::clients::monotonic_ms;
+use crate::commands::events;
 use crate::cx::{Cx, Fail};
 use crate::kept::Call;
 use crate::number;
 use crate::resp::Proto;
-use crate::table::{self, Flags, Run};
+use crate::table::{self, Flags, Run, Unfit};
 
 /// The most memory of a worker's state, in bytes.
 const MEMORY_MAX: usize = 256 << 20;
@@ -415,11 +416,13 @@ fn command(
     in_resp3: bool,
     number: u64,
 ) -> Result<(), Fail> {
-    let command =
-        table::find(&words[0]).ok_or_else(|| Fail::error("ERR Unknown Redis command called from script"))?;
-    if !command.takes(words.len()) {
-        return Err(Fail::error("ERR Wrong number of args calling Redis command from script"));
-    }
+    let command = {
+        let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+        table::resolve(&args).map_err(|unfit| match unfit {
+            Unfit::Arity(_) => Fail::error("ERR Wrong number of args calling Redis command from script"),
+            _ => Fail::error("ERR Unknown Redis command called from script"),
+        })?
+    };
     cx.reply.switch(if in_resp3 { Proto::Resp3 } else { Proto::Resp2 });
     if command.name == "time" {
         time(cx);
@@ -451,7 +454,7 @@ fn command(
     cx.keys = &call.keys;
     cx.seed = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mark = writes.then(|| cx.tx.mark());
-    let done = body(cx);
+    let done = events::run(cx, command, body);
     (cx.args, cx.keys, cx.seed) = (args, old_keys, seed);
     if let (Err(Fail::Error(_)), Some(mark)) = (&done, mark) {
         // It may have failed after it wrote.

@@ -1,67 +1,23 @@
 //! XGROUP and XACK.
 
-use super::{Done, no_subcommand, now_ms, open, open_group, strict_id, unknown_subcommand};
+use super::{Done, SECOND, T, no_subcommand, now_ms, open, open_group, strict_id};
 use crate::commands::streams::add::ids;
 use crate::commands::streams::any_id;
 use crate::cx::{Cx, Fail, integer, is};
+use crate::table::{Command, Flags};
 use crate::types::stream::{Id, Stream};
 
-const HELP: &[&str] = &[
-    "XGROUP <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CREATE <key> <groupname> <id|$> [option]",
-    "    Create a new consumer group. Options are:",
-    "    * MKSTREAM",
-    "      Create the empty stream if it does not exist.",
-    "    * ENTRIESREAD entries_read",
-    "      Set the group's entries_read counter (internal use).",
-    "CREATECONSUMER <key> <groupname> <consumer>",
-    "    Create a new consumer in the specified group.",
-    "DELCONSUMER <key> <groupname> <consumer>",
-    "    Remove the specified consumer.",
-    "DESTROY <key> <groupname>",
-    "    Remove the specified group.",
-    "SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]",
-    "    Set the current group ID and entries_read counter.",
-    "HELP",
-    "    Prints this help.",
+const WRITE: Flags = Flags::WRITE;
+
+/// The second words of XGROUP.
+#[rustfmt::skip]
+pub(super) const SUBS: &[Command] = &[
+    T.data("xgroup|create", -5, WRITE, SECOND, "5.0.0", "Makes a group.", create),
+    T.data("xgroup|createconsumer", 5, WRITE, SECOND, "6.2.0", "Makes a group's consumer.", create_consumer),
+    T.data("xgroup|delconsumer", 5, WRITE, SECOND, "5.0.0", "Removes a group's consumer.", delete_consumer),
+    T.data("xgroup|destroy", 4, WRITE, SECOND, "5.0.0", "Removes a group.", destroy),
+    T.data("xgroup|setid", -5, WRITE, SECOND, "5.0.0", "Sets the id after which a group goes on.", set_id),
 ];
-
-/// Replies with lines of help.
-pub(super) fn help(cx: &mut Cx<'_>, lines: &[&str]) {
-    cx.reply.array(lines.len());
-    lines.iter().for_each(|line| cx.reply.simple(line));
-}
-
-/// A second word, the number of arguments with it (at least so many if negative), and what runs it.
-pub(super) type Sub = (&'static str, i32, fn(&mut Cx<'_>) -> Done);
-
-/// Runs what the second word names.
-pub(super) fn dispatch(cx: &mut Cx<'_>, command: &str, subs: &[Sub]) -> Done {
-    let word = cx.arg(1);
-    let Some((name, arity, run)) = subs.iter().find(|(name, ..)| is(word, name)) else {
-        return Err(unknown_subcommand(cx, &command.to_ascii_uppercase()));
-    };
-    let count = i32::try_from(cx.args.len()).unwrap_or(i32::MAX);
-    if if *arity < 0 { count < -arity } else { count != *arity } {
-        return Err(Fail::arity(&format!("{command}|{name}")));
-    }
-    run(cx)
-}
-
-pub(super) fn xgroup(cx: &mut Cx<'_>) -> Done {
-    const SUBS: &[Sub] = &[
-        ("create", -5, create),
-        ("createconsumer", 5, create_consumer),
-        ("delconsumer", 5, delete_consumer),
-        ("destroy", 4, destroy),
-        ("setid", -5, set_id),
-        ("help", 2, |cx| {
-            help(cx, HELP);
-            Ok(())
-        }),
-    ];
-    dispatch(cx, "xgroup", SUBS)
-}
 
 /// What may follow an id.
 struct Options {

@@ -2,37 +2,23 @@
 
 use haypile_engine::read::Direction;
 
-use super::group::{Sub, dispatch, help, no_such_group};
+use super::group::no_such_group;
 use super::range::reply_range;
-use super::{Done, no_subcommand, now_ms, open, reply_entry, reply_id};
+use super::{Done, SECOND, T, no_subcommand, now_ms, open, reply_entry, reply_id};
 use crate::cx::{Cx, Fail, integer, is};
+use crate::table::{Command, Flags};
 use crate::types::stream::groups::Group;
 use crate::types::stream::{Id, NODE_ENTRIES, Stream};
 
-const HELP: &[&str] = &[
-    "XINFO <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CONSUMERS <key> <groupname>",
-    "    Show consumers of <groupname>.",
-    "GROUPS <key>",
-    "    Show the stream consumer groups.",
-    "STREAM <key> [FULL [COUNT <count>]",
-    "    Show information about the stream.",
-    "HELP",
-    "    Prints this help.",
-];
+const READ: Flags = Flags::READONLY;
 
-pub(super) fn xinfo(cx: &mut Cx<'_>) -> Done {
-    const SUBS: &[Sub] = &[
-        ("consumers", 4, consumers),
-        ("groups", 3, groups),
-        ("stream", -3, stream),
-        ("help", 2, |cx| {
-            help(cx, HELP);
-            Ok(())
-        }),
-    ];
-    dispatch(cx, "xinfo", SUBS)
-}
+/// The second words of XINFO.
+#[rustfmt::skip]
+pub(super) const SUBS: &[Command] = &[
+    T.data("xinfo|consumers", 4, READ, SECOND, "5.0.0", "Tells of a group's consumers.", consumers),
+    T.data("xinfo|groups", 3, READ, SECOND, "5.0.0", "Tells of a stream's groups.", groups),
+    T.data("xinfo|stream", -3, READ, SECOND, "5.0.0", "Tells of a stream.", stream),
+];
 
 fn existing<'a>(cx: &mut Cx<'a>) -> Result<Stream<'a>, Fail> {
     open(cx, 0)?.ok_or_else(|| Fail::error("ERR no such key"))

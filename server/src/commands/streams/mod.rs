@@ -38,8 +38,8 @@ pub const COMMANDS: &[Command] = &[
     T.data("xautoclaim", -6, WRITE_FAST, Keys::FIRST, "6.2.0", "Gives a consumer what has long been pending with others.", claim::xautoclaim),
     T.data("xclaim", -6, WRITE_FAST, Keys::FIRST, "5.0.0", "Gives a consumer what is pending with others.", claim::xclaim),
     T.data("xdel", -3, WRITE_FAST, Keys::FIRST, "5.0.0", "Removes entries.", add::xdel),
-    T.data("xgroup", -2, WRITE, SECOND, "5.0.0", "Makes, changes and removes groups and their consumers.", group::xgroup),
-    T.data("xinfo", -2, READ, SECOND, "5.0.0", "Tells of a stream, its groups and their consumers.", info::xinfo),
+    T.family("xgroup", Flags::NONE, "5.0.0", "Makes, changes and removes groups and their consumers.", group::SUBS),
+    T.family("xinfo", Flags::NONE, "5.0.0", "Tells of a stream, its groups and their consumers.", info::SUBS),
     T.data("xlen", 2, READ_FAST, Keys::FIRST, "5.0.0", "Counts the entries.", range::xlen),
     T.data("xpending", -3, READ, Keys::FIRST, "5.0.0", "Tells what a group's consumers have not acknowledged.", pending::xpending),
     T.data("xrange", -4, READ, Keys::FIRST, "5.0.0", "Gives the entries of a range of ids.", range::xrange),
@@ -72,6 +72,30 @@ fn open_group_at<'a>(
     Ok(group.map(|group| (stream, group)))
 }
 
+/// The length of the stream at the command's first key; `None` if there is none.
+pub(super) fn length(cx: &mut Cx<'_>) -> Result<Option<u64>, Fail> {
+    match open(cx, 0) {
+        Ok(stream) => Ok(stream.map(|stream| stream.meta.length)),
+        Err(Fail::Error(_)) => Ok(None),
+        Err(fail) => Err(fail),
+    }
+}
+
+/// For each key whether the consumer that the command names is known to the group that it names, as some number.
+pub(super) fn consumers(cx: &mut Cx<'_>) -> Result<Vec<Option<u64>>, Fail> {
+    let (group, name) = (cx.args[2], cx.args[3]);
+    let mut out = Vec::with_capacity(cx.keys.len());
+    for at in 0..cx.keys.len() {
+        let known = match open_group_at(cx, at, group) {
+            Ok(Some((_, mut group))) => group.consumer(&mut cx.tx, name)?.map(|consumer| consumer.pending),
+            Ok(None) | Err(Fail::Error(_)) => None,
+            Err(fail) => return Err(fail),
+        };
+        out.push(known);
+    }
+    Ok(out)
+}
+
 /// What is said where a command needs a key and a group.
 fn no_group(key: &[u8], group: &[u8], more: &str) -> Fail {
     let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));
@@ -85,13 +109,6 @@ fn no_subcommand(cx: &Cx<'_>, command: &str) -> Fail {
     Fail::error(format!(
         "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP."
     ))
-}
-
-/// What is said of a second word that there is not.
-fn unknown_subcommand(cx: &Cx<'_>, command: &str) -> Fail {
-    let word = cx.arg(1);
-    let word = String::from_utf8_lossy(&word[..word.len().min(128)]);
-    Fail::error(format!("ERR unknown subcommand '{word}'. Try {command} HELP."))
 }
 
 /// The time of day in the slot of the command's key, in milliseconds.

@@ -124,6 +124,10 @@ impl SegmentHeader {
         node.0.copy_from_slice(&raw[12..32]);
         let header =
             SegmentHeader { node, number: number_at(32), base: Lsn(number_at(40)), bytes: number_at(48) };
+        // There is a next one's number to every number.
+        if header.number == u64::MAX {
+            return Err(BadHeader::Damaged("number out of bounds"));
+        }
         let sound = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.bytes)
             && header.bytes.is_multiple_of(frame::ALIGN_BYTES as u64)
             && header.base.0.checked_add(header.bytes).is_some();
@@ -358,6 +362,15 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(HEADER.seal_offset(&bad), None, "bit {bit}");
         }
+    }
+
+    /// A tool that went on from such a segment to the next panicked.
+    #[test]
+    fn a_number_that_none_can_follow_is_damage() {
+        let last = SegmentHeader { number: u64::MAX, ..HEADER };
+        assert_eq!(SegmentHeader::decode(&last.encode()), Err(BadHeader::Damaged("number out of bounds")));
+        let before = SegmentHeader { number: u64::MAX - 1, ..HEADER };
+        assert_eq!(SegmentHeader::decode(&before.encode()), Ok(before));
     }
 
     #[test]

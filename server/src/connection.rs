@@ -450,7 +450,8 @@ impl Connection {
         let unacked = std::mem::take(&mut self.unacked);
         let settings = self.node.config.now();
         let acks = self.node.replication.acks();
-        let wait = acks.wait(&unacked.records(), settings.ack)?;
+        let records = unacked.records();
+        let wait = acks.wait(&records, settings.ack)?;
         let limit = async {
             match settings.ack_timeout_ms {
                 0 => std::future::pending().await,
@@ -467,6 +468,7 @@ impl Connection {
             () = self.session.client.killed() => return Some(End::Closed),
             // An error means that the node is gone, which is a stop as well.
             _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
+            () = self.node.loses(&records) => {}
             () = limit => {}
             () = gone(&self.stream) => return Some(End::Closed),
         }

@@ -9,6 +9,7 @@ use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Engine, Fetched, Gate};
 use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
+use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::{Seq, Slot};
 use haypile_replication::hub::Replication;
@@ -255,6 +256,22 @@ impl Node {
                 node.deliver(&mut outbox);
             }
         });
+    }
+
+    /// Whether a slot is this node's, be it that another has to take it over still.
+    pub fn owns(&self, slot: Slot) -> bool {
+        matches!(self.engine.role(slot), Role::Master | Role::Fenced | Role::Granted { .. })
+    }
+
+    /// Resolves once one of these slots is not this node's any more: then nobody acknowledges its records here.
+    pub async fn loses(&self, records: &[(Slot, Seq)]) {
+        loop {
+            let seen = self.engine.role_changes().count();
+            if records.iter().any(|(slot, _)| !self.owns(*slot)) {
+                return;
+            }
+            self.engine.role_changes().wait_past(seen).await;
+        }
     }
 
     /// Hands out messages; their gate was reached.

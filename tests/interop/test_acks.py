@@ -1,6 +1,7 @@
 """Writes that wait for replicas: WAIT, ack, min-replicas-to-write, with replicas that are stopped, slow or gone."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 import redis
 
 from harness import Case, key_in
+from test_differential import start_redis
+from test_sessions import Line
 
 
 class Acks(Case):
@@ -54,6 +57,15 @@ class Acks(Case):
         os.kill(two.pid, signal.SIGCONT)
         self.assertEqual(client.execute_command("WAIT", 2, 0), 2)
         self.assertEqual(two.do("GET", key_in(3, "k")), b"2")
+
+    def test_without_replicas_wait_answers_as_redis_does(self):
+        lines = [Line(port) for port in (start_redis(self), self.node("node", "--standalone").port)]
+        steps = ["WAIT 0 0", "WAIT 1 20", "SET k v", "WAIT 0 0", "WAIT 1 20", "WAIT -1 0", "WAIT x 0", "WAIT 1 x", "WAIT 1 -1", "WAIT 1", "WAIT 1 1.5",
+                 "MULTI", "SET k w", "WAIT 3 0", "GET k", "WAIT x 0", "EXEC", "CONFIG SET min-replicas-to-write 1", "SET k x", "GET k", "MULTI", "GET k",
+                 "EXEC", "FLUSHALL", "CONFIG GET min-replicas-max-lag", "CONFIG GET min-slaves-to-write", "CONFIG SET min-slaves-to-write 0", "SET k x"]
+        for step in steps:
+            theirs, ours = (line.ask(step.split()) for line in lines)
+            self.assertEqual(str(ours), str(theirs), step)
 
     def test_a_slot_counts_its_own_replicas(self):
         master, one = self.replicated(slots="0-4")
@@ -140,6 +152,47 @@ class Acks(Case):
         master.do("CONFIG", "SET", "ack", "0")
         self.stop(replica)
         self.assertTrue(master.do("SET", mine, "4"))
+
+    def test_a_slot_tells_how_its_replicas_stand_who_is_away_and_what_keeps_the_log(self):
+        master, replica = self.replicated(slots="3")
+        key = key_in(3, "k")
+        master.do("SET", key, "1")
+        self.wait_until_slave_has_all(master, replica, [3])
+        told = lambda: master.slot(3).text
+        self.assertRegex(told(), r"replica\[0\]: addr=%s,acked=\d+,lag_records=0,lag_bytes=0,lag_seconds=0,heard_seconds_ago=\d" % replica.address)
+        self.assertNotIn("away[0]", told())
+        info = replica.do("INFO", "replication")
+        self.assertEqual(info["master_link_status"], "up")
+        self.assertLessEqual(0, info["master_last_io_seconds_ago"])
+        self.assertEqual(info["slave_repl_offset"], master.do("INFO", "replication")["master_repl_offset"])
+        self.stop(replica)
+        master.do("SET", key, "2")
+        # After ten seconds of silence its connection is given up: where the test itself is as slow as that, it sees only this.
+        late = r"replica\[0\]: \S*,lag_records=1,lag_bytes=\d+,lag_seconds=[1-9]|away\[0\]: "
+        self.wait(lambda: re.search(late, told()), told)
+        silent = lambda: int(master.do("INFO", "replication").get("slave0", {"lag": 10})["lag"]) >= 2
+        self.wait(silent, "the silence shows")
+        replica.kill()
+        self.wait(lambda: "away[0]: addr=%s,acked=" % replica.address in told(), told)
+        self.assertIn("away_error[0]: ", told())
+        self.assertRegex(told(), r"log_pin\[\d\]: by=%s,after=\d+,segment=0x[0-9a-f]+,bytes=\d+" % replica.address)
+        replica.start()
+        self.wait_until_slave_has_all(master, replica, [3])
+        self.assertNotIn("away[0]", told())
+
+    def test_a_link_that_fails_again_and_again_is_told_once(self):
+        master, replica = self.replicated(slots="3")
+        master.kill()
+        downs = lambda: replica.said().count("the link is down")
+        self.wait(lambda: replica.slot(3).status == "kTryConnect", "the link is down")
+        # It tries after 0.1 s, 0.2 s ...: each try has its reason, which does not change.
+        reasons = set()
+        self.wait(lambda: (reasons.add(replica.slot(3).text.partition("last_error: ")[2].split("\r")[0]), "refused" in str(reasons))[1], "it was tried")
+        before = downs()
+        since = lambda: int(replica.slot(3).text.partition("since_seconds: ")[2].split("\r")[0])
+        self.wait(lambda: since() >= 3, "it goes on trying")
+        self.assertLessEqual(downs() - before, 1, replica.said())
+        self.assertLessEqual(downs(), 3, replica.said())
 
     def test_writes_are_refused_without_enough_replicas_that_are_heard(self):
         master, replica = self.replicated()

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use haypile_engine::slot::Role;
 use haypile_engine::types::{Seq, Slot};
 use haypile_replication::acks::Waited;
 
@@ -55,11 +54,7 @@ impl Asked {
 /// Whether the node owns no slot of those that it has.
 fn is_replica(node: &Node) -> bool {
     let slots = topology::present(&node.engine);
-    !slots.is_empty() && slots.iter().all(|&slot| !owns(node, slot))
-}
-
-fn owns(node: &Node, slot: Slot) -> bool {
-    matches!(node.engine.role(slot), Role::Master | Role::Fenced | Role::Granted { .. })
+    !slots.is_empty() && slots.iter().all(|&slot| !node.owns(slot))
 }
 
 /// What replicas must have: the last records of the slots that the connection wrote to, as far as they are still this
@@ -67,10 +62,10 @@ fn owns(node: &Node, slot: Slot) -> bool {
 fn records(cx: &SessionCx<'_>) -> Vec<(Slot, Seq)> {
     let mut wrote = cx.session.written.slots().peekable();
     if wrote.peek().is_none() {
-        return Slot::all().filter(|&slot| owns(cx.node, slot)).map(|slot| (slot, Seq::ZERO)).collect();
+        return Slot::all().filter(|&slot| cx.node.owns(slot)).map(|slot| (slot, Seq::ZERO)).collect();
     }
     let last = |slot| (slot, cx.node.engine.pulse(slot).last_seq);
-    wrote.filter(|&slot| owns(cx.node, slot)).map(last).collect()
+    wrote.filter(|&slot| cx.node.owns(slot)).map(last).collect()
 }
 
 fn count_now(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -83,21 +78,15 @@ fn count_now(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 fn wait<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
     Box::pin(async move {
         let asked = Asked::parse(cx)?;
-        let changes = cx.node.engine.role_changes().count();
         let records = records(cx);
-        wait_for(cx, &asked, &records, changes).await?;
+        wait_for(cx, &asked, &records).await?;
         cx.reply.count(cx.node.replication.acks().count(&records));
         Ok(())
     })
 }
 
 /// Waits until enough replicas have the records, the time is over, or somebody says so.
-async fn wait_for(
-    cx: &SessionCx<'_>,
-    asked: &Asked,
-    records: &[(Slot, Seq)],
-    mut changes: u64,
-) -> Result<(), Fail> {
+async fn wait_for(cx: &SessionCx<'_>, asked: &Asked, records: &[(Slot, Seq)]) -> Result<(), Fail> {
     let node = cx.node;
     if records.is_empty() {
         return Ok(());
@@ -130,12 +119,7 @@ async fn wait_for(
                 Some(_) => return Ok(()),
                 None => {}
             },
-            () = node.engine.role_changes().wait_past(changes) => {
-                changes = node.engine.role_changes().count();
-                if records.iter().any(|(slot, _)| !owns(node, *slot)) {
-                    return Err(changed());
-                }
-            }
+            () = node.loses(records) => return Err(changed()),
             () = over => return Ok(()),
         }
     }

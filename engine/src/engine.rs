@@ -327,6 +327,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes everything durable that was appended before the call, whatever the mode: written and synced.
+    ///
+    /// # Errors
+    /// If it fails nothing is acknowledged any more.
+    pub fn sync(&self) -> Result<()> {
+        self.write()?;
+        self.log.sync().map(drop)
+    }
+
+    /// The group commit that a slot's last record is in.
+    pub fn last_gate(&self, slot: Slot) -> Gate {
+        Gate(self.lock(slot).last_ticket)
+    }
+
+    /// Whether what a gate stands for is on the device, whatever the mode: else [`Engine::sync`] brings it there.
+    ///
+    /// # Errors
+    /// If nothing is acknowledged any more.
+    pub fn is_durable(&self, gate: Gate) -> Result<bool> {
+        self.log.watermark().is_synced(gate.0)
+    }
+
     /// Whether what a reply with this gate depends on is written: then there is no need to [`Engine::write`].
     ///
     /// # Errors

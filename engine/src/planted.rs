@@ -79,6 +79,8 @@ bugs! {
     NoEpochAfterCrash,
     /// A grant is told of before it is synced.
     GrantNotSynced,
+    /// The old owner is told that its grant was taken before the new epoch is synced.
+    GrantToldUnsynced,
     /// What became of a grant is forgotten, so that it can be taken again.
     GrantTakenTwice,
     /// A replica acknowledges records before they are written.

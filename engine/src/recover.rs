@@ -301,6 +301,8 @@ pub(crate) fn replay_one(
         cell.settle(ended, Some(*epoch));
     }
     note_role(cell, began_epoch, node, lsn, record);
+    // A record after the change of role is the upstream's: what an operator allowed before it came is used up.
+    cell.force &= lsn < cell.role_lsn;
     replica::apply(cell, record);
     Ok(true)
 }

@@ -275,6 +275,29 @@ impl Engine {
         result.map(drop)
     }
 
+    /// The upstream of slots goes on from what they hold: what an operator said about replacing them is used up, durably.
+    /// Whatever parts the two later is not theirs to replace.
+    ///
+    /// # Errors
+    /// If it can't be made durable.
+    pub fn forget_force(&self, slots: &[Slot]) -> Result<()> {
+        let mut manifest = self.manifest();
+        // The manifest's word counts: the slot's own goes with the first record.
+        let known = &manifest.state().slots;
+        let forced = |slot: &Slot| known.get(slot).is_some_and(|entry| entry.meta.force);
+        let metas: Vec<_> = distinct(slots)
+            .into_iter()
+            .filter(forced)
+            .map(|slot| (slot, SlotMeta { force: false, ..self.lock(slot).meta() }))
+            .collect();
+        if metas.is_empty() {
+            return Ok(());
+        }
+        self.apply(&mut manifest, &edits(&metas))?;
+        metas.iter().for_each(|(slot, _)| self.lock(*slot).force = false);
+        Ok(())
+    }
+
     /// Makes this node the owner of slots that it follows: each begins an epoch, durably, all or none.
     ///
     /// Whoever calls it has stopped the stream from the former master and knows what may be missing.
@@ -311,8 +334,8 @@ impl Engine {
     pub fn take_grants(&self, slots: &[Slot]) -> Result<()> {
         let mut manifest = self.manifest();
         let slots = distinct(slots);
-        for &slot in &slots {
-            let mut cell = self.lock(slot);
+        let mut cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
+        for (slot, cell) in &cells {
             if !matches!(cell.role, Role::Replica { .. }) {
                 return Err(Error::Limit(format!("slot {slot} is not a replica with complete data")));
             }
@@ -322,10 +345,21 @@ impl Engine {
                     settled.ended, settled.began
                 )));
             }
-            // A copy that was taken after the granting record does not bring it.
-            cell.granted = Some((self.node(), String::new()));
         }
-        self.begin_epochs(&mut manifest, &slots)
+        // A copy that was taken after the granting record does not bring it.
+        let mine = || Some((self.node(), String::new()));
+        let before: Vec<_> =
+            cells.iter_mut().map(|(_, cell)| std::mem::replace(&mut cell.granted, mine())).collect();
+        drop(cells);
+        self.begin_epochs(&mut manifest, &slots).inspect_err(|_| {
+            for (&slot, granted) in slots.iter().zip(before) {
+                let mut cell = self.lock(slot);
+                // Where no epoch's record was appended nothing has changed.
+                if matches!(cell.role, Role::Replica { .. }) {
+                    cell.granted = granted;
+                }
+            }
+        })
     }
 
     /// What became of the grant of a slot to this node that ended an epoch.

@@ -276,6 +276,43 @@ fn force_is_remembered_over_a_restart_until_the_masters_data_come() {
     assert!(!replica.position(slot()).force);
 }
 
+/// The first record of the upstream's ended it in memory only: the next start had it again, and what parted the two after that
+/// was overwritten unasked.
+#[test]
+fn force_is_used_up_when_the_master_goes_on_from_what_is_here() {
+    let (_, master, right, replica) = pair();
+    copy(&master, &replica, slot());
+    replica.follow_by_force(&[slot()], "master:1").expect("follows");
+    let last = replica.position(slot()).last_seq;
+    set(&master, NAMES[0], "more").expect("writes");
+    replica.append_replicated(&records(&master, slot(), last)).expect("takes the record");
+    replica.write().expect("writes");
+    drop(replica);
+    let killed = right.restart();
+    let (replica, _) = open(&killed).expect("opens");
+    assert!(!replica.position(slot()).force, "its first record came");
+    replica.follow_by_force(&[slot()], "master:1").expect("follows");
+    replica.forget_force(&[slot()]).expect("is durable");
+    assert!(!replica.position(slot()).force);
+    drop(replica);
+    for seed in 0..8 {
+        let (replica, _) = open(&killed.crash(seed)).expect("opens");
+        assert!(!replica.position(slot()).force, "the master had said that it goes on");
+    }
+}
+
+#[test]
+fn grants_that_can_not_all_be_taken_leave_every_slot_as_it_was() {
+    let (_, master, _, replica) = pair();
+    copy(&master, &replica, slot());
+    for owned in [0, 1023].map(|number| Slot::new(number).expect("in range")) {
+        replica.add_slots(&[owned]).expect("is added");
+        assert!(replica.take_grants(&[slot(), owned]).is_err());
+        assert_eq!(replica.position(slot()).granted, None);
+        assert!(matches!(replica.role(slot()), Role::Replica { .. }));
+    }
+}
+
 fn grant(master: &Engine, replica: &Engine) -> Epoch {
     let ended = master.position(slot()).history.current().expect("an owner has an epoch");
     master.fence(&[slot()]).expect("fences");

@@ -54,6 +54,8 @@ pub struct Link<'e> {
     receiver: Arc<Mutex<Receiver>>,
     imports: HashMap<Slot, Import<'e>>,
     loads: Vec<Load>,
+    /// Slots that go on from what they hold.
+    agreed: Vec<Slot>,
     grants: Vec<Slot>,
     acks: BTreeMap<Slot, Seq>,
     ack_due: bool,
@@ -80,6 +82,7 @@ impl<'e> Link<'e> {
             receiver,
             imports: HashMap::new(),
             loads: Vec::new(),
+            agreed: Vec::new(),
             grants: Vec::new(),
             acks: BTreeMap::new(),
             ack_due: false,
@@ -115,6 +118,7 @@ impl<'e> Link<'e> {
         self.acks.clear();
         // What was not begun needs no end: the slots are asked for again.
         self.loads.clear();
+        self.agreed.clear();
         self.grants.clear();
         self.out.clear();
         self.feed(Event::Disconnected(why.to_owned()), now_ms);
@@ -197,6 +201,11 @@ impl<'e> Link<'e> {
     /// Why the connection has to end.
     pub fn finish_batch(&mut self, now_ms: u64) -> Option<String> {
         self.flush_loads(now_ms);
+        if !self.agreed.is_empty()
+            && let Err(error) = self.engine.forget_force(&std::mem::take(&mut self.agreed))
+        {
+            self.broken.get_or_insert(error.to_string());
+        }
         if (self.ack_due || !self.grants.is_empty())
             && !planted::is(Bug::EarlyAck)
             && let Err(error) = self.engine.write()
@@ -247,6 +256,7 @@ impl<'e> Link<'e> {
                 self.flush_loads(now_ms);
                 self.append(&records, now_ms);
             }
+            Action::Agreed(slot) => self.agreed.push(slot),
             Action::SetTimes(times) => {
                 times.into_iter().for_each(|(slot, time)| self.engine.set_slot_time(slot, time));
             }
@@ -323,14 +333,14 @@ impl<'e> Link<'e> {
     }
 
     /// The copy of a slot, if it stands where what came makes sense: within a run or between two. A master that sends
-    /// anything else is not to be trusted.
+    /// anything else, the end of a copy of which no run came among it, is not to be trusted: the connection ends, or the
+    /// slot would wait for ever.
     fn in_run(&mut self, slot: Slot, within: bool) -> Option<&mut Import<'e>> {
-        let import = self.imports.get_mut(&slot)?;
-        if import.in_run != within {
+        let import = self.imports.get_mut(&slot).filter(|import| import.in_run == within);
+        if import.is_none() {
             self.broken.get_or_insert(format!("slot {slot}: the parts of a copy in a wrong order"));
-            return None;
         }
-        Some(import)
+        import
     }
 
     fn append(&mut self, records: &[u8], now_ms: u64) {
@@ -475,3 +485,6 @@ pub fn ask(engine: &Engine, question: Question) -> SlotAsk {
     let force = force || position.force;
     SlotAsk { slot, number, history: position.history, last: position.last_seq, state, force }
 }
+
+#[cfg(test)]
+mod tests;

@@ -357,6 +357,7 @@ impl Pair {
                         receiver::Action::ImportRun { .. }
                             | receiver::Action::ImportRunEnd(_)
                             | receiver::Action::ImportAbort(_)
+                            | receiver::Action::Agreed(_)
                             | receiver::Action::SetTimes(_)
                     ),
                     "{other:?}"

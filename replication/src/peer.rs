@@ -138,7 +138,8 @@ impl Peer {
             Message::GrantAsk(asks) => {
                 for (slot, ended, seq) in asks {
                     let asked = Asked { by: (self.node, &self.address), slot, ended, seq };
-                    match grants::answer(&self.engine, &self.registry, asked) {
+                    let answer = grants::answer(&self.engine, &self.registry, asked);
+                    match answer.and_then(|answer| answer.into_message(&self.engine)) {
                         Ok(answer) => self.push(answer),
                         // The old owner asks again.
                         Err(error) => {

@@ -101,6 +101,8 @@ pub enum Action {
     Ask(Vec<Question>),
     /// Append and apply whole records, in order; then [`Event::Appended`], or [`Event::Failed`] for a slot.
     Append(Bytes),
+    /// The master goes on from what the slot holds: nothing of that is to be replaced any more.
+    Agreed(Slot),
     /// Note slots' times.
     SetTimes(Vec<(Slot, TimeMs)>),
     /// Drop what the slot holds and make it ready for a copy. If the copy has no runs the slot is whole then.
@@ -374,6 +376,7 @@ impl Receiver {
                 if let Some(link) = self.answered(slot, number) {
                     link.next = Some(from);
                     link.connected(now_ms);
+                    out.push(Action::Agreed(slot));
                 }
             }
             Message::CopyQueued(copy) => {

@@ -328,7 +328,8 @@ impl<'e> World<'e> {
             let at = address(node);
             let by = (engine.node(), at.as_str());
             let asked = grants::Asked { by, slot: grant.slot, ended: grant.ended, seq: grant.seq };
-            match grants::answer(other.engine, &other.registry, asked).expect("is settled") {
+            let answer = grants::answer(other.engine, &other.registry, asked).expect("is settled");
+            match answer.into_message(other.engine).expect("is durable") {
                 Message::GrantTaken(taken) => {
                     grants::taken(engine, grant.to, &taken).expect("is noted");
                 }

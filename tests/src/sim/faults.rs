@@ -51,7 +51,11 @@ impl World<'_> {
                 self.note(|| format!("{node} stops"));
                 self.nodes[node].fs = self.nodes[node].fs.restart();
             }
-            1 | 2 if self.sync == SyncMode::Always => {
+            1 if self.sync == SyncMode::Always => {
+                self.doom(node);
+                return Ok(());
+            }
+            2 if self.sync == SyncMode::Always => {
                 let seed = self.random.next_u64();
                 self.note(|| format!("{node} loses power"));
                 self.nodes[node].fs = self.nodes[node].fs.crash(seed);
@@ -68,8 +72,9 @@ impl World<'_> {
     }
 
     /// A node's process is gone: so are its ends of all connections.
-    fn end_of(&mut self, node: usize) {
+    pub(super) fn end_of(&mut self, node: usize) {
         self.nodes[node].running = None;
+        self.doomed.remove(&node);
         let ids: Vec<ConnId> = self.conns.keys().copied().collect();
         for id in ids {
             let (to_server, to_client) = (self.random.below(6), self.random.below(6));

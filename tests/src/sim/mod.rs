@@ -11,6 +11,7 @@ pub mod model;
 pub mod net;
 pub mod node;
 pub mod operator;
+mod power;
 pub mod world;
 
 mod check;

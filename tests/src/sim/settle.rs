@@ -19,6 +19,7 @@ impl World<'_> {
         self.note(|| "the faults end".to_owned());
         self.random = Coin::new(self.setup.seed);
         self.parted.clear();
+        self.doomed.clear();
         self.end_faulty();
         let mut unsettled = None;
         for round in 0..SETTLE_ROUNDS {

@@ -69,6 +69,8 @@ pub struct World<'e> {
     trace: DefaultHasher,
     /// Pairs of nodes between which nothing gets through, the lower number first.
     pub(super) parted: BTreeSet<(usize, usize)>,
+    /// Nodes whose power goes in the midst of a sync.
+    pub(super) doomed: BTreeSet<usize>,
     /// Steps that are left out, to find a shorter run that fails.
     skipped: BTreeSet<usize>,
 }
@@ -128,6 +130,7 @@ impl<'e> World<'e> {
             step: 0,
             trace: DefaultHasher::new(),
             parted: BTreeSet::new(),
+            doomed: BTreeSet::new(),
             skipped,
         };
         world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, ack {ack}, wild: {wild}"));
@@ -196,8 +199,11 @@ impl<'e> World<'e> {
         });
         let node = self.random.below(self.nodes.len());
         match kind {
-            Some(0) => self.deliver_something()?,
-            Some(1) => self.turn(node),
+            Some(0) => self.while_power_lasts(World::deliver_something)?,
+            Some(1) => self.while_power_lasts(|world| {
+                world.turn(node);
+                Ok(())
+            })?,
             Some(2) => self.write_something()?,
             Some(3) => self.answer_clients(node)?,
             Some(4) => self.background()?,

@@ -35,6 +35,7 @@ pub struct MemoryFs {
 }
 
 type Interruption = Box<dyn FnOnce() + Send>;
+type Meanwhile = Box<dyn FnMut() + Send>;
 type Watcher = Box<dyn FnMut(&Step<'_>) + Send>;
 
 #[derive(Default)]
@@ -51,6 +52,7 @@ struct State {
     journal: Option<Vec<Operation>>,
     watcher: Option<Watcher>,
     interruption: Option<(PathBuf, Interruption)>,
+    during_syncs: Option<(PathBuf, Meanwhile)>,
 }
 
 /// An operation that is about to be done, and the file system before it.
@@ -184,6 +186,28 @@ impl MemoryFs {
     /// Forgets what was to be done before the next file is made.
     pub fn before_no_file(&self) {
         let _forgotten = self.state().interruption.take();
+    }
+
+    /// From now on does this in the midst of every sync of a file in a folder, on the same thread: what others see and do
+    /// while a device takes its time. The bytes are not durable yet; it may use this file system, but for its syncs.
+    pub fn during_syncs(&self, dir: &Path, act: impl FnMut() + Send + 'static) {
+        self.state().during_syncs = Some((dir.to_owned(), Box::new(act)));
+    }
+
+    /// Syncs take no time again.
+    pub fn during_no_sync(&self) {
+        let _forgotten = self.state().during_syncs.take();
+    }
+
+    fn meanwhile(&self, inode: InodeNo) {
+        let mut state = self.state();
+        let Some((dir, mut act)) = state.during_syncs.take() else { return };
+        let due = state.disk.name(inode).parent() == Some(&dir);
+        drop(state);
+        if due {
+            act();
+        }
+        self.state().during_syncs.get_or_insert((dir, act));
     }
 
     /// Turns a bit (0 is the lowest) of a file over, as it is seen and on the disk.
@@ -421,6 +445,7 @@ impl File for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let inode = self.inode;
+        self.fs.meanwhile(inode);
         let mut state = self.fs.state();
         let lies = state.ignores_syncs;
         state.operate(

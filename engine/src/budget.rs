@@ -62,6 +62,17 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Options;
+
+    #[test]
+    fn a_log_segment_is_a_quarter_of_the_memory_at_most() {
+        for memory_bytes in [1, 16 << 20, 100 << 20, 129 << 20, 256 << 20, 1 << 30] {
+            let options = Options { memory_bytes, ..Options::default() };
+            let bytes = options.segment_bytes();
+            assert!(bytes.is_power_of_two() && bytes <= (memory_bytes as u64 / 4).max(2 << 20), "{bytes}");
+            assert!(bytes * 8 > (memory_bytes as u64).min(256 << 20), "{bytes}");
+        }
+    }
 
     #[test]
     fn the_shares_are_the_whole_and_no_more() {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::expire::{Expired, Walk};
 use crate::fs::Fs;
 use crate::log::segment::Room;
-use crate::log::{Log, LogReader, Ticket};
+use crate::log::{Appender, Log, LogReader, Ticket};
 use crate::manifest::{Edit, Manifest, NodeMeta};
 use crate::planted::{self, Bug};
 use crate::random::Random;
@@ -113,8 +113,9 @@ impl Options {
 
     /// Bytes of a log segment.
     pub(crate) fn segment_bytes(&self) -> u64 {
-        let in_proportion = (self.memory_bytes as u64 / 4).next_power_of_two();
-        self.log_segment_bytes.min(in_proportion.max(SMALL_SEGMENT_BYTES))
+        // Rounded down: rounded up it could be half of the memory.
+        let in_proportion = 1 << (self.memory_bytes as u64 / 4).max(1).ilog2();
+        self.log_segment_bytes.min(SMALL_SEGMENT_BYTES.max(in_proportion))
     }
 
     /// Bytes of log that may wait for a flush: what recovery reads at most, about.
@@ -557,6 +558,12 @@ impl Engine {
 
     pub(crate) fn expiry_walk(&self) -> MutexGuard<'_, Walk> {
         self.expiry_walk.lock().expect("a panic in background work ends the process")
+    }
+
+    /// Begins an atomic group of records. Where too much was pending it has been written, and whoever waits for the sync
+    /// of that has nothing left to write: the thread that syncs is told here.
+    pub(crate) fn append(&self) -> Result<Appender<'_>> {
+        self.log.begin_after(|| self.write())
     }
 
     pub(crate) fn log(&self) -> &Log {

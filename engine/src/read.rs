@@ -63,6 +63,8 @@ impl WriteSet {
 
 /// From so many bytes of operations on, a value that is most of them keeps their buffer instead of being copied out of it.
 const KEPT_BYTES_MIN: usize = 64 << 10;
+/// A buffer that is kept holds at most this part more than the value that keeps it: only the value is counted.
+const SLACK: usize = 4;
 
 impl WriteSet {
     /// Gives every entry of the overlay to `put`, ascending; the operations are used up.
@@ -70,9 +72,14 @@ impl WriteSet {
         if self.ops.len() < KEPT_BYTES_MIN {
             return self.overlay.for_each(|key, written| put(key, self.stored(written)));
         }
-        let ops = Bytes::from(std::mem::take(&mut self.ops));
+        let mut ops = std::mem::take(&mut self.ops);
+        if ops.capacity() - ops.len() > ops.len() / SLACK {
+            // Room that was never used would stay with the value, uncounted.
+            ops.shrink_to_fit();
+        }
+        let ops = Bytes::from(ops);
         self.overlay.for_each(|key, written| match written {
-            Written::Value(place) if place.len() >= ops.len() / 2 => {
+            Written::Value(place) if place.len() >= ops.len() - ops.len() / SLACK => {
                 put(key, Stored::Value(ValueRef::Shared(&ops.slice(place.clone()))));
             }
             Written::Value(place) => put(key, Stored::inline(&ops[place.clone()])),

@@ -82,7 +82,7 @@ impl Engine {
                 out.failed.push((slot, why));
                 continue;
             }
-            let mut appender = self.log().begin()?;
+            let mut appender = self.append()?;
             appender.push_raw(&record)?;
             let ticket = appender.finish();
             let before = cell.memtable.bytes();

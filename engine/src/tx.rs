@@ -517,9 +517,9 @@ impl<'e> Tx<'e> {
     /// # Panics
     /// As there.
     pub fn commit_noting(mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
-        let log = self.engine.log();
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
-            let mut appender = if self.has_writes() { log.begin()? } else { log.begin_note()? };
+            let mut appender =
+                if self.has_writes() { self.engine.append()? } else { self.engine.log().begin_note()? };
             match self.tell_time(&mut appender) {
                 // Whoever wrote is refused, whoever read is not.
                 Err(Error::ReadOnly(_)) if !self.has_writes() && !planted::is(Bug::ReadRefusedWhenFull) => {

@@ -78,6 +78,18 @@ impl Spares {
         geometry: &Geometry,
     ) -> Result<()> {
         let _one_at_a_time = lock(&self.preparing);
+        let missing = number.saturating_sub(self.last());
+        let bytes = missing.saturating_mul(geometry.header(number).bytes);
+        if missing > 1 {
+            // All or none: those that were made before one fails would fill the device for a write that is refused.
+            let free_bytes = fs.free_bytes(dir).map_err(|error| Error::io(dir, "look for space", &error))?;
+            if free_bytes < bytes {
+                return Err(Error::ReadOnly(format!(
+                    "the log has no room for a write that needs {missing} more segments, {bytes} bytes: {free_bytes} \
+                     bytes are free"
+                )));
+            }
+        }
         while self.last() < number {
             // Somebody waits for it.
             self.prepare(fs, dir, geometry, Room::Reserved)?;

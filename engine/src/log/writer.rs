@@ -131,6 +131,14 @@ impl Log {
     /// # Errors
     /// `ReadOnly`, `Poisoned`.
     pub fn begin(&self) -> Result<Appender<'_>> {
+        self.begin_after(|| self.write().map(drop))
+    }
+
+    /// As [`Log::begin`]; where too much is pending already, `write` writes it.
+    ///
+    /// # Errors
+    /// `ReadOnly`, and what `write` says.
+    pub fn begin_after(&self, write: impl Fn() -> Result<()>) -> Result<Appender<'_>> {
         loop {
             self.check_open()?;
             let pending = lock(&self.pending);
@@ -138,7 +146,7 @@ impl Log {
                 return Ok(Appender::new(self, pending, Whose::Writer));
             }
             drop(pending);
-            self.write()?;
+            write()?;
         }
     }
 
@@ -262,7 +270,7 @@ impl Log {
             let body_bytes = usize::try_from(part.body_bytes).expect("a part lies in memory");
             let end = start + FRAME_HEADER_BYTES + body_bytes;
             let padded_end = start + frame::align(end - start);
-            buffer.resize(buffer.len().max(padded_end), 0);
+            pad(buffer, padded_end);
             let more = if index + 1 < parts.len() { frame::MORE } else { 0 };
             let continued = if index > 0 { frame::CONTINUED } else { 0 };
             let before = buffer[start..start + FRAME_HEADER_BYTES].to_vec();
@@ -280,7 +288,7 @@ impl Log {
     /// One write(2) of one frame into the writer's segment.
     fn write_frame(&self, writer: &mut Writer, buffer: &mut Vec<u8>, at: Place, flags: u16) -> Result<()> {
         let body_bytes = buffer.len() - FRAME_HEADER_BYTES;
-        buffer.resize(frame::align(buffer.len()), 0);
+        pad(buffer, frame::align(buffer.len()));
         self.write_sealed(writer, buffer, body_bytes, at, flags)
     }
 
@@ -539,6 +547,13 @@ impl Log {
             self.fs.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", &error))?;
         }
     }
+}
+
+/// Zeros up to `bytes`. Of a large buffer that is full, padding would double the memory.
+fn pad(buffer: &mut Vec<u8>, bytes: usize) {
+    let more = bytes.saturating_sub(buffer.len());
+    buffer.reserve_exact(more);
+    buffer.resize(buffer.len() + more, 0);
 }
 
 impl Writer {

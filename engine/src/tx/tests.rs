@@ -1,5 +1,6 @@
 use super::*;
 use crate::clock::TimeMs;
+use crate::memtable::Stored;
 
 fn run<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>) -> Read<T>) -> T {
     let fetched = Fetched::default();
@@ -141,4 +142,58 @@ fn a_large_value_that_keeps_its_buffer_stands_beside_small_ones_of_the_same_tran
     assert_eq!(payload(&other), Some(Bytes::from_static(b"after")));
     run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"short"[..])));
     assert_eq!(payload(&key), Some(Bytes::from_static(b"short")));
+}
+
+/// Whoever had written nothing itself waited a second for a sync that nobody was told of.
+#[test]
+fn what_a_commit_writes_for_others_is_synced_at_once() {
+    let options = crate::engine::Options {
+        sync: crate::engine::SyncMode::Always,
+        memory_bytes: 1 << 20,
+        ..crate::engine::Options::default()
+    };
+    let fs = std::sync::Arc::new(crate::fs::memory::MemoryFs::new());
+    let clock = std::sync::Arc::new(crate::clock::SystemClock::new());
+    let (engine, _) = Engine::open(fs, std::path::Path::new("/h"), clock, options).expect("opens");
+    engine.add_slots(&Slot::all().collect::<Vec<_>>()).expect("slots are added");
+    let put = |name: &[u8]| {
+        let (key, fetched) = (Key::new(name), Fetched::default());
+        let mut tx = engine.begin(&[key.slot()], &fetched);
+        tx.put(&key, &Value::whole(0, 0, vec![7; 600 << 10])).expect("in memory");
+        tx.commit().expect("the log takes it")
+    };
+    let first = put(b"a");
+    put(b"b");
+    let told = engine.unsynced.count();
+    assert!(!engine.is_written(first).expect("the disk works"));
+    put(b"c");
+    assert!(engine.is_written(first).expect("the disk works"));
+    assert!(engine.unsynced.count() > told);
+}
+
+#[test]
+fn a_value_does_not_keep_much_more_memory_than_it_has_bytes() {
+    for (others, kept) in [(0, true), (10, true), (60, false)] {
+        let mut writes = WriteSet::default();
+        writes.ops.reserve(300 << 10);
+        for (name, len) in [(&b"other"[..], others << 10), (b"large", 100 << 10)] {
+            let at = writes.ops.len();
+            writes.ops.resize(at + len, 7);
+            writes.overlay.insert(EntryKey::from_slice(name), Written::Value(at..at + len));
+        }
+        let mut shared = None;
+        writes.put_all(|key, stored| match stored {
+            Stored::Value(ValueRef::Shared(bytes)) => shared = Some((key.to_vec(), bytes.clone())),
+            Stored::Value(_) => {}
+            Stored::Tombstone => panic!("all are values"),
+        });
+        drop(writes);
+        let Some((key, bytes)) = shared else {
+            assert!(!kept, "{others}");
+            continue;
+        };
+        assert!(kept && key == b"large", "{others}");
+        let buffer = bytes.try_into_mut().expect("nobody else has it");
+        assert!(buffer.capacity() <= (100 << 10) * 5 / 4, "{}", buffer.capacity());
+    }
 }

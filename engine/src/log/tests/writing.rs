@@ -155,7 +155,9 @@ fn a_record_for_which_there_is_no_space_is_refused_while_smaller_ones_are_taken(
     let fs = MemoryFs::new();
     let opened = open(&fs, 1).unwrap();
     fs.set_capacity(Some(SEGMENT_BYTES_MIN * 3));
+    let used_bytes = fs.used_bytes();
     assert!(matches!(append(&opened.log, &[(1, 1, 500_000)]), Err(Error::ReadOnly(_))));
+    assert_eq!(fs.used_bytes(), used_bytes, "nothing was made of what it would have needed");
     append(&opened.log, &[(1, 1, 500)]).unwrap();
     opened.log.write().unwrap();
     assert_eq!(read_all(&mut opened.log.reader(Lsn(0))), [(1, 1, 500)]);

@@ -7,7 +7,8 @@
 //! 1/32   the log's tail, for readers that follow live
 //! 1/16   what is appended and not written yet, and its twin that is being written
 //! 3/16   what no one counts: the allocator's slack, buffers of a flush and a compaction, stacks
-//! rest   indexes and filters of the runs in files, which stay in memory, and the block cache: what those leave of it
+//! rest   indexes and filters of the runs in files and indexes of the log's segments, which stay in memory, and the block
+//!        cache: what those leave of it
 //! ```
 
 /// See the file's head.

@@ -262,7 +262,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             _lock: parts.lock,
         };
-        engine.cache.set_bytes_max(engine.options.budget().cache(engine.packs.pinned_bytes()) as u64);
+        engine.share_memory();
         let replayed = Slot::all().map(|slot| engine.lock(slot).memory_bytes()).sum();
         engine.account_memtable(0, replayed);
         engine
@@ -615,10 +615,16 @@ impl Engine {
 
     /// Unlinks files that nobody refers to or reads any more, and gives the block cache what indexes and filters leave.
     pub(crate) fn sweep_files(&self) -> Result<()> {
-        self.cache.set_bytes_max(self.options.budget().cache(self.packs.pinned_bytes()) as u64);
+        self.share_memory();
         let gone = self.packs.sweep()?;
         self.cache.purge(&gone);
         Ok(())
+    }
+
+    /// Gives the block cache what stays in memory in any case leaves of their share.
+    fn share_memory(&self) {
+        let pinned = self.packs.pinned_bytes() + self.log.index_bytes();
+        self.cache.set_bytes_max(self.options.budget().cache(pinned) as u64);
     }
 
     /// The manifest failed: what it should say is not durable, so nothing may be acknowledged any more.

@@ -4,6 +4,7 @@
 //! `std::fs`. Errors are `io::Error`; callers add the path (`Error::io`).
 
 pub mod memory;
+pub mod pool;
 pub mod real;
 
 use std::io;

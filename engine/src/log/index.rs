@@ -34,10 +34,16 @@ pub struct Span {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SlotIndex {
     /// Invariant: slots strictly ascend.
-    spans: Vec<(Slot, Span)>,
+    spans: Box<[(Slot, Span)]>,
 }
 
 impl SlotIndex {
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.spans)
+    }
+
     /// The slot's span, if the segment has records of it.
     #[must_use]
     pub fn get(&self, slot: Slot) -> Option<&Span> {
@@ -65,7 +71,7 @@ impl SlotIndex {
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<SlotIndex> {
         let (entries, rest) = body.as_chunks::<ENTRY_BYTES>();
-        let spans = entries.iter().map(decode_entry).collect::<Option<Vec<_>>>()?;
+        let spans = entries.iter().map(decode_entry).collect::<Option<Box<[_]>>>()?;
         let ordered = spans.windows(2).all(|pair| pair[0].0 < pair[1].0);
         (ordered && rest.is_empty()).then_some(SlotIndex { spans })
     }

@@ -21,7 +21,7 @@ const READ_AHEAD_BYTES: usize = 256 << 10;
 pub struct LogReader {
     view: Arc<Mutex<View>>,
     at: Lsn,
-    /// The segment that was read last: it stays readable when it is removed meanwhile.
+    /// The segment that was read last: it may stay readable when it is removed meanwhile.
     segment: Option<Arc<Segment>>,
     ahead: ReadAhead,
 }
@@ -109,9 +109,17 @@ impl LogReader {
                 }
                 Ok(Step::Nothing) => {}
                 Ok(Step::Gone) => return ReadOutcome::Gone,
+                Err(_) if self.is_removed() => return ReadOutcome::Gone,
                 Err(error) => return ReadOutcome::Corrupt(self.naming(error, body)),
             }
         }
+    }
+
+    /// Whether the segment that was read last has been removed since: its file may be closed.
+    fn is_removed(&self) -> bool {
+        let view = lock(&self.view);
+        let oldest = view.sealed.front().unwrap_or(&view.active).header.base;
+        self.segment.as_ref().is_some_and(|segment| segment.header.base < oldest)
     }
 
     /// An error of what lies in the segment that was read last, with the records that are lost with it; `begun`

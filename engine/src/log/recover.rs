@@ -24,6 +24,7 @@ use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, 
 use super::writer::{Log, Opened};
 use super::{LogOptions, RecordAt, records};
 use crate::error::{Error, Result};
+use crate::fs::pool::FilePool;
 use crate::fs::{Fs, OpenMode};
 use crate::planted::{self, Bug};
 use crate::types::{Lsn, NodeId, SLOT_COUNT, Seq, Slot};
@@ -103,6 +104,9 @@ struct Waiting {
     body: Range<usize>,
 }
 
+/// How many files of sealed segments are open at a time, but for those that a reader holds.
+const SEALED_FILES_MAX: usize = 32;
+
 /// How many records are given to the caller at once, at most.
 const BATCH_RECORDS_MAX: usize = 64 << 10;
 
@@ -145,7 +149,8 @@ impl Log {
         apply: &mut Apply<'_>,
     ) -> Result<(Log, Recovered)> {
         let options = LogOptions { segment_bytes: legal_segment_bytes(options.segment_bytes), ..options };
-        let mut segments = open_segments(&*fs, dir, start)?;
+        let sealed_files = FilePool::new(Arc::clone(&fs), SEALED_FILES_MAX);
+        let mut segments = open_segments(&*fs, dir, start, &sealed_files)?;
         if segments.is_empty() {
             segments.push(create_first(&*fs, dir, start, options)?);
         }
@@ -185,6 +190,8 @@ impl Log {
         let (keep, offset) = chain.map_or((stop.segment, stop.offset), |chain| (chain.segment, chain.offset));
         remove_beyond(&*fs, dir, &mut segments, keep)?;
         let active = segments.pop().expect("the segment with the log's end is kept");
+        // From here on it is written.
+        let active = Segment::open(&*fs, &active.path, start.node, OpenMode::Write)?;
         seen.end = active.header.base.advance(offset as u64);
         seen.cut = make_durable(&active, offset, used_end, promise)?.filter(|_| !nothing_lost);
         if options.room == Room::Reserved {
@@ -205,7 +212,7 @@ impl Log {
             segment.index.get_or_init(|| Arc::new(index.snapshot()));
         }
         let sealed: VecDeque<_> = segments.into_iter().map(Arc::new).collect();
-        let opened = Opened { sealed, active: Arc::new(active), index, end: seen.end };
+        let opened = Opened { sealed, active: Arc::new(active), index, end: seen.end, sealed_files };
         Ok((Log::open(fs, dir, start.incarnation, options, opened), seen))
     }
 }
@@ -216,7 +223,7 @@ fn legal_segment_bytes(bytes: u64) -> u64 {
 }
 
 /// All segments, oldest first, without a gap; what was prepared and never used is removed.
-fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> {
+fn open_segments(fs: &dyn Fs, dir: &Path, start: Start, pool: &Arc<FilePool>) -> Result<Vec<Segment>> {
     if !fs.exists(dir).map_err(|error| Error::io(dir, "look up", &error))? {
         fs.create_dir_all(dir).map_err(|error| Error::io(dir, "make", &error))?;
     }
@@ -238,7 +245,9 @@ fn open_segments(fs: &dyn Fs, dir: &Path, start: Start) -> Result<Vec<Segment>> 
     let mut leftovers = Vec::new();
     for number in numbers {
         let path = segment::path_of(dir, number);
-        let segment = Segment::open(fs, &path, start.node, OpenMode::Write)?;
+        let opened = Segment::open(fs, &path, start.node, OpenMode::Read)?;
+        let file = Arc::new(pool.opened(&path, opened.file));
+        let segment = Segment::new(opened.header, path.clone(), file);
         if segment.header.number != number {
             return Err(Error::corrupt(
                 &path,

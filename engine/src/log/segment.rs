@@ -24,6 +24,7 @@ use super::frame::{self, HEADER_BYTES as FRAME_HEADER_BYTES, Parsed, Salt};
 use super::index::{ENTRY_BYTES, SlotIndex};
 use crate::error::{Error, Result};
 use crate::features::{self, Features};
+use crate::fs::pool::FilePool;
 use crate::fs::{File, Fs, OpenMode};
 use crate::types::{Lsn, NodeId, SLOT_COUNT};
 use std::path::{Path, PathBuf};
@@ -228,6 +229,13 @@ impl Segment {
     /// A segment around an open file.
     pub fn new(header: SegmentHeader, path: PathBuf, file: Arc<dyn File>) -> Segment {
         Segment { header, salt: header.salt(), path, file, index: OnceLock::new() }
+    }
+
+    /// The segment, sealed, with its slots: its file is opened when it is read.
+    pub(super) fn sealed(&self, index: Arc<SlotIndex>, pool: &Arc<FilePool>) -> Segment {
+        let file = Arc::new(pool.opened(&self.path, Arc::clone(&self.file)));
+        let (header, salt, path) = (self.header, self.salt, self.path.clone());
+        Segment { header, salt, path, file, index: OnceLock::from(index) }
     }
 
     /// Makes the file of a segment, zeros behind its header, synced, under its spare name.

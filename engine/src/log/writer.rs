@@ -20,6 +20,7 @@ use super::view::{SegmentInfo, View};
 use super::watermark::{Mark, Ticket, Wait, Watermark};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::fs::pool::FilePool;
 use crate::planted::{self, Bug};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Lsn, Seq, Slot};
@@ -48,6 +49,8 @@ pub struct Log {
     /// Held while the log's files are synced: of two syncs at once the kernel tells only one of an error.
     syncing: Mutex<()>,
     removing: Mutex<()>,
+    /// Whose budget the files of sealed segments are in.
+    sealed_files: Arc<FilePool>,
     view: Arc<Mutex<View>>,
     watermark: Watermark,
 }
@@ -87,6 +90,8 @@ pub(super) struct Opened {
     pub(super) active: Arc<Segment>,
     pub(super) index: GrowingIndex,
     pub(super) end: Lsn,
+    /// The pool of the sealed segments' files.
+    pub(super) sealed_files: Arc<FilePool>,
 }
 
 impl Log {
@@ -97,7 +102,7 @@ impl Log {
         options: LogOptions,
         opened: Opened,
     ) -> Log {
-        let Opened { sealed, active, index, end } = opened;
+        let Opened { sealed, active, index, end, sealed_files } = opened;
         let header = active.header;
         let at = Place { segment: header.number, offset: header.offset_of(end) };
         let writer = Writer {
@@ -121,6 +126,7 @@ impl Log {
             spares: Spares::new(header.number),
             syncing: Mutex::default(),
             removing: Mutex::default(),
+            sealed_files,
             view: Arc::new(Mutex::new(View { sealed, active, index, end, tail })),
             watermark: Watermark::starting_at(end),
         }
@@ -343,7 +349,7 @@ impl Log {
         let next = Arc::new(Segment::new(spare.header, path, Arc::clone(&spare.file)));
         writer.segment = Arc::clone(&next);
         writer.at = Place { segment: number, offset: SEGMENT_HEADER_BYTES as u64 };
-        old.index.set(index).expect("a segment is sealed once");
+        let old = Arc::new(old.sealed(index, &self.sealed_files));
         let view = &mut *lock(&self.view);
         view.sealed.push_back(old);
         view.active = next;
@@ -456,6 +462,19 @@ impl Log {
         lock(&self.view).tail.bytes()
     }
 
+    /// Bytes of memory that the slot indexes of sealed segments take.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        let view = lock(&self.view);
+        view.sealed.iter().filter_map(|segment| segment.index.get()).map(|index| index.memory_bytes()).sum()
+    }
+
+    /// How many files of sealed segments are open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.sealed_files.count()
+    }
+
     /// Bytes of frames that were written since it was opened.
     #[must_use]
     pub fn frame_bytes(&self) -> u64 {
@@ -540,8 +559,13 @@ impl Log {
         loop {
             let oldest = lock(&self.view).sealed.front().filter(|oldest| oldest.header.end() <= lsn).cloned();
             let Some(oldest) = oldest else { return Ok(removed) };
-            self.fs.remove(&oldest.path).map_err(|error| Error::io(&oldest.path, "remove", &error))?;
+            // Whoever wants to read it from here on hears that it is gone, and does not find its file missing.
             lock(&self.view).sealed.pop_front();
+            if let Err(error) = self.fs.remove(&oldest.path) {
+                let error = Error::io(&oldest.path, "remove", &error);
+                lock(&self.view).sealed.push_front(oldest);
+                return Err(error);
+            }
             removed += 1;
             // One name at a time, so that a crash never leaves a hole between those that came back.
             self.fs.sync_dir(&self.dir).map_err(|error| Error::io(&self.dir, "sync", &error))?;

@@ -1,16 +1,15 @@
 //! A pack file that runs read from, and the budget of those that are open at a time.
 //!
-//! A file is opened when it is read and closed again when too many are open, the least used first (a second chance
-//! for each that was read meanwhile). It keeps its name for as long as anybody may read it, so it can always be
-//! opened again. Any thread may read.
+//! A file is opened when it is read and closed again when too many are open (`fs/pool`). It keeps its name for as long as
+//! anybody may read it, so it can always be opened again. Any thread may read.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::FileNo;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, OpenMode};
+use crate::fs::pool::FilePool;
+use crate::fs::{File, Fs};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -18,27 +17,16 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) struct PackFile {
     pub(super) file_no: FileNo,
     pub(super) path: PathBuf,
-    handle: Arc<Handle>,
-    /// Who opens and closes it; `None` if it stays open.
+    file: Arc<dyn File>,
+    /// Whose budget it is in; `None` if it stays open.
     files: Option<Arc<OpenFiles>>,
     /// Set under the lock of `Packs` when the manifest no longer refers to it; read when it is dropped.
     obsolete: AtomicBool,
 }
 
-/// A file while it is open.
-#[derive(Default)]
-struct Handle {
-    open: Mutex<Option<Arc<dyn File>>>,
-    /// Set by every read, cleared by [`OpenFiles`] when it spares the file.
-    used: AtomicBool,
-}
-
 /// The pack files that are open, and those that wait to be removed.
 pub(super) struct OpenFiles {
-    fs: Arc<dyn Fs>,
-    files_max: usize,
-    /// In the order in which they were opened or spared.
-    ring: Mutex<VecDeque<Weak<Handle>>>,
+    pool: Arc<FilePool>,
     /// Files that nobody refers to or reads any more.
     trash: Mutex<Vec<FileNo>>,
     /// Bytes of memory that what was read of them takes for good. Only a measure: nothing is ordered by it.
@@ -52,24 +40,13 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl PackFile {
     /// A file that stays open: read by its own writer, or by a tool.
     pub(super) fn unshared(file_no: FileNo, path: PathBuf, file: Arc<dyn File>) -> PackFile {
-        PackFile {
-            file_no,
-            path,
-            handle: Arc::new(Handle { open: Mutex::new(Some(file)), used: AtomicBool::new(false) }),
-            files: None,
-            obsolete: AtomicBool::new(false),
-        }
+        PackFile { file_no, path, file, files: None, obsolete: AtomicBool::new(false) }
     }
 
     /// A file that is opened when it is read.
     pub(super) fn shared(file_no: FileNo, path: PathBuf, files: Arc<OpenFiles>) -> PackFile {
-        PackFile {
-            file_no,
-            path,
-            handle: Arc::default(),
-            files: Some(files),
-            obsolete: AtomicBool::new(false),
-        }
+        let file = Arc::new(files.pool.file(&path));
+        PackFile { file_no, path, file, files: Some(files), obsolete: AtomicBool::new(false) }
     }
 
     /// The manifest no longer refers to it: it goes with the last who reads it.
@@ -91,35 +68,14 @@ impl PackFile {
         }
     }
 
-    fn held(&self) -> Option<Arc<dyn File>> {
-        self.handle.used.store(true, Ordering::Relaxed);
-        lock(&self.handle.open).clone()
-    }
-
-    fn file(&self) -> Result<Arc<dyn File>> {
-        if let Some(file) = self.held() {
-            return Ok(file);
-        }
-        let files = self.files.as_ref().expect("a file without a budget stays open");
-        let opened = files.fs.open(&self.path, OpenMode::Read);
-        let opened = opened.map_err(|error| Error::io(&self.path, "open", &error))?;
-        // Another thread may have opened it meanwhile: one is enough.
-        let file = match &mut *lock(&self.handle.open) {
-            Some(theirs) => return Ok(Arc::clone(theirs)),
-            empty => Arc::clone(empty.insert(opened)),
-        };
-        files.note_open(&self.handle);
-        Ok(file)
-    }
-
     /// Bytes of the file.
     pub(super) fn size(&self) -> Result<u64> {
-        self.file()?.size().map_err(|error| Error::io(&self.path, "read size", &error))
+        self.file.size().map_err(|error| Error::io(&self.path, "read size", &error))
     }
 
     /// Reads exactly `buf.len()` bytes of `what`; fewer are corruption.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64, what: &str) -> Result<()> {
-        let got = self.file()?.read_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
+        let got = self.file.read_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
         if got == buf.len() {
             return Ok(());
         }
@@ -129,9 +85,8 @@ impl PackFile {
 
     /// Reads all of `buf` if that needs no waiting; tells whether it did.
     pub(super) fn try_read(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
-        // Opening a file may wait too.
-        let Some(file) = self.held() else { return Ok(false) };
-        let got = file.try_read_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
+        let got =
+            self.file.try_read_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
         // A part is as good as nothing: the read that waits tells a cut file from a cold page.
         Ok(got == Some(buf.len()))
     }
@@ -151,9 +106,7 @@ impl OpenFiles {
     /// At most `files_max` open files, but one at least.
     pub(super) fn new(fs: Arc<dyn Fs>, files_max: usize) -> Arc<OpenFiles> {
         Arc::new(OpenFiles {
-            fs,
-            files_max,
-            ring: Mutex::default(),
+            pool: FilePool::new(fs, files_max),
             trash: Mutex::default(),
             pinned: AtomicUsize::new(0),
         })
@@ -176,29 +129,6 @@ impl OpenFiles {
 
     /// How many files are open.
     pub(super) fn count(&self) -> usize {
-        lock(&self.ring).iter().filter(|file| file.strong_count() > 0).count()
-    }
-
-    /// A file was opened: closes others beyond the budget.
-    fn note_open(&self, file: &Arc<Handle>) {
-        let mut closed = Vec::new();
-        let mut ring = lock(&self.ring);
-        ring.push_back(Arc::downgrade(file));
-        // Twice round at most: the first round clears every `used`.
-        for _ in 0..2 * ring.len() {
-            if ring.len() <= self.files_max.max(1) {
-                break;
-            }
-            let Some(oldest) = ring.pop_front().and_then(|oldest| oldest.upgrade()) else { continue };
-            let spare = oldest.used.swap(false, Ordering::Relaxed) || Arc::ptr_eq(&oldest, file);
-            if spare {
-                ring.push_back(Arc::downgrade(&oldest));
-            } else {
-                closed.extend(lock(&oldest.open).take());
-            }
-        }
-        drop(ring);
-        // Closing is a system call: not under the lock.
-        drop(closed);
+        self.pool.count()
     }
 }

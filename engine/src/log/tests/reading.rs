@@ -92,6 +92,55 @@ fn removed_segments_are_gone_for_new_readers_but_not_for_those_inside() {
     );
 }
 
+/// A replica that lagged behind a log of small segments kept thousands of files open, outside every budget.
+#[test]
+fn however_many_segments_are_kept_few_of_their_files_are_open() {
+    const SEGMENT_BYTES: u64 = 512 << 10;
+    let fs = MemoryFs::new();
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..OPTIONS };
+    let open = |fs: &MemoryFs, start| {
+        let fs = Arc::new(fs.clone());
+        Log::recover(fs, Path::new("/log"), start, options, &mut |_| Ok(())).unwrap().0
+    };
+    let log = open(&fs, start(1));
+    let all: Vec<Written> = (1..=160).map(|seq| (3, seq, 128 << 10)).collect();
+    let mut early = log.reader(Lsn(0));
+    for record in &all {
+        append(&log, &[*record]).unwrap();
+        log.write().unwrap();
+        if record.1 == 1 {
+            assert!(matches!(early.next(), ReadOutcome::Frame { .. }));
+        }
+    }
+    let segments = log.segments().len();
+    assert!(segments > 38, "{segments}");
+    assert!(log.open_files() <= 32);
+    assert_eq!(read_all(&mut log.reader(Lsn(0))), all);
+    assert!(log.open_files() <= 32);
+    assert!(log.index_bytes() >= (segments - 1) * 32);
+    log.stop_clean().unwrap();
+    // A reader in a segment that goes has its file, or hears that it is gone.
+    let middle = log.segments()[segments / 2].base;
+    log.remove_below(middle).unwrap();
+    let mut seqs = 2;
+    loop {
+        match early.next() {
+            ReadOutcome::Frame { records, .. } => {
+                let record = super::super::records(&records).next().unwrap().unwrap();
+                assert_eq!(written(&record), all[seqs - 1]);
+                seqs += 1;
+            }
+            ReadOutcome::Gone => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(seqs < 160);
+    let again = open(&fs.restart(), Start { from: middle, ..start(2) });
+    assert!(again.open_files() <= 32);
+    let kept = read_all(&mut again.reader(middle));
+    assert!(all.ends_with(&kept) && kept.len() > 60, "{}", kept.len());
+}
+
 #[test]
 fn a_reader_for_some_slots_leaves_out_segments_without_them() {
     let fs = MemoryFs::new();

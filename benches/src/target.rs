@@ -67,7 +67,8 @@ impl Counter {
 /// A store that is open, in this process or as a server. All methods may be called from any thread.
 ///
 /// Counters that have a meaning in every report, where a target can tell: `log_write_bytes`, `flush_write_bytes`,
-/// `compaction_write_bytes` (write amplification by cause), `cache_hits`, `cache_misses`, `stalls`, `stall_ms`.
+/// `compaction_write_bytes` (write amplification by cause), `cache_hits`, `cache_misses`, `stalls`, `stall_ms`
+/// (writers that were stopped), `slowed`, `slowed_ms` (writers that were let go on a little later).
 pub trait Target: Send + std::marker::Sync {
     /// Its name and version in reports, such as `rocksdb 7.8.3`.
     fn name(&self) -> String;

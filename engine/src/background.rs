@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::log::LogState;
 use crate::log::retention::{Decision, Needs, ReplicaNeed, SlotNeed, retain};
 use crate::manifest::{Edit, Manifest, NodeMeta, SlotMeta, SlotState};
+use crate::pace::TICK;
 use crate::planted::{self, Bug};
 use crate::slot::Role;
 use crate::types::Slot;
@@ -70,7 +71,8 @@ impl Engine {
             self.sweep_files()?;
             return Ok(false);
         }
-        let result = self.flush(&slots);
+        let bytes = slots.iter().map(|&slot| self.lock(slot).memory_bytes()).sum();
+        let result = self.paced(bytes, || self.flush(&slots));
         self.set_trouble(result.as_ref().err().cloned());
         result.map(|()| true)
     }
@@ -201,13 +203,17 @@ impl Background {
             let thread = std::thread::Builder::new().name(format!("haypile-{name}"));
             all.threads.push(thread.spawn(move || run(&engine, job, &stop))?);
         }
+        let thread = std::thread::Builder::new().name("haypile-pace".to_owned());
+        let (engine, stop) = (Arc::clone(engine), Arc::clone(&stop));
+        all.threads.push(thread.spawn(move || pace(&engine, &stop))?);
         Ok(all)
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.stop.raise(&[&self.engine.pressure, &self.engine.unsynced]);
+        let engine = &self.engine;
+        self.stop.raise(&[&engine.pressure, &engine.unsynced, &engine.pace().crowded]);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread panicked");
@@ -224,6 +230,15 @@ fn rest(engine: &Engine, job: Job) -> Duration {
         Job::Flush | Job::Prepare | Job::Expire => Duration::from_millis(100),
         Job::Compact => Duration::from_millis(250),
     }
+}
+
+/// Lets writers that are slowed go on, tick by tick, while memory is short.
+fn pace(engine: &Engine, stop: &Stop) {
+    engine.pace().set_running(true);
+    worker::work(stop, &engine.pace().crowded, || {
+        Next::Rest(if engine.tick() { TICK } else { Duration::from_secs(3600) })
+    });
+    engine.pace().set_running(false);
 }
 
 fn run(engine: &Engine, job: Job, stop: &Stop) {

@@ -1,7 +1,7 @@
 //! The engine's handle: open, begin a transaction, write, wait for a reply's bound.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::fs::Fs;
 use crate::log::segment::Room;
 use crate::log::{Appender, Log, LogReader, Ticket};
 use crate::manifest::{Edit, Manifest, NodeMeta};
+use crate::pace::Pace;
 use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::recover::Folders;
@@ -185,8 +186,7 @@ pub struct Engine {
     expired: OnceLock<Expired>,
     registry_saved: Mutex<Duration>,
     role_changes: Signal,
-    /// Bytes of all memtables, frozen ones included. Only a measure: nothing is ordered by it.
-    memtable_bytes: AtomicUsize,
+    pace: Pace,
     /// Flushes that were finished: writers that wait for memory look again.
     pub(crate) flushes: Signal,
     /// Memory or the log may call for a flush.
@@ -253,7 +253,7 @@ impl Engine {
             expired: OnceLock::new(),
             registry_saved: Mutex::default(),
             role_changes: Signal::default(),
-            memtable_bytes: AtomicUsize::new(0),
+            pace: Pace::default(),
             flushes: Signal::default(),
             pressure: Signal::default(),
             unsynced: Signal::default(),
@@ -402,34 +402,6 @@ impl Engine {
         self.unsynced.notify();
     }
 
-    /// Waits until there is memory for more writes: called before a batch that writes, with no slot locked.
-    ///
-    /// # Errors
-    /// If memory is full and flushing fails: why it does.
-    pub async fn room(&self) -> Result<()> {
-        if !self.is_full() {
-            return Ok(());
-        }
-        let begin = self.clock.monotonic();
-        loop {
-            let flushes = self.flushes.count();
-            if !self.is_full() {
-                self.work.stalled(self.clock.monotonic().saturating_sub(begin));
-                return Ok(());
-            }
-            if let Some(trouble) = self.trouble() {
-                return Err(Error::ReadOnly(format!("no memory for writes, and flushing fails: {trouble}")));
-            }
-            self.pressure.notify();
-            self.flushes.wait_past(flushes).await;
-        }
-    }
-
-    /// Whether writes have to wait for a flush: see [`Engine::room`].
-    pub fn is_full(&self) -> bool {
-        self.memtable_bytes() >= self.options.budget().memtables_max()
-    }
-
     /// Counts changes of any slot's role: whoever found a slot fenced waits for the next ([`Signal::wait_past`])
     /// and looks again.
     pub fn role_changes(&self) -> &Signal {
@@ -506,11 +478,6 @@ impl Engine {
         known
     }
 
-    /// Bytes that memtables take.
-    pub fn memtable_bytes(&self) -> usize {
-        self.memtable_bytes.load(Ordering::Relaxed)
-    }
-
     /// Stops cleanly: everything is in files and synced, so that the next start replays nothing. No other call
     /// may follow but reads.
     ///
@@ -568,6 +535,11 @@ impl Engine {
 
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// How fast writers may go, and the bytes of all memtables, frozen ones included.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     pub(crate) fn work(&self) -> &Work {
@@ -640,17 +612,5 @@ impl Engine {
     /// Why the last flush failed, while it does.
     pub fn trouble(&self) -> Option<Error> {
         self.trouble.lock().expect("no code panics under this lock").clone()
-    }
-
-    pub(crate) fn account_memtable(&self, before: usize, after: usize) {
-        if after >= before {
-            let total = self.memtable_bytes.fetch_add(after - before, Ordering::Relaxed) + after - before;
-            let limit = self.options.budget().flush_at();
-            if total >= limit && total - (after - before) < limit {
-                self.pressure.notify();
-            }
-        } else {
-            self.memtable_bytes.fetch_sub(before - after, Ordering::Relaxed);
-        }
     }
 }

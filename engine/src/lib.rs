@@ -37,6 +37,7 @@ pub mod manifest;
 #[doc(hidden)]
 pub mod memtable;
 mod overlay;
+pub mod pace;
 pub mod pins;
 #[doc(hidden)]
 pub mod planted;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::compact::Reason;
 use crate::engine::Engine;
+use crate::pace::Crowd;
 use crate::sst::RunMeta;
 use crate::types::Slot;
 
@@ -28,12 +29,20 @@ pub struct Stats {
     pub cache_hits: u64,
     /// How often a block was not there.
     pub cache_misses: u64,
-    /// How often a writer had to wait for memory.
+    /// Waits of writers for a flush, since memory was full.
     pub stalls: u64,
     /// How long all writers together waited for it.
     pub stalled: Duration,
     /// The longest of these waits.
     pub stalled_worst: Duration,
+    /// Waits of writers that were slowed, since memory was short.
+    pub slowed: u64,
+    /// How long all writers together waited so.
+    pub slowed_for: Duration,
+    /// The longest of these waits.
+    pub slowed_worst: Duration,
+    /// Bytes of memtables a second that flushes have been freeing of late: what writers are slowed to.
+    pub flush_rate: u64,
     /// How often one write of the log took longer than [`SLOW_LOG_WRITE`].
     pub slow_log_writes: u64,
     /// The longest write of the log among them.
@@ -46,7 +55,7 @@ pub struct Stats {
     pub memtable_bytes: usize,
     /// Bytes that cached blocks take.
     pub cache_bytes: u64,
-    /// Bytes that indexes and filters of open runs take.
+    /// Bytes that indexes and filters of open runs and indexes of log segments take.
     pub pinned_bytes: usize,
     /// Bytes that the log's last frames take.
     pub log_tail_bytes: usize,
@@ -60,6 +69,8 @@ pub struct Stats {
     pub files: usize,
     /// How many of these are open.
     pub open_files: usize,
+    /// How many files of the log's full segments are open.
+    pub log_open_files: usize,
 }
 
 /// Why compactions are done.
@@ -98,14 +109,30 @@ impl Stats {
     }
 }
 
+/// Waits of one kind.
+#[derive(Default, Debug)]
+struct Waits {
+    count: AtomicU64,
+    sum_ns: AtomicU64,
+    worst_ns: AtomicU64,
+}
+
+impl Waits {
+    fn add(&self, waited: Duration) {
+        let waited = nanoseconds(waited);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_ns.fetch_add(waited, Ordering::Relaxed);
+        self.worst_ns.fetch_max(waited, Ordering::Relaxed);
+    }
+}
+
 /// The counters behind [`Stats`] that are kept nowhere else.
 #[derive(Default, Debug)]
 pub(crate) struct Work {
     flush_write_bytes: AtomicU64,
     compaction_write_bytes: [AtomicU64; REASONS.len()],
-    stalls: AtomicU64,
-    stalled_ns: AtomicU64,
-    stalled_worst_ns: AtomicU64,
+    stalled: Waits,
+    slowed: Waits,
     slow_log_writes: AtomicU64,
     slow_log_write_worst_ns: AtomicU64,
 }
@@ -131,12 +158,12 @@ impl Work {
         }
     }
 
-    /// A writer had to wait for memory so long.
-    pub fn stalled(&self, waited: Duration) {
-        let waited = nanoseconds(waited);
-        self.stalls.fetch_add(1, Ordering::Relaxed);
-        self.stalled_ns.fetch_add(waited, Ordering::Relaxed);
-        self.stalled_worst_ns.fetch_max(waited, Ordering::Relaxed);
+    /// A writer had to wait for memory so long, and this was the worst of it.
+    pub fn waited(&self, crowd: Crowd, waited: Duration) {
+        match crowd {
+            Crowd::Full => self.stalled.add(waited),
+            Crowd::Slowed => self.slowed.add(waited),
+        }
     }
 }
 
@@ -166,22 +193,27 @@ impl Engine {
             frame_bytes: log.frame_bytes(),
             cache_hits: self.cache().hits(),
             cache_misses: self.cache().misses(),
-            stalls: count(&work.stalls),
-            stalled: nanoseconds(&work.stalled_ns),
-            stalled_worst: nanoseconds(&work.stalled_worst_ns),
+            stalls: count(&work.stalled.count),
+            stalled: nanoseconds(&work.stalled.sum_ns),
+            stalled_worst: nanoseconds(&work.stalled.worst_ns),
+            slowed: count(&work.slowed.count),
+            slowed_for: nanoseconds(&work.slowed.sum_ns),
+            slowed_worst: nanoseconds(&work.slowed.worst_ns),
+            flush_rate: self.flush_rate(),
             slow_log_writes: count(&work.slow_log_writes),
             slow_log_write_worst: nanoseconds(&work.slow_log_write_worst_ns),
             segments_waited_for: log.segments_waited_for(),
             memory_max: self.options().memory_bytes,
             memtable_bytes: self.memtable_bytes(),
             cache_bytes: self.cache().bytes(),
-            pinned_bytes: self.packs().pinned_bytes(),
+            pinned_bytes: self.packs().pinned_bytes() + log.index_bytes(),
             log_tail_bytes: log.tail_bytes(),
             log_bytes: log.segments().iter().map(|segment| segment.end.0 - segment.base.0).sum(),
             run_bytes: usage.iter().map(|file| file.live_bytes).sum(),
             runs: Slot::all().map(|slot| self.lock(slot).version.runs().len()).sum(),
             files: usage.len(),
             open_files: self.packs().open_files(),
+            log_open_files: log.open_files(),
         }
     }
 }

@@ -354,7 +354,7 @@ enum Attempt {
 
 impl Runner<'_> {
     fn must_wait_for_room(&self, command: &Command) -> bool {
-        command.flags.has(Flags::WRITE) && self.node.engine.is_full()
+        command.flags.has(Flags::WRITE) && self.node.engine.crowd().is_some()
     }
 
     /// Runs a data command until it gets to its end. `attempt` is how it went at first, if it was tried.

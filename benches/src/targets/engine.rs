@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use haypile_engine::background::{Background, Job};
 use haypile_engine::clock::SystemClock;
@@ -158,7 +159,8 @@ impl Target for EngineTarget {
 
     fn counters(&self) -> Vec<Counter> {
         let stats = self.engine.stats();
-        let stall_ms = u64::try_from(stats.stalled.as_millis()).unwrap_or(u64::MAX);
+        let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let (stall_ms, slowed_ms) = (ms(stats.stalled), ms(stats.slowed_for));
         vec![
             Counter::total("log_write_bytes", stats.log_write_bytes),
             Counter::total("flush_write_bytes", stats.flush_write_bytes),
@@ -167,6 +169,12 @@ impl Target for EngineTarget {
             Counter::total("cache_misses", stats.cache_misses),
             Counter::total("stalls", stats.stalls),
             Counter::total("stall_ms", stall_ms),
+            Counter::total("slowed", stats.slowed),
+            Counter::total("slowed_ms", slowed_ms),
+            Counter::level("stall_worst_ms", stats.stalled_worst.as_secs_f64() * 1e3),
+            Counter::level("slowed_worst_ms", stats.slowed_worst.as_secs_f64() * 1e3),
+            Counter::level("log_write_worst_ms", stats.slow_log_write_worst.as_secs_f64() * 1e3),
+            Counter::total("log_segment_waits", stats.segments_waited_for),
             Counter::level("memtable_bytes", self.engine.memtable_bytes() as f64),
         ]
     }
@@ -244,7 +252,7 @@ fn write<T>(
     slots: &[Slot],
     command: impl FnMut(&mut Tx<'_>) -> Read<T>,
 ) -> Result<T> {
-    if engine.is_full() {
+    if engine.crowd().is_some() {
         tasks.wait(engine.room())?;
     }
     let (value, gate) = run(engine, slots, command)?;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use haypile_engine::pace::Crowd;
 use haypile_engine::slot::Role;
 use haypile_engine::stats::{REASONS, Stats, reason_name};
 use haypile_engine::types::Slot;
@@ -160,6 +161,12 @@ fn stats(node: &Node, lines: &mut Lines) {
     ] {
         lines.put(name, counter.load(Ordering::Relaxed));
     }
+    let waits = match node.engine.crowd() {
+        None => "no",
+        Some(Crowd::Slowed) => "slowed: memory is short, they go as fast as flushes free it",
+        Some(Crowd::Full) => "stopped: memory is full, they wait for a flush",
+    };
+    lines.put("writers_wait", waits);
     engine_stats(&node.engine.stats(), lines);
 }
 
@@ -179,6 +186,10 @@ fn engine_stats(stats: &Stats, lines: &mut Lines) {
     lines.put("stalls_for_memory", stats.stalls);
     lines.put("stalls_for_memory_ms", ms(stats.stalled));
     lines.put("stalls_for_memory_worst_ms", ms(stats.stalled_worst));
+    lines.put("slowed_for_memory", stats.slowed);
+    lines.put("slowed_for_memory_ms", ms(stats.slowed_for));
+    lines.put("slowed_for_memory_worst_ms", ms(stats.slowed_worst));
+    lines.put("flush_bytes_per_sec", stats.flush_rate);
     lines.put("stalls_of_log_writes", stats.slow_log_writes);
     lines.put("stalls_of_log_writes_worst_ms", ms(stats.slow_log_write_worst));
     lines.put("stalls_for_log_segments", stats.segments_waited_for);
@@ -187,6 +198,7 @@ fn engine_stats(stats: &Stats, lines: &mut Lines) {
     lines.put("pack_files", stats.files);
     lines.put("pack_files_open", stats.open_files);
     lines.put("log_bytes", stats.log_bytes);
+    lines.put("log_files_open", stats.log_open_files);
 }
 
 /// What this node is to each slot that it has.
@@ -247,6 +259,7 @@ mod tests {
             "db0:keys=1,expires=0,avg_ttl=0",
             "loading:0",
             "stalls_for_memory:0",
+            "slowed_for_memory:0",
             "written_flush_bytes:0",
         ] {
             assert!(all.iter().any(|have| have == line), "{line} in {all:?}");

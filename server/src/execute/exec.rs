@@ -171,7 +171,7 @@ impl Runner<'_> {
 
     fn waits_for_room(&self, part: &Part) -> bool {
         matches!(part, Part::Locked { write_slots, .. } if !write_slots.is_empty())
-            && self.node.engine.is_full()
+            && self.node.engine.crowd().is_some()
     }
 
     /// Runs a locked part until it gets to its end.

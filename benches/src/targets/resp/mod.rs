@@ -31,7 +31,7 @@ const SETTINGS: [&str; 9] = [
 ];
 
 /// Fields of INFO that only grow, Haypile's and Redis', and what they are called in reports.
-const COUNTERS: [(&str, &str); 8] = [
+const COUNTERS: [(&str, &str); 10] = [
     ("written_log_bytes", "log_write_bytes"),
     ("written_flush_bytes", "flush_write_bytes"),
     ("written_compaction_bytes", "compaction_write_bytes"),
@@ -39,6 +39,8 @@ const COUNTERS: [(&str, &str); 8] = [
     ("block_cache_misses", "cache_misses"),
     ("stalls_for_memory", "stalls"),
     ("stalls_for_memory_ms", "stall_ms"),
+    ("slowed_for_memory", "slowed"),
+    ("slowed_for_memory_ms", "slowed_ms"),
     // Redis rewrites its log now and then: what it has then is not what it wrote.
     ("aof_current_size", "log_write_bytes"),
 ];

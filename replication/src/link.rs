@@ -15,6 +15,7 @@ use haypile_engine::types::{NodeId, Seq, Slot};
 use tokio::sync::oneshot;
 
 use crate::message::{AskState, Message, SlotAsk};
+use crate::peer::without;
 use crate::receiver::{Action, Event, Question, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, Registry};
 use crate::status::{Done, Note};
@@ -253,7 +254,9 @@ impl<'e> Link<'e> {
                 }
             }
             Action::Append(records) => {
-                self.flush_loads(now_ms);
+                let failed = self.flush_loads(now_ms);
+                // What follows a copy that could not begin is of another history than what is here.
+                let records = if failed.is_empty() { records } else { without(&records, &failed) };
                 self.append(&records, now_ms);
             }
             Action::Agreed(slot) => self.agreed.push(slot),
@@ -370,10 +373,10 @@ impl<'e> Link<'e> {
         self.feed(Event::Failed { slot, why: format!("the copy failed: {error}") }, now_ms);
     }
 
-    /// Begins all copies that were announced, with one durable step.
-    fn flush_loads(&mut self, now_ms: u64) {
+    /// Begins all copies that were announced, with one durable step. Says which could not begin.
+    fn flush_loads(&mut self, now_ms: u64) -> Vec<Slot> {
         if self.loads.is_empty() {
-            return;
+            return Vec::new();
         }
         let loads = std::mem::take(&mut self.loads);
         match self.engine.start_loading(&loads) {
@@ -383,8 +386,10 @@ impl<'e> Link<'e> {
                 for load in loads.iter().filter(|load| load.complete) {
                     self.registry.tell_peers(&PeerCommand::Ready(load.slot));
                 }
+                Vec::new()
             }
             Err(error) => {
+                let failed = loads.iter().map(|load| load.slot).collect();
                 for load in loads {
                     if let Some(left_out) = self.repeats.news(&error.to_string(), now_ms) {
                         tracing::warn!(slot = %load.slot, %error, left_out, "a slot can't be made ready for its copy");
@@ -393,6 +398,7 @@ impl<'e> Link<'e> {
                     self.grants.retain(|slot| *slot != load.slot);
                     self.feed(Event::Failed { slot: load.slot, why: error.to_string() }, now_ms);
                 }
+                failed
             }
         }
     }

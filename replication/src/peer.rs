@@ -645,7 +645,7 @@ fn start_of(engine: &Engine, slot: Slot, next: Seq) -> Option<Lsn> {
 }
 
 /// Whole records without those of some slots.
-fn without(data: &[u8], slots: &[Slot]) -> Bytes {
+pub(crate) fn without(data: &[u8], slots: &[Slot]) -> Bytes {
     let mut kept = BytesMut::with_capacity(data.len());
     let mut rest = data;
     while let Ok(record) = Record::take(&mut rest) {

@@ -384,6 +384,17 @@ impl Engine {
         }
     }
 
+    /// Writes what was committed so far, and waits until all that the gate covers is on the device, whatever the mode: for what other
+    /// nodes are told to rely on. Background work must be running.
+    ///
+    /// # Errors
+    /// If it can't be reached any more.
+    pub async fn synced(&self, gate: Gate) -> Result<()> {
+        self.write()?;
+        self.unsynced.notify();
+        self.log.watermark().wait_synced(gate.0).await
+    }
+
     /// When a reply may leave.
     pub fn sync_mode(&self) -> SyncMode {
         match self.sync.load(Ordering::Relaxed) {

@@ -20,10 +20,13 @@ use haypile_engine::types::Slot;
 
 use crate::blocked::Waiting;
 use crate::codis::mover;
+use crate::codis::moves::Way;
 use crate::commands::events;
+use crate::commands::slotsrestore;
 use crate::cx::{Blocks, Cx, Fail};
 use crate::kept::Kept;
 use crate::node::{Node, Profile};
+use crate::operator;
 use crate::resp::{Proto, ReplyWriter};
 use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run, Unfit};
@@ -86,6 +89,11 @@ pub fn check(node: &Node, session: &Session, args: &[&[u8]]) -> Result<Checked, 
     if !session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err("NOAUTH Authentication required.".to_owned());
     }
+    if operator::is_theirs(command)
+        && let Some(why) = operator::hindrance(&node.config.now(), session, command, args)
+    {
+        return Err(why);
+    }
     let on_data = command.flags.has(Flags::WRITE) || command.flags.has(Flags::READONLY);
     if session.db != 0 && on_data {
         debug_assert_eq!(node.profile, Profile::Codis, "standalone has one database");
@@ -115,6 +123,22 @@ fn unknown(args: &[&[u8]]) -> String {
     format!("ERR unknown command '{name}', with args beginning with: {beginning}")
 }
 
+/// A request of a slot that moves.
+struct Wrapped {
+    key: Key,
+    way: Option<Way>,
+    answer: Option<Elsewhere>,
+}
+
+/// Where a request of a slot that moves has to go if not here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elsewhere {
+    /// Here, in a moment: it is being decided.
+    Again,
+    /// To the other node.
+    There,
+}
+
 /// Memory that a connection's commands use one after another.
 #[derive(Default)]
 pub struct Scratch {
@@ -122,16 +146,23 @@ pub struct Scratch {
     keys: Vec<Key>,
     slots: Vec<Slot>,
     /// A proxy knows that the slot moves: it is told where the slot is, and nothing comes back for it.
-    wrapped: bool,
+    wrapped: Option<Wrapped>,
     /// The command's random seed: a counter with a random start and long strides, as its users mix it well.
     seed: u64,
 }
 
 impl Scratch {
-    /// For a request of a slot that moves, which says so.
+    /// For a request of a slot that moves, which says so, on this key. `way` is how the slot goes, if that is known.
     #[must_use]
-    pub fn wrapped() -> Scratch {
-        Scratch { wrapped: true, ..Scratch::default() }
+    pub fn wrapped(key: &[u8], way: Option<Way>) -> Scratch {
+        let wrapped = Wrapped { key: Key::new(key), way, answer: None };
+        Scratch { wrapped: Some(wrapped), ..Scratch::default() }
+    }
+
+    /// What a request of a slot that moves has to be answered instead of what it replied.
+    #[must_use]
+    pub fn answer(&self) -> Option<Elsewhere> {
+        self.wrapped.as_ref().and_then(|wrapped| wrapped.answer)
     }
 
     /// Finds the command's keys and their slots.
@@ -215,14 +246,24 @@ impl Runner<'_> {
         if let Some(multi) = &mut self.session.multi {
             multi.failed = true;
         }
-        self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
-        if let Some(command) = self.args.first().and_then(|name| table::find(name)) {
+        let command = self.args.first().and_then(|name| table::find(name));
+        if let Some(command) = command {
             let sub = self.args.get(1).and_then(|word| command.sub(word));
             self.node.measured.rejected(sub.unwrap_or(command));
         }
         let start = self.reply.len();
-        self.reply.error(text);
+        self.say_error(command, text);
         self.node.measured.error(measure::code(&self.reply.as_bytes()[start..]));
+    }
+
+    fn say_error(&mut self, command: Option<&'static Command>, text: &str) {
+        self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
+        if command.is_some_and(|command| command.flags.has(Flags::ACKED)) {
+            slotsrestore::ack(self.reply, -1, text);
+            self.session.closing = true;
+        } else {
+            self.reply.error(text);
+        }
     }
 
     /// Runs a command that was checked as far as it need not wait: nearly always to its end.
@@ -301,14 +342,13 @@ impl Runner<'_> {
     }
 
     /// Tells the client of a failure instead of what was replied from `start` on.
-    fn finish(&mut self, command: &Command, start: usize, done: Result<(), Fail>) -> Next {
+    fn finish(&mut self, command: &'static Command, start: usize, done: Result<(), Fail>) -> Next {
         let next = match done {
             Ok(()) => Next::Go,
             Err(Fail::Stop(Stop::Failed(error @ Error::Poisoned(_)))) => Next::Abort(error),
             Err(fail) => {
                 self.reply.truncate(start);
-                self.node.stats.error_replies.fetch_add(1, Ordering::Relaxed);
-                self.reply.error(&words(&fail));
+                self.say_error(Some(command), &words(&fail));
                 Next::Go
             }
         };
@@ -321,7 +361,8 @@ impl Runner<'_> {
 }
 
 /// What the client is told of a failure.
-fn words(fail: &Fail) -> String {
+#[must_use]
+pub fn words(fail: &Fail) -> String {
     match fail {
         Fail::Error(text) => text.clone().into_owned(),
         Fail::Blocks(_) => "ERR there is nothing".to_owned(),
@@ -430,7 +471,7 @@ impl Runner<'_> {
         // Declared before what borrows them.
         let (waiting, waiting_args);
         let kept = Kept::default();
-        let tx = engine.begin_at(slots, fetched, self.now);
+        let mut tx = engine.begin_at(slots, fetched, self.now);
         match hindrance(&tx, command.flags) {
             None => {
                 if let Some(slot) = mover::returning(self.node, slots, &tx) {
@@ -442,13 +483,31 @@ impl Runner<'_> {
                     return Attempt::Done(Err(fail));
                 }
             }
-            Some(Hindrance::Gone(slot, _)) if !wrapped && mover::comes_back(self.node, slot, &tx) => {
+            Some(Hindrance::Gone(slot, _))
+                if wrapped.is_none() && mover::comes_back(self.node, slot, &tx) =>
+            {
                 return Attempt::Fenced(slot, changes);
             }
             Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
                 return Attempt::Done(Err(Fail::error(text)));
             }
             Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
+        }
+        match key_hindrance(self.node, self.scratch, &mut tx, command) {
+            Ok(None) => {}
+            Ok(Some(KeyHindrance::Waits(slot))) => return Attempt::Fenced(slot, changes),
+            Ok(Some(KeyHindrance::Elsewhere(answer))) => {
+                let seen = tx.discard();
+                if let Some(wrapped) = &mut self.scratch.wrapped {
+                    wrapped.answer = Some(answer);
+                }
+                return Attempt::Done(seen.map_err(Fail::from).and_then(|seen| {
+                    self.gate.join(seen);
+                    Err(Fail::error("TRYAGAIN the key is not here any more, or not for long"))
+                }));
+            }
+            Err(Stop::Miss) => return Attempt::Missed(tx.abandon()),
+            Err(stop) => return Attempt::Done(Err(stop.into())),
         }
         let start = self.reply.len();
         waiting = if command.flags.has(Flags::WRITE) && self.node.blocked.any() {
@@ -534,6 +593,40 @@ pub async fn unfenced(node: &Node, slot: Slot, changes: u64, deadline: &mut Opti
     node.engine.write()?;
     let changed = node.engine.role_changes().wait_past(changes);
     tokio::time::timeout(wait, changed).await.map_err(|_| handing_over(slot))
+}
+
+/// What stands in a command's way because keys of its slot go to another node one by one.
+enum KeyHindrance {
+    /// One that it would write is on its way: it waits.
+    Waits(Slot),
+    /// A proxy has to ask again, or there.
+    Elsewhere(Elsewhere),
+}
+
+fn key_hindrance(
+    node: &Node,
+    scratch: &Scratch,
+    tx: &mut Tx<'_>,
+    command: &Command,
+) -> Result<Option<KeyHindrance>, Stop> {
+    let Scratch { keys, slots, wrapped, .. } = scratch;
+    if command.flags.has(Flags::WRITE)
+        && node.leaving.any()
+        && let Some(key) = keys.iter().find(|key| node.leaving.has(key.user()))
+    {
+        return Ok(Some(match wrapped {
+            Some(_) => KeyHindrance::Elsewhere(Elsewhere::Again),
+            None => KeyHindrance::Waits(key.slot()),
+        }));
+    }
+    let Some(Wrapped { key, way, .. }) = wrapped else { return Ok(None) };
+    // A slot that goes whole is here whole. Of another one, and of one that nobody has asked for since this node
+    // started, only what is here is known not to be there.
+    if *way == Some(Way::Whole) || !slots.contains(&key.slot()) || tx.read(key, |_| ())?.is_some() {
+        return Ok(None);
+    }
+    let answer = if way.is_none() { Elsewhere::Again } else { Elsewhere::There };
+    Ok(Some(KeyHindrance::Elsewhere(answer)))
 }
 
 /// Checks a slot for what is no data command of its own, and can't wait until a handover is over.

@@ -27,6 +27,7 @@ pub mod multi;
 pub mod node;
 pub mod notify;
 pub mod number;
+pub mod operator;
 pub mod pause;
 pub mod pubsub;
 pub mod rdb;

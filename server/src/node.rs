@@ -17,6 +17,8 @@ use tokio::sync::watch;
 
 use crate::blocked::Blocked;
 use crate::clients::{Clients, monotonic_ms};
+use crate::codis::dial::Couriers;
+use crate::codis::leaving::Leaving;
 use crate::codis::moves::Moves;
 use crate::config::{Config, Settings};
 use crate::cx::Fail;
@@ -123,6 +125,10 @@ pub struct Node {
     pub saves: Saves,
     /// Slots on their way to other nodes.
     pub moves: Moves,
+    /// Keys on their way to other nodes, one by one.
+    pub leaving: Leaving,
+    /// Connections on which they go.
+    pub couriers: Couriers,
     /// Scripts that are known, and that run.
     pub scripts: Scripts,
     /// Counters.
@@ -184,6 +190,8 @@ impl Node {
             pubsub: PubSub::default(),
             saves,
             moves: Moves::default(),
+            leaving: Leaving::default(),
+            couriers: Couriers::default(),
             scripts: Scripts::default(),
             stats: Stats::default(),
             run_id,

@@ -68,6 +68,12 @@ impl Client {
         }
     }
 
+    /// Bytes that were pushed and not sent.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.out.len()
+    }
+
     /// Sends what was pushed.
     ///
     /// # Errors

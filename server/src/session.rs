@@ -79,6 +79,8 @@ pub struct Session {
     pub db: u8,
     /// Whether it gave the password, or none was asked for when it came.
     pub authenticated: bool,
+    /// Whether it gave the operators' password.
+    pub is_operator: bool,
     /// Set to end the connection after the replies so far.
     pub closing: bool,
     /// The name of the last command.
@@ -109,6 +111,7 @@ impl Session {
             client,
             db: 0,
             authenticated,
+            is_operator: false,
             closing: false,
             command: "",
             mode: Mode::PLAIN,

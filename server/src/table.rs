@@ -43,6 +43,12 @@ impl Flags {
     /// May be sent in RESP2 by who listens to channels.
     pub const LISTENING: Flags = Flags(1 << 8);
 
+    /// Answers a codis-server, which takes nothing but an ack: a failure is one too, and ends the connection.
+    pub const ACKED: Flags = Flags(1 << 9);
+
+    /// For the operator alone, where that is restricted: see [`crate::operator`].
+    pub const OPERATOR: Flags = Flags(1 << 10);
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Flags) -> Flags {

@@ -1,9 +1,12 @@
-//! Asking another node: one connection, one password, one bound on the time.
+//! Asking another node: one connection, one password, one bound on the time. And sending keys to a codis-server.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haypile_engine::types::Slot;
 
+use super::adopt;
+use super::moves::Way;
 use crate::node::Node;
 use crate::remote::{Client, Reply};
 
@@ -17,15 +20,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn ask(node: &Node, address: &str, words: &[&[u8]]) -> Result<Reply, String> {
     let asked = async {
         let mut client = Client::connect(address).await.map_err(|error| error.to_string())?;
-        let password = node.config.now().password_for_nodes().to_owned();
-        if !password.is_empty() {
+        let settings = node.config.now();
+        let mut passwords = vec![settings.password_for_nodes(), settings.password_of_product()];
+        passwords.dedup();
+        passwords.retain(|password| !password.is_empty());
+        // Not every node has a password for operators, and a codis-server has none: what it asks for comes last.
+        for password in &passwords {
             client.push(&[b"AUTH", password.as_bytes()]);
         }
         client.push(words);
         client.send().await.map_err(|error| error.to_string())?;
-        if !password.is_empty()
-            && let Reply::Error(why) = client.receive().await.map_err(|error| error.to_string())?
-        {
+        let mut refused = None;
+        for _ in &passwords {
+            refused = match client.receive().await.map_err(|error| error.to_string())? {
+                Reply::Error(why) => Some(why),
+                _ => None,
+            };
+        }
+        if let Some(why) = refused {
             return Err(format!("it refused the password of masterauth: {why}"));
         }
         client.receive().await.map_err(|error| error.to_string())
@@ -41,4 +53,169 @@ pub async fn owns(node: &Node, address: &str, slot: Slot) -> bool {
     let number = slot.to_string();
     let answer = ask(node, address, &[b"PKCLUSTER", b"INFO", b"SLOT", number.as_bytes()]).await;
     matches!(answer, Ok(Reply::Bulk(Some(text))) if String::from_utf8_lossy(&text).contains("Role: Master"))
+}
+
+/// How the node at `address` takes slots: asked once, by a command that a codis-server does not know.
+///
+/// # Errors
+/// Why it does not say.
+pub async fn way(node: &Node, address: &str) -> Result<Way, String> {
+    if let Some(way) = node.moves.way_to(address) {
+        return Ok(way);
+    }
+    let way = match ask(node, address, &[adopt::COMMAND]).await? {
+        Reply::Error(why) if why.starts_with("ERR unknown command") => Way::ByKey,
+        Reply::Error(why) if why.starts_with("ERR wrong number of arguments") => Way::Whole,
+        reply => return Err(format!("{address}: {}", reply.text())),
+    };
+    tracing::info!(%address, ?way, "a node was asked how it takes slots");
+    node.moves.set_way(address, Some(way));
+    Ok(way)
+}
+
+/// In which words keys are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// SLOTSRESTORE: all keys whole, in one command.
+    Whole,
+    /// SLOTSRESTORE-ASYNC: each key by itself, large ones in pieces.
+    Pieces,
+}
+
+/// A connection on which keys go to a codis-server.
+pub struct Courier {
+    client: Client,
+    wire: Wire,
+    timeout: Duration,
+    /// Acks that have to come.
+    unanswered: usize,
+    /// What SLOTSRESTORE says.
+    triples: Vec<Vec<u8>>,
+}
+
+/// What is gathered before it is sent, in bytes and in commands.
+const WINDOW_BYTES: usize = 256 << 10;
+const WINDOW_COMMANDS: usize = 256;
+
+/// Connects to the codis-server at `address`, gives the password and selects the database.
+///
+/// # Errors
+/// Why not.
+pub async fn courier(node: &Node, address: &str, wire: Wire, timeout: Duration) -> Result<Courier, String> {
+    let named = |why: String| format!("{address}: {why}");
+    let connected = tokio::time::timeout(timeout, Client::connect(address)).await;
+    let connected = connected.map_err(|_| named("it does not answer".to_owned()))?;
+    let client = connected.map_err(|error| named(error.to_string()))?;
+    let mut courier = Courier { client, wire, timeout, unanswered: 0, triples: Vec::new() };
+    let password = node.config.now().password_of_product().to_owned();
+    let (auth, select): (&[u8], &[u8]) = match wire {
+        Wire::Whole => (b"AUTH", b"SELECT"),
+        Wire::Pieces => (b"SLOTSRESTORE-ASYNC-AUTH", b"SLOTSRESTORE-ASYNC-SELECT"),
+    };
+    if !password.is_empty() {
+        courier.push(&[auth, password.as_bytes()]);
+    }
+    courier.push(&[select, b"0"]);
+    courier.flush().await.map_err(named)?;
+    Ok(courier)
+}
+
+impl Courier {
+    fn push(&mut self, words: &[&[u8]]) {
+        self.client.push(words);
+        self.unanswered += 1;
+    }
+
+    /// Says `SLOTSRESTORE-ASYNC` and these words.
+    ///
+    /// # Errors
+    /// Why it is of no more use.
+    pub async fn piece(&mut self, words: &[&[u8]]) -> Result<(), String> {
+        let mut all: Vec<&[u8]> = vec![b"SLOTSRESTORE-ASYNC"];
+        all.extend(words);
+        self.push(&all);
+        if self.client.unsent() >= WINDOW_BYTES || self.unanswered >= WINDOW_COMMANDS {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Adds a key to what SLOTSRESTORE says at the end.
+    pub fn whole(&mut self, key: &[u8], ttl: &[u8], payload: &[u8]) {
+        self.triples.extend([key.to_vec(), ttl.to_vec(), payload.to_vec()]);
+    }
+
+    /// Sends what is left, and waits until all of it is acknowledged.
+    ///
+    /// # Errors
+    /// Why it is of no more use.
+    pub async fn end(&mut self) -> Result<(), String> {
+        if !self.triples.is_empty() {
+            let triples = std::mem::take(&mut self.triples);
+            let mut words: Vec<&[u8]> = vec![b"SLOTSRESTORE"];
+            words.extend(triples.iter().map(Vec::as_slice));
+            self.push(&words);
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        let exchange = async {
+            self.client.send().await.map_err(|error| error.to_string())?;
+            while self.unanswered > 0 {
+                let reply = self.client.receive().await.map_err(|error| error.to_string())?;
+                if !is_taken(self.wire, &reply) {
+                    return Err(format!("it answers: {}", reply.text()));
+                }
+                self.unanswered -= 1;
+            }
+            Ok(())
+        };
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .map_err(|_| format!("no answer within {} ms", timeout.as_millis()))?
+    }
+}
+
+fn is_taken(wire: Wire, reply: &Reply) -> bool {
+    match (wire, reply) {
+        (Wire::Whole, Reply::Simple(_)) => true,
+        (Wire::Pieces, Reply::Array(ack)) => {
+            matches!(&ack[..], [Reply::Bulk(Some(name)), Reply::Bulk(Some(code)), _]
+                if name.eq_ignore_ascii_case(b"SLOTSRESTORE-ASYNC-ACK") && code == "0")
+        }
+        _ => false,
+    }
+}
+
+/// Connections that wait for more keys.
+#[derive(Default)]
+pub struct Couriers(Mutex<Vec<(String, u64, Courier)>>);
+
+/// How long a connection is kept that nobody uses, in milliseconds: less than a codis-server keeps it.
+const KEPT_MS_MAX: u64 = 10_000;
+/// How many are kept.
+const KEPT_MAX: usize = 32;
+
+impl Couriers {
+    /// One that waits.
+    pub fn take(&self, address: &str, wire: Wire) -> Option<Courier> {
+        let mut kept = self.lock();
+        let at = kept.iter().position(|(to, _, courier)| to == address && courier.wire == wire)?;
+        Some(kept.swap_remove(at).2)
+    }
+
+    /// Keeps one for the next keys.
+    pub fn keep(&self, address: &str, courier: Courier, now_ms: u64) {
+        let mut kept = self.lock();
+        kept.retain(|(_, at, _)| now_ms.saturating_sub(*at) <= KEPT_MS_MAX);
+        if kept.len() < KEPT_MAX {
+            kept.push((address.to_owned(), now_ms, courier));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(String, u64, Courier)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -102,7 +102,10 @@ async fn step(
     let Some(known) = follower else {
         node.moves.set(ticket, Stage::Preparing);
         let id = adopt::ask(node, slot, to).await.map_err(|refusal| match refusal {
-            Refusal::Stranger => format!("{to} is no Haypile node"),
+            Refusal::Stranger => {
+                node.moves.set_way(to, None);
+                format!("{to} is no Haypile node")
+            }
             Refusal::Other(why) => why,
         })?;
         *follower = Some(Follower { id, missed: 0 });

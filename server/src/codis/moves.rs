@@ -34,6 +34,8 @@ pub enum Stage {
     HandingOver,
     /// It did not work, and will be tried again for as long as somebody asks.
     Failed(String),
+    /// That node takes keys one by one: so many are here still, at most.
+    ByKey(u64),
     /// The other node owns the slot.
     Done,
 }
@@ -48,6 +50,7 @@ impl Stage {
             Stage::Following(lag) => format!("following, lag {lag}"),
             Stage::HandingOver => "handing over".to_owned(),
             Stage::Failed(why) => format!("failed: {why}"),
+            Stage::ByKey(left) => format!("key by key, {left} left"),
             Stage::Done => "done".to_owned(),
         }
     }
@@ -78,6 +81,17 @@ pub struct Move {
     stays: bool,
     /// Tells this move from an earlier one of the slot.
     number: u64,
+    /// Of one that goes key by key: from which hash on there may be keys.
+    place: u64,
+}
+
+/// How a node takes slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Whole, by the log: it is a Haypile node.
+    Whole,
+    /// Key by key: it is a codis-server.
+    ByKey,
 }
 
 /// Whether a slot that was handed over is to come back.
@@ -117,6 +131,8 @@ pub struct Moves {
     changes: watch::Sender<u64>,
     /// When slots came here that another node wanted to move.
     adopted: Mutex<BTreeMap<Slot, u64>>,
+    /// How nodes take slots, as far as they were asked.
+    ways: Mutex<BTreeMap<String, Way>>,
     /// How many are being fetched back: as many as [`Moves::take_back`] said `Begin` of and [`Moves::returned`] was not called for.
     returning: AtomicUsize,
 }
@@ -127,6 +143,7 @@ impl Default for Moves {
             moves: Mutex::default(),
             changes: watch::Sender::new(0),
             adopted: Mutex::default(),
+            ways: Mutex::default(),
             returning: AtomicUsize::new(0),
         }
     }
@@ -159,6 +176,7 @@ impl Moves {
             returning: false,
             stays: false,
             number,
+            place: 0,
         };
         moves.insert(slot, new);
         Some(Ticket { slot, number })
@@ -195,6 +213,50 @@ impl Moves {
             return None;
         }
         Some(found)
+    }
+
+    /// How the node at an address takes slots, if it was asked; or what it answered now.
+    pub fn way_to(&self, address: &str) -> Option<Way> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).get(address).copied()
+    }
+
+    /// What a node answered when it was asked how it takes slots; nothing if it turned out to be another.
+    pub fn set_way(&self, address: &str, way: Option<Way>) {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        match way {
+            Some(way) => ways.insert(address.to_owned(), way),
+            None => ways.remove(address),
+        };
+    }
+
+    /// How a slot goes that moves now: not known before the dashboard asked for it, in this process.
+    #[must_use]
+    pub fn way_of(&self, slot: Slot, now_ms: u64) -> Option<Way> {
+        let found = self.of(slot)?;
+        let is_stale = now_ms.saturating_sub(found.touched_ms) > SILENCE_MS_MAX;
+        if is_stale { None } else { self.way_to(&found.to) }
+    }
+
+    /// A slot goes key by key, and so many are left; none: it has gone.
+    pub fn goes_by_key(&self, slot: Slot, left: u64, now_ms: u64) {
+        if let Some(found) = self.lock().0.get_mut(&slot) {
+            found.stage = if left == 0 { Stage::Done } else { Stage::ByKey(left) };
+            found.done_ms = (left == 0).then_some(now_ms);
+        }
+        self.changed();
+    }
+
+    /// From which hash on a slot that goes key by key may have keys.
+    #[must_use]
+    pub fn place(&self, slot: Slot) -> u64 {
+        self.lock().0.get(&slot).map_or(0, |found| found.place)
+    }
+
+    /// Before this hash it had none a moment ago.
+    pub fn set_place(&self, slot: Slot, place: u64) {
+        if let Some(found) = self.lock().0.get_mut(&slot) {
+            found.place = place;
+        }
     }
 
     /// The move got so far; if it is over, [`Moves::done`] says so.
@@ -271,6 +333,7 @@ impl Moves {
             returning: false,
             stays: false,
             number,
+            place: 0,
         });
         found.returning = true;
         self.returning.fetch_add(1, Ordering::Relaxed);
@@ -335,7 +398,8 @@ impl Moves {
         self.changes.subscribe()
     }
 
-    fn changed(&self) {
+    /// Something changed that somebody may wait for.
+    pub fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

@@ -10,8 +10,13 @@ use crate::table::{self, Command, Flags, Group};
 const T: Group = Group("server");
 
 /// See the file's head.
-pub const COMMANDS: &[Command] =
-    &[T.family("acl", Flags::ADMIN, "6.0.0", "Tells of users and of the categories of commands.", SUBS)];
+pub const COMMANDS: &[Command] = &[T.family(
+    "acl",
+    Flags::ADMIN.with(Flags::OPERATOR),
+    "6.0.0",
+    "Tells of users and of the categories of commands.",
+    SUBS,
+)];
 
 const SUBS: &[Command] = &[
     T.session("acl|cat", -2, Flags::NONE, "6.0.0", "Names the categories, or a category's commands.", cat),

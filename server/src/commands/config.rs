@@ -14,8 +14,13 @@ use crate::table::{Command, Flags, Group};
 const T: Group = Group("server");
 
 /// See the file's head.
-pub const COMMANDS: &[Command] =
-    &[T.family("config", Flags::ADMIN.with(Flags::DANGEROUS), "2.0.0", "Tells and changes settings.", SUBS)];
+pub const COMMANDS: &[Command] = &[T.family(
+    "config",
+    Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::OPERATOR),
+    "2.0.0",
+    "Tells and changes settings.",
+    SUBS,
+)];
 
 const SUBS: &[Command] = &[
     T.session("config|get", -3, Flags::ADMIN, "2.0.0", "Gives the settings of these patterns.", get),

@@ -89,7 +89,8 @@ fn select_db(cx: &mut SessionCx<'_>, db: u8) {
 fn auth(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     match cx.args {
         [_, password] => {
-            if cx.node.config.now().requirepass.is_empty() {
+            let settings = cx.node.config.now();
+            if settings.requirepass.is_empty() && settings.admin_requirepass.is_empty() {
                 return Err(Fail::error(
                     "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
                      configuration is correct?",
@@ -104,15 +105,22 @@ fn auth(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-fn authenticate(cx: &mut SessionCx<'_>, user: &[u8], password: &[u8]) -> Result<(), Fail> {
+/// Lets the connection in, if the password is right.
+///
+/// # Errors
+/// In Redis' words.
+pub fn authenticate(cx: &mut SessionCx<'_>, user: &[u8], password: &[u8]) -> Result<(), Fail> {
     let settings = cx.node.config.now();
-    let wanted = settings.requirepass.as_bytes();
-    // As in Redis, a node without a password takes any.
-    let fits = user == b"default" && (wanted.is_empty() || same(wanted, password));
-    if !fits {
+    let (wanted, admin) = (settings.requirepass.as_bytes(), settings.admin_requirepass.as_bytes());
+    let is_operator = !admin.is_empty() && same(admin, password);
+    // As in Redis, a node without any password takes all.
+    let takes_any = wanted.is_empty() && admin.is_empty();
+    let fits = takes_any || is_operator || !wanted.is_empty() && same(wanted, password);
+    if user != b"default" || !fits {
         return Err(Fail::error("WRONGPASS invalid username-password pair or user is disabled."));
     }
     cx.session.authenticated = true;
+    cx.session.is_operator |= is_operator;
     Ok(())
 }
 
@@ -200,6 +208,11 @@ fn hello(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 fn reset(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    if cx.node.profile == Profile::Codis {
+        // A proxy passes it on, and its connection is shared among clients.
+        return Err(Fail::error("ERR RESET is not served behind Codis: connect to a standalone node"));
+    }
+    cx.session.is_operator = false;
     select_db(cx, 0);
     cx.session.end_multi();
     cx.session.watching = None;
@@ -249,6 +262,7 @@ mod tests {
             "hello 3     -> -NOPROTO unsupported protocol version
              select 15   -> +OK
              ping        -> +PONG
+             reset       -> -ERR RESET is not served behind Codis: connect to a standalone node
              get k       -> -ERR only db 0 holds data, and this connection has selected db 15: SELECT 0
              select 16   -> -ERR DB index is out of range
              select 0    -> +OK

@@ -12,7 +12,7 @@ const T: Group = Group("server");
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    T.family("debug", ADMIN, "1.0.0", "What does no harm of what Redis has for its own developers.", SUBS)
+    T.family("debug", ADMIN.with(Flags::OPERATOR), "1.0.0", "What does no harm of what Redis has for its own developers.", SUBS)
         .differs("only what does no harm: SLEEP (only its own connection sleeps), OBJECT, JMAP"),
     T.session("lolwut", -1, Flags::FAST, "5.0.0", "Tells the version.", |cx| {
         cx.reply.verbatim("txt", concat!("Haypile ver. ", env!("CARGO_PKG_VERSION"), "\n"));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::key::Key;
 use haypile_engine::read::Direction;
+use haypile_engine::tx::Tx;
 use haypile_engine::value::Value;
 
 use crate::commands::strings;
@@ -31,7 +32,8 @@ pub const COMMANDS: &[Command] = &[
 const GROUP: Group = Group("generic");
 
 fn dump(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let payload = serialise(cx, cx.key(0))?;
+    let key = cx.key(0);
+    let payload = serialise(&mut cx.tx, key)?;
     cx.reply.bulk_or_null(payload.as_deref());
     Ok(())
 }
@@ -40,15 +42,15 @@ fn dump(cx: &mut Cx<'_>) -> Result<(), Fail> {
 ///
 /// # Errors
 /// If it is longer than a reply may be, or what the engine meets.
-pub fn serialise(cx: &mut Cx<'_>, key: &Key) -> Result<Option<Vec<u8>>, Fail> {
-    let Some(value) = cx.tx.get(key)? else { return Ok(None) };
+pub fn serialise(tx: &mut Tx<'_>, key: &Key) -> Result<Option<Vec<u8>>, Fail> {
+    let Some(value) = tx.get(key)? else { return Ok(None) };
     let out = match Kind::of(&value) {
         Some(Kind::String) => Writer::string(&value.payload),
-        Some(Kind::List) => list(cx, key, &value)?,
-        Some(Kind::Set) => dict(cx, key, &Dict::set(key, &value)?, Writer::set)?,
-        Some(Kind::Hash) => dict(cx, key, &Dict::hash(key, &value)?, Writer::hash)?,
+        Some(Kind::List) => list(tx, key, &value)?,
+        Some(Kind::Set) => dict(tx, key, &Dict::set(key, &value)?, Writer::set)?,
+        Some(Kind::Hash) => dict(tx, key, &Dict::hash(key, &value)?, Writer::hash)?,
         Some(Kind::SortedSet) => {
-            let members = Zset::decode(key, &value)?.all(&mut cx.tx)?;
+            let members = Zset::decode(key, &value)?.all(tx)?;
             let mut out = Writer::sorted_set(members.len());
             for (member, score) in &members {
                 out.item(member);
@@ -77,11 +79,11 @@ fn fits(out: &Writer) -> Result<(), Fail> {
     Ok(())
 }
 
-fn list(cx: &mut Cx<'_>, key: &Key, value: &Value) -> Result<Writer, Fail> {
+fn list(tx: &mut Tx<'_>, key: &Key, value: &Value) -> Result<Writer, Fail> {
     let list = List::decode(key, value)?;
     let mut out = Writer::list(list.len());
     let mut fit = Ok(());
-    list.walk(&mut cx.tx, 0, list.len(), Direction::Forward, |_, item| {
+    list.walk(tx, 0, list.len(), Direction::Forward, |_, item| {
         out.item(item);
         fit = fits(&out);
         fit.is_ok()
@@ -89,11 +91,11 @@ fn list(cx: &mut Cx<'_>, key: &Key, value: &Value) -> Result<Writer, Fail> {
     fit.map(|()| out)
 }
 
-fn dict(cx: &mut Cx<'_>, key: &Key, dict: &Dict<'_>, begin: fn(usize) -> Writer) -> Result<Writer, Fail> {
+fn dict(tx: &mut Tx<'_>, key: &Key, dict: &Dict<'_>, begin: fn(usize) -> Writer) -> Result<Writer, Fail> {
     let mut out = begin(dict.len());
     let (mut walk, mut seen) = (dict.walk(), 0);
     loop {
-        let page = walk.next(&mut cx.tx)?;
+        let page = walk.next(tx)?;
         if page.is_empty() {
             break;
         }
@@ -166,7 +168,7 @@ fn restore(cx: &mut Cx<'_>) -> Result<(), Fail> {
         cx.tx.delete(key)?;
     }
     if expiry.is_none_or(|at| at > now) {
-        put(cx, key, expiry, &object)?;
+        put(&mut cx.tx, key, expiry, &object)?;
     }
     cx.reply.ok();
     Ok(())
@@ -184,37 +186,37 @@ pub fn parse(payload: &[u8]) -> Result<Object, Fail> {
 ///
 /// # Errors
 /// If a set or hash has something twice, or what the engine meets.
-pub fn put(cx: &mut Cx<'_>, key: &Key, expiry: Option<TimeMs>, object: &Object) -> Result<(), Fail> {
+pub fn put(tx: &mut Tx<'_>, key: &Key, expiry: Option<TimeMs>, object: &Object) -> Result<(), Fail> {
     let twice = || Fail::error(format!("ERR {}", rdb::Refused::Format));
     match object {
         Object::String(bytes) => {
             strings::check_length(bytes.len())?;
-            return Ok(cx.tx.put(key, &Value { expiry, ..strings::string(bytes) })?);
+            return Ok(tx.put(key, &Value { expiry, ..strings::string(bytes) })?);
         }
         Object::List(items) => {
             let mut list = List::new(key);
             for item in items {
-                list.push(&mut cx.tx, End::Tail, item)?;
+                list.push(tx, End::Tail, item)?;
             }
-            list.save(&mut cx.tx)?;
+            list.save(tx)?;
         }
         Object::Set(members) => {
             let mut set = Dict::new_set(key);
             for member in members {
-                if !set.put(&mut cx.tx, member, b"")? {
+                if !set.put(tx, member, b"")? {
                     return Err(twice());
                 }
             }
-            set.close(&mut cx.tx)?;
+            set.close(tx)?;
         }
         Object::Hash(fields) => {
             let mut hash = Dict::new_hash(key);
             for (field, value) in fields {
-                if !hash.put(&mut cx.tx, field, value)? {
+                if !hash.put(tx, field, value)? {
                     return Err(twice());
                 }
             }
-            hash.close(&mut cx.tx)?;
+            hash.close(tx)?;
         }
         Object::SortedSet(members) => {
             let mut names = HashSet::with_capacity(members.len());
@@ -223,13 +225,13 @@ pub fn put(cx: &mut Cx<'_>, key: &Key, expiry: Option<TimeMs>, object: &Object) 
             }
             let mut members = members.clone();
             zset::sort(&mut members);
-            Zset::of(&mut cx.tx, key, &members)?.save(&mut cx.tx)?;
+            Zset::of(tx, key, &members)?.save(tx)?;
         }
     }
     if expiry.is_some()
-        && let Some(value) = cx.tx.get(key)?
+        && let Some(value) = tx.get(key)?
     {
-        cx.tx.put(key, &Value { expiry, ..value })?;
+        tx.put(key, &Value { expiry, ..value })?;
     }
     Ok(())
 }

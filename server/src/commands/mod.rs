@@ -39,6 +39,7 @@ pub mod set;
 pub mod sets;
 pub mod slots;
 pub mod slotsmgrt;
+pub mod slotsrestore;
 pub mod slowlog;
 pub mod sort;
 pub mod stats;
@@ -91,6 +92,7 @@ pub const ALL: &[&[Command]] = &[
     sort::COMMANDS,
     streams::COMMANDS,
     slotsmgrt::COMMANDS,
+    slotsrestore::COMMANDS,
     strings::COMMANDS,
     wait::COMMANDS,
     walk::COMMANDS,

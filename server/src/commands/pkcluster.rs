@@ -25,7 +25,7 @@ pub const COMMANDS: &[Command] = &[Group("cluster")
     .waiting(
         "pkcluster",
         -1,
-        Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI),
+        Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI).with(Flags::OPERATOR),
         "1.0.0",
         "Adds, removes, attaches, detaches and shows slots.",
         pkcluster,

@@ -73,6 +73,10 @@ fn subscribe(cx: &mut SessionCx<'_>, kind: Kind) -> Result<(), Fail> {
 }
 
 fn unsubscribe(cx: &mut SessionCx<'_>, kind: Kind) -> Result<(), Fail> {
+    if kind == Kind::Shard && cx.node.profile == Profile::Codis {
+        // It is answered once for each channel, and a proxy takes the second answer for that to the next request.
+        return Err(Fail::error("ERR SUNSUBSCRIBE is not served behind Codis: connect to a standalone node"));
+    }
     let names: Vec<Bytes> = match &cx.args[1..] {
         [] => cx.session.subscriptions.as_ref().map_or_else(Vec::new, |names| names.names(kind)),
         names => names.iter().map(|name| Bytes::copy_from_slice(name)).collect(),

@@ -30,12 +30,19 @@ const T: Group = Group("server");
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
     T.waiting("slaveof", -3, ADMIN, "1.0.0", "Lets all slots follow another node, or none.", slave_of),
-    T.waiting("replicaof", -3, ADMIN, "5.0.0", "Lets all slots follow another node, or none.", slave_of),
+    T.waiting(
+        "replicaof",
+        -3,
+        ADMIN.with(Flags::OPERATOR),
+        "5.0.0",
+        "Lets all slots follow another node, or none.",
+        slave_of,
+    ),
     T.session("role", 1, Flags::FAST, "2.8.12", "Tells whether the node is a master or a slave.", role),
     T.row(
         "haypile.sync",
         4,
-        ADMIN.with(Flags::NO_MULTI),
+        ADMIN.with(Flags::NO_MULTI).with(Flags::OPERATOR),
         Keys::None,
         "1.0.0",
         "Makes the connection one between nodes.",

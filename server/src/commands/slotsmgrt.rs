@@ -7,14 +7,20 @@
 //! | `SLOTSMGRTTAGSLOT-ASYNC host port timeout maxbulks maxbytes slot numkeys` (also `SLOTSMGRTSLOT-ASYNC`) | the same | the same |
 //! | `SLOTSMGRT-EXEC-WRAPPER hashkey command ...` | proxy, for each request | `[2, reply]` done here, `[1, _]` ask again, `[0, _]` ask the other node |
 //! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
+//! | `SLOTSMGRTTAGONE-ASYNC host port timeout maxbulks maxbytes key ...` (also `SLOTSMGRTONE-ASYNC`) | operator | the same |
 //! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
 //! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
 //! | `HAYPILE.ADOPTED slot` | another node, which had the slot | 1 if it came here by an ADOPT not long ago, else 0 |
 //! | `HAYPILE.RELEASE slot node-id` | another node, which follows the slot | OK, once the slot is that node's |
 //!
+//! A node that does not know `HAYPILE.ADOPT` is a codis-server: to it the same commands carry keys one by one (`codis::export`), and
+//! tell how many. A wrapped request then runs here if its key is here, and goes there if not; while it is not known yet how the
+//! slot goes, one whose key is not here is asked for again.
+//!
 //! An answer that says "done" is given only if the slot was handed over to the node that is asked for. The dashboard asks without
 //! a pause, so its questions are answered late.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use haypile_engine::slot::Role;
@@ -22,20 +28,25 @@ use haypile_engine::tx::Stop;
 use haypile_engine::types::Slot;
 
 use super::pkcluster::grammar;
-use crate::codis::adopt;
-use crate::codis::mover;
-use crate::codis::moves::{Move, Stage};
+use crate::codis::dial::{self, Wire};
+use crate::codis::export::{self, Terms};
+use crate::codis::moves::{Move, Stage, Way};
+use crate::codis::{adopt, mover};
 use crate::cx::{Fail, integer};
-use crate::execute::{self, Begun, Checked, Next, Runner, Scratch};
+use crate::execute::{self, Begun, Checked, Elsewhere, Next, Runner, Scratch};
+use crate::node::Node;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Group, Run};
 
 /// How long a question of the dashboard waits for news.
 const POLL: Duration = Duration::from_millis(200);
+/// How many keys go to a codis-server for a question that does not say how many.
+const KEYS_A_STEP: usize = 32;
 /// How long a proxy's connection waits at most: requests of others wait behind it.
 const WAIT_MS_MAX: u64 = 3000;
 
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI);
+const NODES: Flags = ADMIN.with(Flags::OPERATOR);
 const PROXY: Flags = Flags::DANGEROUS.with(Flags::NO_MULTI);
 
 const T: Group = Group("cluster");
@@ -43,27 +54,35 @@ const T: Group = Group("cluster");
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
     T.waiting("slotsmgrttagslot", 5, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
-        Box::pin(poll(cx, 4))
+        Box::pin(poll(cx, 4, TAGGED))
     })
     .own(),
     T.waiting("slotsmgrtslot", 5, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
-        Box::pin(poll(cx, 4))
+        Box::pin(poll(cx, 4, UNTAGGED))
     })
     .own(),
     T.waiting("slotsmgrttagslot-async", 8, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
-        Box::pin(poll(cx, 6))
+        Box::pin(poll(cx, 6, TAGGED))
     })
     .own(),
     T.waiting("slotsmgrtslot-async", 8, ADMIN, "1.0.0", "Moves a slot to another node.", |cx| {
-        Box::pin(poll(cx, 6))
+        Box::pin(poll(cx, 6, UNTAGGED))
     })
     .own(),
-    T.waiting("slotsmgrttagone", 5, PROXY, "1.0.0", "Waits until a key's slot was moved.", |cx| {
-        Box::pin(one(cx))
+    T.waiting("slotsmgrttagone", 5, PROXY, "1.0.0", "Moves a key, or waits for its slot.", |cx| {
+        Box::pin(keys(cx, 4, TAGGED))
     })
     .own(),
-    T.waiting("slotsmgrtone", 5, PROXY, "1.0.0", "Waits until a key's slot was moved.", |cx| {
-        Box::pin(one(cx))
+    T.waiting("slotsmgrtone", 5, PROXY, "1.0.0", "Moves a key, or waits for its slot.", |cx| {
+        Box::pin(keys(cx, 4, UNTAGGED))
+    })
+    .own(),
+    T.waiting("slotsmgrttagone-async", -7, PROXY, "1.0.0", "Moves keys, or waits for their slots.", |cx| {
+        Box::pin(keys(cx, 6, TAGGED))
+    })
+    .own(),
+    T.waiting("slotsmgrtone-async", -7, PROXY, "1.0.0", "Moves keys, or waits for their slots.", |cx| {
+        Box::pin(keys(cx, 6, UNTAGGED))
     })
     .own(),
     T.waiting("slotsmgrt-exec-wrapper", -3, PROXY, "1.0.0", "Runs a command on a slot that moves.", |cx| {
@@ -82,18 +101,18 @@ pub const COMMANDS: &[Command] = &[
         Box::pin(cancel(cx))
     })
     .own(),
-    T.waiting("haypile.release", 3, ADMIN, "1.0.0", "Hands a slot over to a node that follows it.", |cx| {
+    T.waiting("haypile.release", 3, NODES, "1.0.0", "Hands a slot over to a node that follows it.", |cx| {
         Box::pin(release(cx))
     })
     .own(),
-    T.waiting("haypile.adopt", 4, ADMIN, "1.0.0", "Adds a slot and follows it at another node.", |cx| {
+    T.waiting("haypile.adopt", 4, NODES, "1.0.0", "Adds a slot and follows it at another node.", |cx| {
         Box::pin(take_in(cx))
     })
     .own(),
     T.waiting(
         "haypile.adopted",
         2,
-        ADMIN,
+        NODES,
         "1.0.0",
         "Tells whether a slot came by a move, not long ago.",
         |cx| Box::pin(adopted(cx)),
@@ -116,18 +135,55 @@ fn target(cx: &SessionCx<'_>) -> Result<String, Fail> {
     Ok(to)
 }
 
+/// Whether all keys of a hash tag go together, if they go one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tags {
+    /// They do.
+    Together,
+    /// Each goes by itself.
+    Apart,
+}
+
+const TAGGED: Tags = Tags::Together;
+const UNTAGGED: Tags = Tags::Apart;
+
+/// Reads how keys are to be carried. `at` is where the slot or the first key stands: the forms with more before it are the ASYNC
+/// ones.
+fn terms(cx: &SessionCx<'_>, at: usize, tags: Tags) -> Result<Terms, Fail> {
+    let number = |at: usize, default: u64| -> Result<u64, Fail> {
+        let value = u64::try_from(integer(cx.arg(at))?).map_err(|_| Fail::not_integer())?;
+        Ok(if value == 0 { default } else { value })
+    };
+    let size = |value: u64| usize::try_from(value.min(512 << 10)).unwrap_or(usize::MAX);
+    let is_async = at == 6;
+    // The slot forms say how many keys; a key form with two keys looks the same and goes by its own keys.
+    let keys_max =
+        if is_async && cx.args.len() == 8 { number(7, 100).map_or(KEYS_A_STEP, size) } else { KEYS_A_STEP };
+    Ok(Terms {
+        wire: if is_async { Wire::Pieces } else { Wire::Whole },
+        with_tags: tags == Tags::Together,
+        timeout: Duration::from_millis(number(3, if is_async { 30_000 } else { 100 })?.min(600_000)),
+        elements_max: if is_async { size(number(4, 200)?) } else { usize::MAX },
+        keys_max,
+    })
+}
+
 /// The dashboard wants a slot moved; `at` is where the slot stands.
-async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
-    let (to, slot) = (target(cx)?, slot_at(cx.arg(at))?);
-    let (moved, remaining) = match settle(cx, slot, &to, POLL).await? {
-        // Between two questions the dashboard looks whether it still wants the move: only one that comes when the slot has
-        // gone may be told so. If none comes, the move was given up.
-        Where::ThereNow => (0, 1),
-        Where::There(keys) => {
-            cx.node.moves.told(slot, cx.node.monotonic_ms());
-            (keys, 0)
+async fn poll(cx: &mut SessionCx<'_>, at: usize, tags: Tags) -> Result<(), Fail> {
+    let (to, slot, terms) = (target(cx)?, slot_at(cx.arg(at))?, terms(cx, at, tags)?);
+    let (moved, remaining) = if goes_by_key(cx.node, &to, slot).await {
+        by_key(cx, slot, &to, &terms).await?
+    } else {
+        match settle(cx, slot, &to, POLL).await? {
+            // Between two questions the dashboard looks whether it still wants the move: only one that comes when the slot has
+            // gone may be told so. If none comes, the move was given up.
+            Where::ThereNow => (0, 1),
+            Where::There(keys) => {
+                cx.node.moves.told(slot, cx.node.monotonic_ms());
+                (keys, 0)
+            }
+            Where::Here(remaining) => (0, remaining),
         }
-        Where::Here(remaining) => (0, remaining),
     };
     cx.reply.array(2);
     for number in [moved, remaining] {
@@ -136,20 +192,72 @@ async fn poll(cx: &mut SessionCx<'_>, at: usize) -> Result<(), Fail> {
     Ok(())
 }
 
-/// A proxy wants a key moved: with it goes its slot.
-async fn one(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let (to, slot) = (target(cx)?, Slot::of_key(cx.arg(4)));
-    let wait_ms = u64::try_from(integer(cx.arg(3))?).unwrap_or(0).min(WAIT_MS_MAX);
-    match settle(cx, slot, &to, Duration::from_millis(wait_ms)).await? {
+/// Whether what this node owns of a slot goes to that node key by key. A node that does not answer has not said so.
+async fn goes_by_key(node: &Node, to: &str, slot: Slot) -> bool {
+    node.engine.role(slot) == Role::Master && dial::way(node, to).await == Ok(Way::ByKey)
+}
+
+/// Carries some keys of a slot to a codis-server; how many went, and how many are left.
+async fn by_key(cx: &SessionCx<'_>, slot: Slot, to: &str, terms: &Terms) -> Result<(u64, u64), Fail> {
+    let node = cx.node;
+    let keys = node.engine.position(slot).keys;
+    if node.moves.ask(slot, to, keys, node.monotonic_ms()).is_some() {
+        tracing::info!(%slot, %to, keys, "a slot is wanted at a codis-server: its keys go there one by one");
+    }
+    match export::some(node, slot, to, terms).await {
+        Ok((went, left)) => {
+            node.moves.goes_by_key(slot, left, node.monotonic_ms());
+            if left == 0 {
+                node.moves.told(slot, node.monotonic_ms());
+            }
+            Ok((went, left))
+        }
+        Err(why) => Err(not_sent(node, to, &format!("slot {slot} can't be moved"), &why)),
+    }
+}
+
+/// The other node may be another by now: it is asked again.
+fn not_sent(node: &Node, to: &str, what: &str, why: &str) -> Fail {
+    tracing::warn!(%to, %why, "{what}");
+    node.moves.set_way(to, None);
+    Fail::error(format!("ERR {what} to {to} yet: {why}"))
+}
+
+/// A proxy wants keys moved: to a Haypile node their slots go with them. `at` is where the first stands.
+async fn keys(cx: &mut SessionCx<'_>, at: usize, tags: Tags) -> Result<(), Fail> {
+    let (to, terms, keys) = (target(cx)?, terms(cx, at, tags)?, &cx.args[at..]);
+    let slots: BTreeSet<Slot> = keys.iter().map(|key| Slot::of_key(key)).collect();
+    let mut by_key = Vec::new();
+    for slot in slots {
+        if goes_by_key(cx.node, &to, slot).await {
+            by_key.extend(keys.iter().copied().filter(|key| Slot::of_key(key) == slot));
+        } else {
+            whole(cx, slot, &to, terms.timeout).await?;
+        }
+    }
+    let mut went = keys.len() - by_key.len();
+    if !by_key.is_empty() {
+        let sent = export::these(cx.node, &to, &by_key, &terms).await;
+        let sent = sent.map_err(|why| not_sent(cx.node, &to, "the key can't be moved", &why))?;
+        went += usize::try_from(sent).unwrap_or(usize::MAX);
+    }
+    cx.reply.count(went);
+    Ok(())
+}
+
+/// Waits until a slot is at another Haypile node.
+async fn whole(cx: &SessionCx<'_>, slot: Slot, to: &str, patience: Duration) -> Result<(), Fail> {
+    let patience = patience.min(Duration::from_millis(WAIT_MS_MAX));
+    match settle(cx, slot, to, patience).await? {
         Where::There(_) | Where::ThereNow => {
             // From here on a proxy's requests for the slot go there.
             cx.node.moves.told(slot, cx.node.monotonic_ms());
-            cx.reply.integer(1);
             Ok(())
         }
         Where::Here(remaining) => Err(Fail::error(format!(
-            "ERR slot {slot} is on its way to {to} and not there within {wait_ms} ms ({remaining} to go): set Codis' \
-             migration_method to semi-async"
+            "ERR slot {slot} is on its way to {to} and not there within {} ms ({remaining} to go): set Codis' \
+             migration_method to semi-async",
+            patience.as_millis()
         ))),
     }
 }
@@ -223,7 +331,7 @@ fn failed(slot: Slot, to: &str, why: &str) -> Fail {
 /// What the dashboard shows as remaining: never 0.
 fn remaining(found: &Move) -> u64 {
     match &found.stage {
-        Stage::Following(lag) => *lag,
+        Stage::Following(left) | Stage::ByKey(left) => *left,
         Stage::HandingOver | Stage::Done => 1,
         Stage::Preparing | Stage::Copying | Stage::Failed(_) => found.keys,
     }
@@ -232,8 +340,9 @@ fn remaining(found: &Move) -> u64 {
 
 /// Runs a proxy's request on a slot that moves, or says where it has to go.
 async fn wrapper(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let slot = Slot::of_key(cx.arg(1));
-    cx.node.moves.touch(slot, cx.node.monotonic_ms());
+    let (slot, now_ms) = (Slot::of_key(cx.arg(1)), cx.node.monotonic_ms());
+    let way = cx.node.moves.way_of(slot, now_ms);
+    cx.node.moves.touch(slot, now_ms);
     if let Some(answer) = elsewhere(&cx.node.engine.role(slot), slot)? {
         return say(cx, answer);
     }
@@ -241,7 +350,7 @@ async fn wrapper(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     cx.reply.array(2);
     cx.reply.integer(2);
     let inner = cx.reply.len();
-    run_inner(cx, slot, start).await?;
+    run_inner(cx, slot, way, start).await?;
     // An error left nothing behind: if the slot went in the meantime, the request can go after it.
     if cx.reply.as_bytes().get(inner..).is_some_and(|reply| reply.starts_with(b"-"))
         && let Some(answer) = elsewhere(&cx.node.engine.role(slot), slot)?
@@ -252,7 +361,7 @@ async fn wrapper(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(), Fail> {
+async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, way: Option<Way>, start: usize) -> Result<(), Fail> {
     let args = &cx.args[2..];
     let checked = match execute::check(cx.node, cx.session, args) {
         Ok(Checked(command)) if is_nested(command) => {
@@ -264,7 +373,7 @@ async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(
             return Ok(());
         }
     };
-    let mut scratch = Scratch::wrapped();
+    let mut scratch = Scratch::wrapped(cx.arg(1), way);
     let mut since_ns = cx.node.nanos();
     let mut runner = Runner {
         node: cx.node,
@@ -281,14 +390,18 @@ async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, start: usize) -> Result<(
         // Others' requests on this connection do not wait behind the handover of one slot.
         Begun::Waits(_) if cx.node.engine.role(slot) == Role::Fenced => {
             cx.reply.truncate(start);
-            return say(cx, Answer::Again);
+            return say(cx, Elsewhere::Again);
         }
         Begun::Waits(waits) => runner.go_on(checked, waits).await,
     };
-    match next {
-        Next::Abort(error) => Err(Fail::Stop(Stop::Failed(error))),
-        Next::Go | Next::TakeOver(_) => Ok(()),
+    if let Next::Abort(error) = next {
+        return Err(Fail::Stop(Stop::Failed(error)));
     }
+    if let Some(answer) = scratch.answer() {
+        cx.reply.truncate(start);
+        return say(cx, answer);
+    }
+    Ok(())
 }
 
 /// Whether a command makes no sense within the wrapper.
@@ -296,34 +409,25 @@ fn is_nested(command: &Command) -> bool {
     matches!(command.run, Run::Takeover(_)) || command.name.starts_with("slotsmgrt")
 }
 
-/// Where a request has to go if not here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Answer {
-    /// Here, in a moment: it is being decided.
-    Again,
-    /// To the other node.
-    There,
-}
-
-fn elsewhere(role: &Role, slot: Slot) -> Result<Option<Answer>, Fail> {
+fn elsewhere(role: &Role, slot: Slot) -> Result<Option<Elsewhere>, Fail> {
     match role {
         Role::Master | Role::Fenced => Ok(None),
-        Role::Granted { .. } => Ok(Some(Answer::Again)),
-        Role::Moved { .. } | Role::Replica { .. } | Role::Loading { .. } => Ok(Some(Answer::There)),
+        Role::Granted { .. } => Ok(Some(Elsewhere::Again)),
+        Role::Moved { .. } | Role::Replica { .. } | Role::Loading { .. } => Ok(Some(Elsewhere::There)),
         Role::Absent => Err(Fail::error(format!(
             "ERR Partition not found: slot {slot} is not on this node, so it can't move from here"
         ))),
     }
 }
 
-fn say(cx: &mut SessionCx<'_>, answer: Answer) -> Result<(), Fail> {
+fn say(cx: &mut SessionCx<'_>, answer: Elsewhere) -> Result<(), Fail> {
     cx.reply.array(2);
     match answer {
-        Answer::Again => {
+        Elsewhere::Again => {
             cx.reply.integer(1);
             cx.reply.error("TRYAGAIN the slot is being handed over");
         }
-        Answer::There => {
+        Elsewhere::There => {
             cx.reply.integer(0);
             cx.reply.error("ERR the slot was handed over");
         }
@@ -352,7 +456,8 @@ async fn fence(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let moves = &cx.node.moves;
     let mut changes = moves.changes();
     let quiet = async {
-        while moves.all().iter().any(|(_, found)| found.stage != Stage::Done) {
+        let is_moving = |stage: &Stage| !matches!(stage, Stage::ByKey(_) | Stage::Done);
+        while cx.node.leaving.any() || moves.all().iter().any(|(_, found)| is_moving(&found.stage)) {
             // The node that counts lives as long as this.
             let _ = changes.changed().await;
         }
@@ -364,6 +469,7 @@ async fn fence(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 async fn cancel(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    cx.node.leaving.cancel();
     let ended = cx.node.moves.cancel(None);
     cx.reply.count(ended);
     Ok(())
@@ -404,7 +510,9 @@ mod tests {
     #[test]
     fn a_wrapped_request_is_run_and_its_reply_is_marked() {
         Bench::new().check(
-            "slotsmgrt-exec-wrapper a set a 1         -> *2 :2 +OK
+            "slotsmgrt-exec-wrapper a set a 1         -> *2 :1 -TRYAGAIN the slot is being handed over
+             set a 0                                  -> +OK
+             slotsmgrt-exec-wrapper a set a 1         -> *2 :2 +OK
              slotsmgrt-exec-wrapper a get a           -> *2 :2 $1 1
              slotsmgrt-exec-wrapper a lpush a x       -> *2 :2 -WRONGTYPE Operation against a key holding the wrong kind of value
              slotsmgrt-exec-wrapper a nosuch          -> *2 :2 -ERR unknown command 'nosuch', with args beginning with:

@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 use haypile_engine::engine::SyncMode;
 
 use crate::notify::Classes;
+use crate::operator::Sources;
 
 pub use file::{rewrite, split_lines};
 pub use params::{PARAMS, Param, When};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub replicas_min: usize,
     pub replica_lag_s: u64,
     pub announce: String,
+    pub admin_requirepass: String,
+    pub admin_sources: Sources,
     pub requirepass: String,
     pub masterauth: String,
     pub maxclients: usize,
@@ -79,6 +82,8 @@ impl Default for Settings {
             replicas_min: 0,
             replica_lag_s: 10,
             announce: String::new(),
+            admin_requirepass: String::new(),
+            admin_sources: Sources::default(),
             requirepass: String::new(),
             masterauth: String::new(),
             maxclients: 10_000,
@@ -114,10 +119,16 @@ impl Settings {
         Ok(param)
     }
 
-    /// The password that other nodes ask for: masterauth, or this node's own, as a Codis product has one for all. Empty if
-    /// there is none.
+    /// The password that other Haypile nodes ask for: the operators', if there is one, as nodes send each other what only those may;
+    /// else the product's. Empty if there is none.
     #[must_use]
     pub fn password_for_nodes(&self) -> &str {
+        if self.admin_requirepass.is_empty() { self.password_of_product() } else { &self.admin_requirepass }
+    }
+
+    /// The password of all nodes of a Codis product: masterauth, or this node's own. Empty if there is none.
+    #[must_use]
+    pub fn password_of_product(&self) -> &str {
         if self.masterauth.is_empty() { &self.requirepass } else { &self.masterauth }
     }
 

@@ -85,6 +85,24 @@ pub static PARAMS: &[Param] = &[
         u64::to_string
     ),
     param!(
+        "admin-requirepass",
+        "PASSWORD",
+        Always,
+        "the password for what is for operators (PKCLUSTER, CONFIG ...), the same on all nodes; none if empty",
+        admin_requirepass,
+        text,
+        String::clone
+    ),
+    param!(
+        "admin-sources",
+        "ADDRESSES",
+        Always,
+        "from where what is for operators may come, such as 10.0.0.1 10.1.0.0/16; from anywhere if empty",
+        admin_sources,
+        |text: &str| text.parse::<crate::operator::Sources>(),
+        crate::operator::Sources::to_string
+    ),
+    param!(
         "announce",
         "IP:PORT",
         Start,

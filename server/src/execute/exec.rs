@@ -225,6 +225,15 @@ impl Runner<'_> {
         if let Err(fail) = self.node.require_replicas(write_slots) {
             return Tried::Failed(fail);
         }
+        let leaving = &self.node.leaving;
+        if leaving.any() {
+            let queued = exec.queue[commands.clone()].iter();
+            let mut writes = queued.filter(|queued| queued.command.flags.has(Flags::WRITE));
+            let leaves = writes.find_map(|queued| queued.keys.iter().find(|key| leaving.has(key.user())));
+            if let Some(key) = leaves {
+                return Tried::Fenced(key.slot(), changes);
+            }
+        }
         if let Some(watching) = exec.watching.as_ref().filter(|_| *looks_at_watched) {
             match watching.has_changed(&mut tx) {
                 Ok(false) => {}

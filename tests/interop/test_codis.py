@@ -55,6 +55,43 @@ class Joining(Behind):
         self.assertTrue(client.execute_command("PING"))
 
 
+class Closed(Behind):
+    def test_operators_commands_are_closed_and_slots_move_and_replicas_follow_with_the_products_password_alone(self):
+        flags = ("--requirepass", "product", "--admin-requirepass", "boss")
+        self.one, self.two, three = (self.node(name, *flags, password="boss") for name in ("one", "two", "three"))
+        one, two = self.one, self.two
+        one.pkcluster("addslots", "0-11")
+        two.pkcluster("addslots", "20")
+        for node in (one, two, three):
+            node.password = "product"
+        for words in (("PKCLUSTER", "INFO", "SLOT", 1), ("REPLICAOF", "NO", "ONE"), ("ACL", "LIST"), ("CONFIG", "GET", "*"),
+                      ("HAYPILE.ADOPT", 1, "127.0.0.1", two.port), ("HAYPILE.SYNC", 1, "x", "y")):
+            self.assertIn("is for operators", one.error(*words))
+        for words in (("RESET",), ("SSUBSCRIBE", "c"), ("SUNSUBSCRIBE", "a", "b"), ("HELLO", 3)):
+            one.error(*words)
+        for words in (("BLPOP", "l", 0), ("BZPOPMIN", "z", 0), ("BLMOVE", "{l}", "l", "LEFT", "LEFT", 0),
+                      ("BLMPOP", 0, 1, "l", "LEFT"), ("BZMPOP", 0, 1, "z", "MIN"), ("XREAD", "BLOCK", 0, "STREAMS", "s", "$")):
+            key = key_in(1, "nothing")
+            self.assertIsNone(one.do(*(key if word in ("l", "{l}", "z", "s") else word for word in words)), words)
+        self.codis = Codis()
+        self.codis.assign(SLOTS, one)
+        one.do("SET", key_in(3, "k"), "v")
+        self.codis.migrate(3, two)
+        self.assertEqual(two.do("GET", key_in(3, "k")), b"v")
+        self.assertEqual(three.do("CONFIG", "GET", "maxmemory")[0], b"maxmemory")
+        dashboard = three.client(single_connection_client=True)
+        dashboard.execute_command("MULTI")
+        for words in (("CONFIG", "SET", "masterauth", "product"), ("SLAVEOF", "127.0.0.1", two.port),
+                      ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")):
+            self.assertIn(dashboard.execute_command(*words), (b"QUEUED", "QUEUED"))
+        answers = dashboard.execute_command("EXEC")
+        self.assertEqual(len(answers), 3, answers)
+        self.assertFalse([answer for answer in answers if isinstance(answer, Exception)], answers)
+        dashboard.close()
+        self.wait(lambda: three.client().info("replication")["master_link_status"] == "up", "the replica follows")
+        self.assertEqual(three.do("GET", key_in(3, "k")), b"v")
+
+
 class Moving(Behind):
     def test_slots_move_there_and_back_under_load_with_nothing_prepared_and_no_client_error(self):
         one, two = self.cluster()

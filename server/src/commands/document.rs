@@ -18,7 +18,7 @@ What holds for all commands:
   that is not here says where it is. A command on keys of several slots of this node is atomic, in MULTI and scripts too.
 - Only database 0 holds data. There is one user, `default`, whose password is the setting `requirepass`.
 - Behind Codis (without `--standalone`) connections are shared among clients: RESP2 only, nothing waits (`BLPOP` answers at
-  once), and `SSUBSCRIBE` is refused.
+  once), and `RESET`, `SSUBSCRIBE` and `SUNSUBSCRIBE` are refused.
 - Nothing is evicted: data are on disk, `maxmemory` is the budget of what is kept in memory of them.
 - What has expired is hidden at once, everywhere; the event `expired` comes when it is removed, within seconds.
 

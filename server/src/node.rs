@@ -1,6 +1,6 @@
 //! The running node: what all workers, connections and background tasks share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,7 +29,8 @@ use crate::notify::{Classes, Event, Notify};
 use crate::pause::Pauses;
 use crate::pubsub::{Message, PubSub};
 use crate::saves::{self, Saves};
-use crate::scripting::Scripts;
+use crate::scripting::functions::Functions;
+use crate::scripting::{Scripts, machine};
 
 /// What the node is to its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +132,8 @@ pub struct Node {
     pub couriers: Couriers,
     /// Scripts that are known, and that run.
     pub scripts: Scripts,
+    /// Libraries of functions.
+    pub functions: Functions,
     /// Counters.
     pub stats: Stats,
     /// What commands took.
@@ -172,6 +175,10 @@ impl Node {
         let run_id = engine.node().to_string();
         let replicas_min = AtomicUsize::new(settings.replicas_min);
         let replica_lag_ms = AtomicU64::new(settings.replica_lag_s * 1000);
+        let (functions, read) = Functions::open(&*fs, Path::new(&settings.dir), machine::library);
+        if let Err(why) = read {
+            tracing::error!(%why, "the libraries of functions can't be read: there are none until they are loaded again");
+        }
         let notify = Notify::default();
         notify.set(settings.notify);
         Node {
@@ -193,6 +200,7 @@ impl Node {
             leaving: Leaving::default(),
             couriers: Couriers::default(),
             scripts: Scripts::default(),
+            functions,
             stats: Stats::default(),
             run_id,
             port,

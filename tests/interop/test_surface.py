@@ -210,3 +210,47 @@ class Surface(Case):
             self.assertGreaterEqual(slept[0][2], 100_000)
         self.assertEqual(*told)
         self.assertEqual([(6, [b"DEBUG", b"SLEEP", b"0.2"])], told[1])
+
+    def test_functions_outlive_a_kill_and_go_to_redis_and_back(self):
+        theirs, node = raw(start_redis(self)), self.node("node", "--standalone")
+        library = ("#!lua name=counter\nredis.register_function('add', function(keys, args) return redis.call('incrby', keys[1], args[1]) end)\n"
+                   "redis.register_function{function_name='look', callback=function(keys) return redis.call('get', keys[1]) end, flags={'no-writes'}}")
+        self.assertEqual(b"counter", node.do("FUNCTION", "LOAD", library))
+        node.kill()
+        node.start()
+        self.assertEqual(5, node.do("FCALL", "add", 1, "n", 5))
+        theirs.execute_command("FUNCTION", "RESTORE", node.do("FUNCTION", "DUMP"))
+        self.assertEqual(7, theirs.execute_command("FCALL", "add", 1, "n", 7))
+        node.do("FUNCTION", "FLUSH")
+        self.assertEqual("Function not found", node.error("FCALL", "add", 1, "n", 5))
+        node.do("FUNCTION", "RESTORE", theirs.execute_command("FUNCTION", "DUMP"))
+        ours = raw(node.port)
+        for line in (["FCALL_RO", "look", 1, "nosuch"], ["FCALL_RO", "add", 1, "n", 1], ["FCALL", "nosuch", 0], ["FUNCTION", "LOAD", library],
+                     ["FUNCTION", "LOAD", "x"], ["FUNCTION", "LOAD", "#!lua name=x\nreturn 1"], ["FUNCTION", "DELETE", "nosuch"], ["FCALL", "add", "x"],
+                     ["FUNCTION", "LIST", "LIBRARYNAME", "nosuch"], ["FUNCTION", "KILL"]):
+            told = []
+            for client in (theirs, ours):
+                try:
+                    told.append(client.execute_command(*line))
+                except redis.ResponseError as error:
+                    told.append(str(error))
+            self.assertEqual(*told, line)
+
+    def test_a_script_that_does_not_end_is_killed_over_a_new_connection(self):
+        node = self.node("node", "--standalone", "--lua-time-limit", "300000")
+        line = Line(node.port)
+        line.connection.send_command("EVAL", "redis.call('set', KEYS[1], 1) while true do end", "1", "k")
+
+        def killed():
+            # One that came to the same worker just before it was busy is not heard.
+            client = node.client(timeout=2)
+            try:
+                return client.execute_command("SCRIPT", "KILL")
+            except (redis.ResponseError, redis.TimeoutError):
+                return False
+            finally:
+                client.close()
+
+        eventually(killed, "the script is killed", within=120)
+        self.assertIn("Script killed by user", str(line.hear()))
+        self.assertEqual(None, node.do("GET", "k"))

@@ -39,8 +39,8 @@ use When::{Answered, Counted, Ran, WasThere};
 const SIMPLE: &[(&str, When, Classes, &str)] = &[
     ("append", Ran, S, "append"), ("incr", Ran, S, "incrby"), ("decr", Ran, S, "incrby"),
     ("incrby", Ran, S, "incrby"), ("decrby", Ran, S, "incrby"), ("incrbyfloat", Ran, S, "incrbyfloat"), ("setnx", Counted, S, "set"),
-    ("getset", Ran, S, "set"), ("setbit", Ran, S, "setbit"), ("pfadd", Counted, S, "pfadd"), ("pfmerge", Ran, S, "pfadd"),
-    ("persist", Counted, G, "persist"), ("restore", Ran, G, "restore"),
+    ("getset", Ran, S, "set"), ("pfadd", Counted, S, "pfadd"), ("pfmerge", Ran, S, "pfadd"),
+    ("persist", Counted, G, "persist"),
     ("lpush", Ran, L, "lpush"), ("rpush", Ran, L, "rpush"), ("lpushx", Counted, L, "lpush"), ("rpushx", Counted, L, "rpush"),
     ("lpop", Answered, L, "lpop"), ("rpop", Answered, L, "rpop"), ("linsert", Counted, L, "linsert"), ("lset", Ran, L, "lset"),
     ("lrem", Counted, L, "lrem"), ("ltrim", WasThere, L, "ltrim"),
@@ -53,7 +53,6 @@ const SIMPLE: &[(&str, When, Classes, &str)] = &[
     ("xdel", Counted, T, "xdel"), ("xtrim", Counted, T, "xtrim"), ("xsetid", Ran, T, "xsetid"),
     ("xgroup|create", Ran, T, "xgroup-create"), ("xgroup|setid", Ran, T, "xgroup-setid"),
     ("xgroup|destroy", Counted, T, "xgroup-destroy"), ("xgroup|createconsumer", Counted, T, "xgroup-createconsumer"),
-    ("xgroup|delconsumer", Ran, T, "xgroup-delconsumer"),
 ];
 
 /// Commands that store what they find: their event, or `del` if they found nothing.
@@ -78,8 +77,8 @@ struct Before {
     existed: Vec<bool>,
     written: usize,
     reply: usize,
-    /// The length of the stream of XADD, or which consumers there were.
-    stream: Vec<Option<u64>>,
+    /// The length of what XADD and SETBIT change, or which consumers there were.
+    sizes: Vec<Option<u64>>,
 }
 
 /// Runs a data command, and keeps its events with what it runs with.
@@ -100,8 +99,8 @@ pub fn run<'a>(
     for key in cx.keys {
         existed.push(cx.tx.read(key, |_| ())?.is_some());
     }
-    let stream = stream_before(cx, command)?;
-    let before = Before { classes, existed, written: cx.tx.written_bytes(), reply: cx.reply.len(), stream };
+    let sizes = sizes_before(cx, command)?;
+    let before = Before { classes, existed, written: cx.tx.written_bytes(), reply: cx.reply.len(), sizes };
     body(cx)?;
     if command.flags.has(Flags::WRITE) {
         before.tell_of(cx, command)?;
@@ -110,11 +109,13 @@ pub fn run<'a>(
     Ok(())
 }
 
-/// What is looked at before a command on streams runs.
-fn stream_before(cx: &mut Cx<'_>, command: &Command) -> Result<Vec<Option<u64>>, Fail> {
+/// What else is looked at before a command runs.
+fn sizes_before(cx: &mut Cx<'_>, command: &Command) -> Result<Vec<Option<u64>>, Fail> {
     match command.name {
         "xadd" => Ok(vec![streams::length(cx)?]),
-        "xreadgroup" | "xclaim" | "xautoclaim" => streams::consumers(cx),
+        "xreadgroup" | "xclaim" | "xautoclaim" => streams::consumers(cx, 2),
+        "xgroup|delconsumer" => streams::consumers(cx, 3),
+        "setbit" => Ok(vec![length(cx)?]),
         _ => Ok(Vec::new()),
     }
 }
@@ -222,7 +223,11 @@ impl Before {
                     self.tell_at(cx, S, "set", at)?;
                 }
             }
-            "getdel" => self.tell_if_gone(cx, 0)?,
+            "restore" if there(cx, 0)? => {
+                self.tell(cx, Classes::NEW, "new", cx.key(0));
+                self.tell(cx, G, "restore", cx.key(0));
+            }
+            "getdel" | "restore" => self.tell_if_gone(cx, 0)?,
             "getex" if self.wrote(cx) => {
                 if !there(cx, 0)? {
                     self.tell_if_gone(cx, 0)?;
@@ -233,6 +238,13 @@ impl Before {
                 }
             }
             "setrange" if self.wrote(cx) => self.tell_at(cx, S, "setrange", 0)?,
+            "setbit" => {
+                let old = if self.counted(cx) == 0 { &b"0"[..] } else { b"1" };
+                let grown = length(cx)? > self.sizes.first().copied().flatten();
+                if grown || cx.args[3] != old {
+                    self.tell_at(cx, S, "setbit", 0)?;
+                }
+            }
             "bitfield" if self.wrote(cx) => self.tell_at(cx, S, "setbit", 0)?,
             "del" | "unlink" => {
                 let mut told: Vec<&Key> = Vec::new();
@@ -250,10 +262,15 @@ impl Before {
             "rename" | "renamenx"
                 if (command.name == "rename" || self.counted(cx) > 0) && cx.key(0) != cx.key(1) =>
             {
+                // What was there is gone before.
+                self.tell(cx, Classes::NEW, "new", cx.key(1));
                 self.tell(cx, G, "rename_from", cx.key(0));
-                self.tell_at(cx, G, "rename_to", 1)?;
+                self.tell(cx, G, "rename_to", cx.key(1));
             }
-            "copy" if self.counted(cx) > 0 => self.tell_at(cx, G, "copy_to", 1)?,
+            "copy" if self.counted(cx) > 0 => {
+                self.tell(cx, Classes::NEW, "new", cx.key(1));
+                self.tell(cx, G, "copy_to", cx.key(1));
+            }
             "lmove" | "blmove" | "rpoplpush" | "brpoplpush" if self.answered(cx) => {
                 let side = |at: usize| cx.args.get(at).is_some_and(|side| is(side, "left"));
                 let ends = command.name.ends_with("lmove");
@@ -276,17 +293,21 @@ impl Before {
                 let incr = command.name == "zadd" && cx.args[2..].iter().any(|arg| is(arg, "incr"));
                 self.tell_at(cx, Z, if incr { "zincr" } else { "zadd" }, 0)?;
             }
+            "xgroup|delconsumer" if self.sizes.first().copied().flatten().is_some() => {
+                self.tell_at(cx, T, "xgroup-delconsumer", 0)?;
+            }
             "xadd" if self.answered(cx) => {
                 self.tell_at(cx, T, "xadd", 0)?;
-                let before = self.stream.first().copied().flatten().unwrap_or(0);
+                let before = self.sizes.first().copied().flatten().unwrap_or(0);
                 if streams::length(cx)?.is_some_and(|length| length < before + 1) {
                     self.tell_at(cx, T, "xtrim", 0)?;
                 }
             }
             "xreadgroup" | "xclaim" | "xautoclaim" => {
-                let after = streams::consumers(cx)?;
-                for (at, _) in cx.keys.iter().enumerate() {
-                    if self.stream.get(at).copied().flatten().is_none()
+                let after = streams::consumers(cx, 2)?;
+                for (at, key) in cx.keys.iter().enumerate() {
+                    if !cx.keys[..at].contains(key)
+                        && self.sizes.get(at).copied().flatten().is_none()
                         && after.get(at).copied().flatten().is_some()
                     {
                         self.tell_at(cx, T, "xgroup-createconsumer", at)?;
@@ -324,6 +345,11 @@ impl Before {
             self.tell(cx, Classes::MISS, "keymiss", key);
         }
     }
+}
+
+/// The length of the string at the command's first key.
+fn length(cx: &mut Cx<'_>) -> Result<Option<u64>, Fail> {
+    Ok(cx.tx.read(&cx.keys[0], |value| value.payload.len() as u64)?)
 }
 
 fn there(cx: &mut Cx<'_>, at: usize) -> Result<bool, Fail> {

@@ -29,9 +29,6 @@ pub const COMMANDS: &[Command] = &[
     SERVER.refused("replconf", -1, "3.0.0", "ERR REPLCONF is refused: replicas are nodes of this kind, set up with PKCLUSTER SLOTSSLAVEOF or REPLICAOF"),
     SERVER.refused("swapdb", 3, "4.0.0", "ERR SWAPDB is refused: only database 0 holds data"),
     SERVER.refused("sync", 1, "1.0.0", "ERR SYNC is refused: replicas are nodes of this kind, set up with PKCLUSTER SLOTSSLAVEOF or REPLICAOF"),
-    SERVER.refused("fcall", -3, "7.0.0", LATER),
-    SERVER.refused("fcall_ro", -3, "7.0.0", LATER),
-    SERVER.family("function", Flags::NONE, "7.0.0", "Not supported yet.", FUNCTION_SUBS),
 ];
 
 #[rustfmt::skip]
@@ -74,21 +71,6 @@ const MODULE_SUBS: &[Command] = &[
     SERVER.refused("module|loadex", -3, "7.0.0", NO_MODULES),
     SERVER.refused("module|unload", 3, "4.0.0", NO_MODULES),
 ];
-
-#[rustfmt::skip]
-const FUNCTION_SUBS: &[Command] = &[
-    SERVER.refused("function|delete", 3, "7.0.0", LATER),
-    SERVER.refused("function|dump", 2, "7.0.0", LATER),
-    SERVER.refused("function|flush", -2, "7.0.0", LATER),
-    SERVER.refused("function|kill", 2, "7.0.0", LATER),
-    SERVER.refused("function|list", -2, "7.0.0", LATER),
-    SERVER.refused("function|load", -3, "7.0.0", LATER),
-    SERVER.refused("function|restore", -3, "7.0.0", LATER),
-    SERVER.refused("function|stats", 2, "7.0.0", LATER),
-];
-
-/// What comes next.
-const LATER: &str = "ERR not supported yet";
 
 #[cfg(test)]
 mod tests {

@@ -15,14 +15,18 @@ const KEYS: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positio
 
 const T: Group = Group(GROUP);
 
+/// How scripts differ.
+const HOLDS: &str = "a script holds the slots of its keys: commands on those wait, others go on, and nobody is answered BUSY; \
+     one that runs longer than lua-time-limit is stopped and nothing of it is kept; keys in slots of none of KEYS are refused";
+
 type Done = Result<(), Fail>;
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    T.data("eval", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script.", |cx| eval(cx, MayWrite::Yes)),
+    T.data("eval", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script.", |cx| eval(cx, MayWrite::Yes)).differs(HOLDS),
     T.data("eval_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that only reads.", |cx| eval(cx, MayWrite::No)),
-    T.data("evalsha", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script that is known.", |cx| evalsha(cx, MayWrite::Yes)),
+    T.data("evalsha", -3, Flags::WRITE, KEYS, "2.6.0", "Runs a Lua script that is known.", |cx| evalsha(cx, MayWrite::Yes)).differs(HOLDS),
     T.data("evalsha_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Runs a Lua script that is known and only reads.", |cx| evalsha(cx, MayWrite::No)),
     T.family("script", Flags::NONE, "2.6.0", "Loads, finds, forgets and ends scripts.", SUBS),
 ];
@@ -45,7 +49,8 @@ const SUBS: &[Command] = &[
         "2.6.0",
         "Ends the scripts that run; nothing of them is kept.",
         kill,
-    ),
+    )
+    .differs("ends one that has written, too: nothing of it is kept"),
     T.session("script|load", 3, Flags::NONE, "2.6.0", "Makes a script known, and gives its SHA-1.", load),
 ];
 
@@ -79,7 +84,7 @@ fn run(cx: &mut Cx<'_>, script: &Arc<Script>, keys: usize, may_write: MayWrite) 
 }
 
 /// How many of the arguments are keys.
-fn key_count(cx: &Cx<'_>) -> Result<usize, Fail> {
+pub(super) fn key_count(cx: &Cx<'_>) -> Result<usize, Fail> {
     let count = integer(cx.args[2])?;
     let count = usize::try_from(count).map_err(|_| Fail::error("ERR Number of keys can't be negative"))?;
     if count > cx.args.len() - 3 {

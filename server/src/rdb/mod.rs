@@ -45,8 +45,8 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use checksum::crc64;
-pub use read::load;
-pub use write::Writer;
+pub use read::{load, load_functions};
+pub use write::{Writer, dump_functions};
 
 /// The version that is written: Redis 2.6's, as codis-server takes none above 7.
 pub const VERSION: u16 = 6;
@@ -78,6 +78,8 @@ mod types {
     pub const ZSET_LISTPACK: u8 = 17;
     pub const LIST_QUICKLIST_2: u8 = 18;
     pub const SET_LISTPACK: u8 = 20;
+    /// Not a value: the text of a library of functions follows.
+    pub const FUNCTION: u8 = 245;
 }
 
 /// What a payload holds. A collection is never empty.

@@ -11,6 +11,28 @@ use crate::number;
 /// # Errors
 /// What is wrong with the payload.
 pub fn load(payload: &Bytes) -> Result<Object, Refused> {
+    let mut reader = Reader(Cursor::new(body(payload)?));
+    reader.object().filter(|_| reader.0.is_at_end()).ok_or(Refused::Format)
+}
+
+/// The texts of the libraries that FUNCTION DUMP gave.
+///
+/// # Errors
+/// What is wrong with the payload.
+pub fn load_functions(payload: &Bytes) -> Result<Vec<Bytes>, Refused> {
+    let mut reader = Reader(Cursor::new(body(payload)?));
+    let mut out = Vec::new();
+    while !reader.0.is_at_end() {
+        if reader.0.byte().ok_or(Refused::Format)? != types::FUNCTION {
+            return Err(Refused::Format);
+        }
+        out.push(reader.string().ok_or(Refused::Format)?);
+    }
+    Ok(out)
+}
+
+/// What a payload holds, without its footer, which is checked.
+fn body(payload: &Bytes) -> Result<Bytes, Refused> {
     let (body, checksum) = payload.split_last_chunk::<8>().ok_or(Refused::Footer)?;
     let (object, version) = body.split_last_chunk::<2>().ok_or(Refused::Footer)?;
     debug_assert_eq!(object.len() + FOOTER_BYTES, payload.len());
@@ -18,8 +40,7 @@ pub fn load(payload: &Bytes) -> Result<Object, Refused> {
     if !known || crc64(body) != u64::from_le_bytes(*checksum) {
         return Err(Refused::Footer);
     }
-    let mut reader = Reader(Cursor::new(payload.slice(..object.len())));
-    reader.object().filter(|_| reader.0.is_at_end()).ok_or(Refused::Format)
+    Ok(payload.slice(..object.len()))
 }
 
 struct Reader(Cursor);

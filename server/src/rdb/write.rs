@@ -106,3 +106,13 @@ impl Writer {
         out
     }
 }
+
+/// The payload of FUNCTION DUMP: the texts of libraries.
+pub fn dump_functions<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut out = Writer(Vec::new());
+    for text in texts {
+        out.0.push(types::FUNCTION);
+        out.item(text);
+    }
+    out.finish()
+}

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use haypile_engine::engine::Engine;
 use haypile_engine::key::Key;
 use haypile_engine::tx::Stop;
@@ -16,7 +17,8 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variad
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
-use super::{Running, Script, bits, convert, json, sha1hex};
+use super::functions::{self, Library};
+use super::{Running, Script, bits, convert, json, msgpack, sha1hex, structs};
 use crate::clients::monotonic_ms;
 use crate::commands::events;
 use crate::cx::{Cx, Fail};
@@ -36,6 +38,12 @@ const INSTRUCTIONS: u32 = 20_000;
 
 /// The name by which errors call a script.
 const CHUNK: &str = "@user_script";
+/// The name by which errors call a library.
+const LIBRARY_CHUNK: &str = "@user_function";
+/// Looks at a library that is being loaded before it is stopped: about a second.
+const LOADING_LOOKS: u32 = 5_000;
+/// Libraries that a worker keeps loaded.
+const LIBRARIES_MAX: usize = 256;
 
 /// Levels of the stack that are looked through for the script.
 const LEVELS_MAX: usize = 16;
@@ -43,6 +51,12 @@ const LEVELS_MAX: usize = 16;
 thread_local! {
     static MACHINE: RefCell<Option<Machine>> = const { RefCell::new(None) };
 }
+
+/// What a library has registered.
+type Registered = Vec<(functions::Function, Function)>;
+
+/// A library's functions, by name.
+type Loaded = HashMap<String, Function>;
 
 struct Machine {
     lua: Lua,
@@ -52,6 +66,12 @@ struct Machine {
     env: Table,
     /// Runs one.
     run: Function,
+    /// Calls a library's function.
+    call: Function,
+    /// Runs a library's text.
+    load_library: Function,
+    /// The functions of the libraries that were called here, with the text that they are of.
+    libraries: HashMap<String, (Bytes, Loaded)>,
     /// What `redis` stands for in scripts; `call` and `pcall` are set for each run.
     redis: Table,
     compiled: HashMap<String, Function>,
@@ -66,6 +86,8 @@ struct Watch {
     in_resp3: Cell<bool>,
     random: RefCell<Xoshiro256PlusPlus>,
     limit: RefCell<Option<Limit>>,
+    /// How often may still be looked at a library that is being loaded.
+    looks_left: Cell<Option<u32>>,
     /// What it wants logged, once it has ended.
     log: RefCell<Vec<(i64, String)>>,
 }
@@ -85,6 +107,10 @@ enum Why {
 
 impl Watch {
     fn look(&self) {
+        if let Some(left) = self.looks_left.get() {
+            self.looks_left.set(Some(left.saturating_sub(1)));
+            self.stopped.set(left == 0);
+        }
         if let Some(limit) = &*self.limit.borrow() {
             let why = if limit.running.is_killed() {
                 Some(Why::Killed)
@@ -120,6 +146,48 @@ pub fn run(cx: &mut Cx<'_>, script: &Script, keys: usize, may_write: MayWrite) -
     with(|machine| machine.run(cx, script, keys, may_write))
 }
 
+/// Calls a library's function as (part of) a command; else as [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn call(
+    cx: &mut Cx<'_>,
+    library: &Library,
+    name: &str,
+    keys: usize,
+    may_write: MayWrite,
+) -> Result<(), Fail> {
+    with(|machine| {
+        let callback = machine.callback(library, name)?;
+        let how = Runs { name, function: callback, by: machine.call.clone() };
+        machine.run_as(cx, &how, keys, may_write)
+    })
+}
+
+/// Runs a library's text, to find its functions.
+///
+/// # Errors
+/// In Redis' words if it is none.
+pub fn library(text: &Bytes) -> Result<Library, Fail> {
+    with(|machine| {
+        let (name, functions) = machine.load(text)?;
+        if functions.is_empty() {
+            return Err(Fail::error("ERR No functions registered"));
+        }
+        let mut functions: Vec<functions::Function> = functions.into_iter().map(|(known, _)| known).collect();
+        functions.sort_by(|one, other| one.name.cmp(&other.name));
+        functions.iter().try_for_each(|function| functions::check_name(&function.name, "Function names"))?;
+        Ok(Library { name, text: text.clone(), functions })
+    })
+}
+
+/// What is run, under which name, and by which function of the prelude.
+struct Runs<'a> {
+    name: &'a str,
+    function: Function,
+    by: Function,
+}
+
 /// Whether a script may write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // the names say it
@@ -149,17 +217,20 @@ impl Machine {
             in_resp3: Cell::new(false),
             random: RefCell::new(Xoshiro256PlusPlus::seed_from_u64(0)),
             limit: RefCell::new(None),
+            looks_left: Cell::new(None),
             log: RefCell::default(),
         });
         let host = host(&lua, &watch)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
-        let (env, run, redis): (Table, Function, Table) = prelude.call((host.clone(), lua.globals()))?;
+        let (env, run, redis, call, load_library): (Table, Function, Table, Function, Function) =
+            prelude.call((host.clone(), lua.globals()))?;
         let watched = watch.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS), move |_, _| {
             watched.look();
             if watched.stopped.get() { Err(stopped()) } else { Ok(VmState::Continue) }
         })?;
-        Ok(Machine { lua, host, env, run, redis, compiled: HashMap::new(), flushes: 0, watch })
+        let (compiled, libraries) = (HashMap::new(), HashMap::new());
+        Ok(Machine { lua, host, env, run, call, load_library, libraries, redis, compiled, flushes: 0, watch })
     }
 
     fn function(&mut self, script: &Script, flushes: u64) -> Result<Function, Fail> {
@@ -190,8 +261,79 @@ impl Machine {
         keys: usize,
         may_write: MayWrite,
     ) -> Result<(), Fail> {
+        let function = self.function(script, cx.node.scripts.flushes())?;
+        self.run_as(cx, &Runs { name: &script.sha, function, by: self.run.clone() }, keys, may_write)
+    }
+
+    /// The functions that a library's text registers.
+    fn load(&mut self, text: &Bytes) -> Result<(String, Registered), Fail> {
+        let (name, code) = functions::head(text)?;
+        let chunk = self.lua.load(code).set_name(LIBRARY_CHUNK).set_mode(ChunkMode::Text);
+        let chunk = chunk.into_function().map_err(|error| {
+            let text = match error {
+                mlua::Error::SyntaxError { message, .. } => message,
+                other => other.to_string(),
+            };
+            Fail::error(format!("ERR Error compiling function: {text}"))
+        })?;
+        let failed = |error: mlua::Error| failed(&error);
+        chunk.set_environment(self.env.clone()).map_err(failed)?;
+        self.watch.stopped.set(false);
+        self.watch.why.set(None);
+        self.watch.looks_left.set(Some(LOADING_LOOKS));
+        let loaded = self.load_library.call(chunk);
+        self.watch.looks_left.set(None);
+        let (good, told): (bool, Value) = loaded.map_err(failed)?;
+        if self.watch.stopped.get() {
+            return Err(Fail::error("ERR Error registering functions: FUNCTION LOAD timeout"));
+        }
+        let told = match told {
+            Value::Table(told) if good => told,
+            error => {
+                let text = Machine::error_words(&error);
+                return Err(Fail::error(format!("ERR Error registering functions: {text}")));
+            }
+        };
+        let mut out = Vec::new();
+        for function in told.sequence_values::<Table>() {
+            let function = function.map_err(failed)?;
+            let known = functions::Function {
+                name: function.raw_get("name").map_err(failed)?,
+                description: function.raw_get("description").map_err(failed)?,
+                flags: function.raw_get("flags").map_err(failed)?,
+            };
+            out.push((known, function.raw_get("callback").map_err(failed)?));
+        }
+        Ok((name, out))
+    }
+
+    /// A library's function, which is loaded here at its first call.
+    fn callback(&mut self, library: &Library, name: &str) -> Result<Function, Fail> {
+        let gone = || Fail::error("ERR Function not found");
+        if let Some((text, functions)) = self.libraries.get(&library.name)
+            && *text == library.text
+        {
+            return functions.get(name).cloned().ok_or_else(gone);
+        }
+        let (_, functions) = self.load(&library.text)?;
+        let functions: Loaded =
+            functions.into_iter().map(|(known, callback)| (known.name, callback)).collect();
+        let callback = functions.get(name).cloned().ok_or_else(gone);
+        if self.libraries.len() >= LIBRARIES_MAX {
+            self.libraries.clear();
+        }
+        self.libraries.insert(library.name.clone(), (library.text.clone(), functions));
+        callback
+    }
+
+    fn run_as(
+        &mut self,
+        cx: &mut Cx<'_>,
+        runs: &Runs<'_>,
+        keys: usize,
+        may_write: MayWrite,
+    ) -> Result<(), Fail> {
         let node = cx.node;
-        let function = self.function(script, node.scripts.flushes())?;
         let running = node.scripts.begin();
         self.watch.stopped.set(false);
         self.watch.why.set(None);
@@ -205,7 +347,7 @@ impl Machine {
         });
         let (start, proto, seed) = (cx.reply.len(), cx.reply.proto(), cx.seed);
         let mut stop = None;
-        let ended = self.call(cx, &function, keys, may_write, &mut stop);
+        let ended = self.call(cx, runs, keys, may_write, &mut stop);
         *self.watch.limit.borrow_mut() = None;
         node.scripts.end(&running);
         cx.reply.switch(proto);
@@ -240,7 +382,7 @@ impl Machine {
                 convert::reply(cx.reply, &value, self.watch.in_resp3.get()).map_err(|error| failed(&error))
             }
             Ok((false, error)) => {
-                cx.reply.error(&self.error_text(script, &error));
+                cx.reply.error(&Machine::error_text(runs.name, &error));
                 Ok(())
             }
             Err(error) => {
@@ -254,7 +396,7 @@ impl Machine {
     fn call(
         &self,
         cx: &mut Cx<'_>,
-        function: &Function,
+        runs: &Runs<'_>,
         keys: usize,
         may_write: MayWrite,
         stop: &mut Option<Stop>,
@@ -310,27 +452,38 @@ impl Machine {
             })?;
             self.redis.raw_set("call", call)?;
             self.redis.raw_set("pcall", pcall)?;
-            self.run.call((function, keys, args))
+            runs.by.call((&runs.function, keys, args))
         })
     }
 
     /// What a client is told of what a script raised.
-    fn error_text(&self, script: &Script, error: &Value) -> String {
-        let Value::Table(error) = error else {
+    fn error_text(name: &str, error: &Value) -> String {
+        let Value::Table(table) = error else {
             let text = error.to_string().unwrap_or_default();
-            return format!("ERR Error running script {}, {text}", script.sha);
+            return format!("ERR Error running script {name}, {text}");
         };
-        let field = |name: &str| match error.raw_get::<Value>(name) {
-            Ok(Value::String(text)) => Some(text.to_string_lossy()),
-            Ok(Value::Integer(line)) => Some(line.to_string()),
-            Ok(Value::Number(line)) => Some(format!("{line:.0}")),
-            _ => None,
-        };
-        let text = field("err").unwrap_or_else(|| "ERR unknown error".to_owned());
-        match (field("source"), field("line")) {
-            (Some(source), Some(line)) => format!("{text} script: {}, on {source}:{line}.", script.sha),
+        let text = Machine::error_words(error);
+        match (field(table, "source"), field(table, "line")) {
+            (Some(source), Some(line)) => format!("{text} script: {name}, on {source}:{line}."),
             _ => text,
         }
+    }
+
+    /// An error's own words.
+    fn error_words(error: &Value) -> String {
+        match error {
+            Value::Table(error) => field(error, "err").unwrap_or_else(|| "ERR unknown error".to_owned()),
+            other => other.to_string().unwrap_or_default(),
+        }
+    }
+}
+
+fn field(error: &Table, name: &str) -> Option<String> {
+    match error.raw_get::<Value>(name) {
+        Ok(Value::String(text)) => Some(text.to_string_lossy()),
+        Ok(Value::Integer(line)) => Some(line.to_string()),
+        Ok(Value::Number(line)) => Some(format!("{line:.0}")),
+        _ => None,
     }
 }
 
@@ -372,19 +525,28 @@ fn host(lua: &Lua, watch: &Rc<Watch>) -> mlua::Result<Table> {
         Ok(sha1hex(&text.map_or_else(Vec::new, |text| text.as_bytes().to_vec())))
     };
     host.raw_set("sha1hex", lua.create_function(sha1hex)?)?;
-    host.raw_set("line", lua.create_function(|lua, ()| Ok(line(lua)))?)?;
+    host.raw_set(
+        "line",
+        lua.create_function(|lua, ()| {
+            let (source, line) = line(lua).unzip();
+            Ok((source, line))
+        })?,
+    )?;
     host.raw_set("memory", lua.create_function(|lua, ()| Ok(lua.used_memory() / 1024))?)?;
     host.raw_set("bit", bits::table(lua)?)?;
     host.raw_set("cjson", json::table(lua)?)?;
+    host.raw_set("cmsgpack", msgpack::table(lua)?)?;
+    host.raw_set("struct", structs::table(lua)?)?;
     Ok(host)
 }
 
 /// The line of the script that runs.
-fn line(lua: &Lua) -> Option<usize> {
+fn line(lua: &Lua) -> Option<(String, usize)> {
     (1..LEVELS_MAX).find_map(|level| {
         lua.inspect_stack(level, |debug| {
-            let here = debug.source().source.is_some_and(|source| source == CHUNK);
-            here.then(|| debug.current_line()).flatten()
+            let source = debug.source().source?.into_owned();
+            let here = source == CHUNK || source == LIBRARY_CHUNK;
+            here.then(|| Some((source, debug.current_line()?))).flatten()
         })
         .flatten()
     })

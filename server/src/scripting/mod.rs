@@ -8,8 +8,11 @@
 
 mod bits;
 mod convert;
+pub mod functions;
 mod json;
 pub mod machine;
+mod msgpack;
+mod structs;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -239,6 +239,8 @@ globals.table = shadow(table)
 globals.string = shadow(lua.string)
 globals.bit = shadow(host.bit)
 globals.cjson = shadow(host.cjson)
+globals.cmsgpack = shadow(host.cmsgpack)
+globals.struct = shadow(host.struct)
 
 local strings = lua.getmetatable("")
 strings.__index = globals.string
@@ -253,9 +255,9 @@ local function handler(err)
     if type(err) ~= "table" then
         err = { err = "ERR " .. tostring(err) }
     end
-    local line = host.line()
+    local source, line = host.line()
     if line then
-        rawset(err, "source", "@user_script")
+        rawset(err, "source", source)
         rawset(err, "line", line)
     end
     return err
@@ -267,4 +269,67 @@ local function run(script, keys, args)
     return xpcall(script, handler)
 end
 
-return env, run, redis
+-- Calls a library's function, which gets its keys and arguments as such.
+local function call(callback, keys, args)
+    rawset(globals, "KEYS", nil)
+    rawset(globals, "ARGV", nil)
+    return xpcall(function()
+        return callback(keys, args)
+    end, handler)
+end
+
+-- The arguments of redis.register_function: names, or one table.
+local function registration(...)
+    local count = select("#", ...)
+    if count < 1 or count > 2 then
+        fail("wrong number of arguments to redis.register_function")
+    end
+    local first, callback = ...
+    if count == 2 then
+        return { function_name = first, callback = callback }
+    elseif type(first) ~= "table" then
+        fail("calling redis.register_function with a single argument is only applicable to Lua table (representing named arguments).")
+    end
+    for key in pairs(first) do
+        if key ~= "function_name" and key ~= "callback" and key ~= "flags" and key ~= "description" then
+            fail("unknown argument given to redis.register_function")
+        end
+    end
+    return first
+end
+
+-- Runs a library's text; the functions that it registers.
+local function load_library(chunk)
+    local out, taken = {}, {}
+    rawset(globals, "KEYS", nil)
+    rawset(globals, "ARGV", nil)
+    rawset(redis, "call", nil)
+    rawset(redis, "pcall", nil)
+    rawset(redis, "register_function", function(...)
+        local given = registration(...)
+        if type(given.function_name) ~= "string" then
+            fail("function_name argument given to redis.register_function must be a string")
+        elseif type(given.callback) ~= "function" then
+            fail("callback argument given to redis.register_function must be a function")
+        elseif taken[given.function_name] then
+            fail("Function already exists in the library")
+        end
+        local flags = {}
+        for _, flag in ipairs(given.flags or {}) do
+            if flag ~= "no-writes" and flag ~= "allow-oom" and flag ~= "allow-stale" and flag ~= "no-cluster"
+                and flag ~= "allow-cross-slot-keys" then
+                fail("unknown flag given")
+            end
+            flags[#flags + 1] = flag
+        end
+        taken[given.function_name] = true
+        out[#out + 1] = {
+            name = given.function_name, callback = given.callback, description = given.description, flags = flags,
+        }
+    end)
+    local good, err = xpcall(chunk, handler)
+    rawset(redis, "register_function", nil)
+    return good, good and out or err
+end
+
+return env, run, redis, call, load_library

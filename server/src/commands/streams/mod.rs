@@ -81,12 +81,13 @@ pub(super) fn length(cx: &mut Cx<'_>) -> Result<Option<u64>, Fail> {
     }
 }
 
-/// For each key whether the consumer that the command names is known to the group that it names, as some number.
-pub(super) fn consumers(cx: &mut Cx<'_>) -> Result<Vec<Option<u64>>, Fail> {
-    let (group, name) = (cx.args[2], cx.args[3]);
+/// For each key whether the consumer that the command names is known to the group that it names, as some number. The
+/// group's name is this argument, and the consumer's follows.
+pub(super) fn consumers(cx: &mut Cx<'_>, at: usize) -> Result<Vec<Option<u64>>, Fail> {
+    let (group, name) = (cx.args[at], cx.args[at + 1]);
     let mut out = Vec::with_capacity(cx.keys.len());
-    for at in 0..cx.keys.len() {
-        let known = match open_group_at(cx, at, group) {
+    for key in 0..cx.keys.len() {
+        let known = match open_group_at(cx, key, group) {
             Ok(Some((_, mut group))) => group.consumer(&mut cx.tx, name)?.map(|consumer| consumer.pending),
             Ok(None) | Err(Fail::Error(_)) => None,
             Err(fail) => return Err(fail),

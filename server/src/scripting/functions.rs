@@ -1,0 +1,254 @@
+//! Libraries of functions, which FCALL calls: what a node knows of them, and where it keeps them.
+//!
+//! They are this node's own, as in Redis Cluster: a file `functions` in the data folder holds what FUNCTION DUMP gives (each
+//! library's text, version and checksum), and is replaced, durably, with every change. They are not in the log, as that is
+//! one of slots, and so not replicated: load them on every node, or carry them over with FUNCTION DUMP and RESTORE.
+//!
+//! What a library's functions are is found by running its text once, by whichever worker loads it first
+//! (`machine`); every other worker does the same when it first calls one of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use haypile_engine::fs::Fs;
+
+use crate::cx::Fail;
+use crate::files;
+use crate::rdb;
+
+/// The most bytes of all libraries together.
+const BYTES_MAX: usize = 16 << 20;
+
+/// A function as its library has registered it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// What it says of itself.
+    pub description: Option<String>,
+    /// Its flags: `no-writes` and others that mean nothing here.
+    pub flags: Vec<String>,
+}
+
+impl Function {
+    /// Whether it promised not to write.
+    #[must_use]
+    pub fn promises_not_to_write(&self) -> bool {
+        self.flags.iter().any(|flag| flag == "no-writes")
+    }
+}
+
+/// A library.
+#[derive(Debug)]
+pub struct Library {
+    /// Its name.
+    pub name: String,
+    /// Its text, with the first line that names it.
+    pub text: Bytes,
+    /// Its functions, by name.
+    pub functions: Vec<Function>,
+}
+
+/// What happens to libraries of a name that is taken, and to all others, when some are restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policy {
+    /// All that were there go.
+    Flush,
+    /// A name that is taken is an error.
+    Append,
+    /// Who comes replaces who was there.
+    Replace,
+}
+
+type Libraries = BTreeMap<String, Arc<Library>>;
+
+/// The libraries that a node knows.
+#[derive(Debug)]
+pub struct Functions {
+    libraries: Mutex<Libraries>,
+    file: PathBuf,
+}
+
+/// The library's name in the first line of its text, `#!lua name=NAME`, and the Lua behind it.
+///
+/// # Errors
+/// In Redis' words.
+pub fn head(text: &[u8]) -> Result<(String, &[u8]), Fail> {
+    let missing = || Fail::error("ERR Missing library metadata");
+    let line = text.strip_prefix(b"#!").ok_or_else(missing)?;
+    let end = line
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or_else(|| Fail::error("ERR Invalid library metadata"))?;
+    let words = String::from_utf8_lossy(&line[..end]).into_owned();
+    let mut words = words.split_ascii_whitespace();
+    let engine = words.next().unwrap_or_default();
+    if !engine.eq_ignore_ascii_case("lua") {
+        return Err(Fail::error(format!("ERR Engine '{engine}' not found")));
+    }
+    let mut name = None;
+    for word in words {
+        match word.strip_prefix("name=") {
+            Some(_) if name.is_some() => {
+                return Err(Fail::error(
+                    "ERR Invalid metadata value, name argument was given multiple times",
+                ));
+            }
+            Some(given) => name = Some(given.to_owned()),
+            None => return Err(Fail::error(format!("ERR Invalid metadata value given: {word}"))),
+        }
+    }
+    let name = name.ok_or_else(|| Fail::error("ERR Library name was not given"))?;
+    check_name(&name, "Library names")?;
+    // The line end stays, so that errors tell the right lines.
+    Ok((name, &text[end + 2..]))
+}
+
+/// Checks the name of a library or a function.
+///
+/// # Errors
+/// In Redis' words.
+pub fn check_name(name: &str, what: &str) -> Result<(), Fail> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Ok(());
+    }
+    Err(Fail::error(format!(
+        "ERR {what} can only contain letters, numbers, or underscores(_) and must be at least one character long"
+    )))
+}
+
+impl Functions {
+    /// The libraries that the data folder keeps; `load` finds a library's functions.
+    ///
+    /// # Errors
+    /// Why the file can't be read: nothing of it is taken then.
+    pub fn open(
+        fs: &dyn Fs,
+        folder: &Path,
+        load: impl Fn(&Bytes) -> Result<Library, Fail>,
+    ) -> (Functions, Result<(), String>) {
+        let file = folder.join("functions");
+        let functions = Functions { libraries: Mutex::default(), file };
+        let read = functions.read(fs, load);
+        (functions, read)
+    }
+
+    fn read(&self, fs: &dyn Fs, load: impl Fn(&Bytes) -> Result<Library, Fail>) -> Result<(), String> {
+        let path = &self.file;
+        if !matches!(fs.exists(path), Ok(true)) {
+            return Ok(());
+        }
+        let payload = Bytes::from(files::read_bytes(fs, path)?);
+        let named = |why: String| format!("{}: {why}", path.display());
+        let texts = rdb::load_functions(&payload).map_err(|refused| named(refused.to_string()))?;
+        let mut libraries = Libraries::new();
+        for text in &texts {
+            let library = load(text).map_err(|fail| named(format!("{fail:?}")))?;
+            libraries.insert(library.name.clone(), Arc::new(library));
+        }
+        *self.lock() = libraries;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Libraries> {
+        self.libraries.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// All libraries, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Library>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The library that has a function, and what is known of that.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<(Arc<Library>, Function)> {
+        let libraries = self.lock();
+        libraries.values().find_map(|library| {
+            let function = library.functions.iter().find(|function| function.name.as_bytes() == name)?;
+            Some((library.clone(), function.clone()))
+        })
+    }
+
+    /// Adds a library, in the place of one of its name if that is wanted.
+    ///
+    /// # Errors
+    /// In Redis' words if a name is taken; or that it could not be kept.
+    pub fn add(&self, fs: &dyn Fs, library: Library, replace: bool) -> Result<(), Fail> {
+        let policy = if replace { Policy::Replace } else { Policy::Append };
+        self.add_all(fs, vec![library], policy)
+    }
+
+    /// Adds libraries, all or none.
+    ///
+    /// # Errors
+    /// As [`Functions::add`].
+    pub fn add_all(&self, fs: &dyn Fs, libraries: Vec<Library>, policy: Policy) -> Result<(), Fail> {
+        let mut known = self.lock();
+        let mut after = if policy == Policy::Flush { Libraries::new() } else { known.clone() };
+        for library in libraries {
+            if policy != Policy::Replace && after.contains_key(&library.name) {
+                return Err(Fail::error(format!("ERR Library '{}' already exists", library.name)));
+            }
+            after.remove(&library.name);
+            let taken = |function: &&Function| {
+                after.values().any(|other| other.functions.iter().any(|known| known.name == function.name))
+            };
+            if let Some(function) = library.functions.iter().find(taken) {
+                return Err(Fail::error(format!("ERR Function {} already exists", function.name)));
+            }
+            after.insert(library.name.clone(), Arc::new(library));
+        }
+        self.keep(fs, &mut known, after)
+    }
+
+    /// Removes a library; says whether it was there.
+    ///
+    /// # Errors
+    /// That it could not be kept.
+    pub fn remove(&self, fs: &dyn Fs, name: &[u8]) -> Result<bool, Fail> {
+        let mut known = self.lock();
+        let mut after = known.clone();
+        after.retain(|library, _| library.as_bytes() != name);
+        if after.len() == known.len() {
+            return Ok(false);
+        }
+        self.keep(fs, &mut known, after)?;
+        Ok(true)
+    }
+
+    /// Removes all libraries.
+    ///
+    /// # Errors
+    /// That it could not be kept.
+    pub fn clear(&self, fs: &dyn Fs) -> Result<(), Fail> {
+        let mut known = self.lock();
+        if known.is_empty() {
+            return Ok(());
+        }
+        self.keep(fs, &mut known, Libraries::new())
+    }
+
+    /// What FUNCTION DUMP gives.
+    #[must_use]
+    pub fn dump(&self) -> Vec<u8> {
+        payload(&self.lock())
+    }
+
+    fn keep(&self, fs: &dyn Fs, known: &mut Libraries, after: Libraries) -> Result<(), Fail> {
+        let payload = payload(&after);
+        if payload.len() > BYTES_MAX {
+            return Err(Fail::error(format!("ERR libraries may take {BYTES_MAX} bytes together")));
+        }
+        files::replace_bytes(fs, &self.file, &payload)
+            .map_err(|why| Fail::error(format!("ERR the libraries can't be kept: {why}")))?;
+        *known = after;
+        Ok(())
+    }
+}
+
+fn payload(libraries: &Libraries) -> Vec<u8> {
+    rdb::dump_functions(libraries.values().map(|library| &library.text[..]))
+}

@@ -224,7 +224,7 @@ impl CopyImport<'_> {
         };
         let (mut meta, cleared, base) = {
             let cell = engine.lock(slot);
-            if cell.life != life && !planted::is(Bug::FormerLifeCopied) {
+            if cell.life != life {
                 drop(cell);
                 return refuse(format!("slot {slot} began another life while its copy came"));
             }

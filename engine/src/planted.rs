@@ -49,16 +49,12 @@ bugs! {
     OldEpochReplayed,
     /// What a flush or a compaction made of a slot's former life is installed into the next.
     FormerLifeInstalled,
-    /// A copy that came for a slot's former life is installed into the next.
-    FormerLifeCopied,
     /// A compaction drops an expired key where older runs still have a value for it.
     ExpiredDataBack,
     /// A key that has expired is hidden from a reader, and the log does not learn the time.
     TimeNotKept,
     /// A compaction drops a tombstone where older runs still have a value for it.
     TombstoneDroppedEarly,
-    /// Where a full disk leaves the log no room to note the time, a read that hides what has expired is refused.
-    ReadRefusedWhenFull,
     /// A log that was full does not notice that there is room again.
     FullForEver,
     /// A change of the sync mode is not heeded.

@@ -102,9 +102,9 @@ impl Key {
 /// The entry key of a user's key.
 #[must_use]
 pub fn entry_key(key: &[u8]) -> EntryKey {
-    let mut len = SmallVec::<[u8; 10]>::new();
-    varint::put(&mut len, key.len() as u64);
-    concat([&hash48(key).to_be_bytes()[2..], &len, key])
+    let mut len = [0; 10];
+    varint::write(&mut len, key.len() as u64);
+    concat([&hash48(key).to_be_bytes()[2..], &len[..varint::len(key.len() as u64)], key])
 }
 
 /// The entry key of a collection's element.

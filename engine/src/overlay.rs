@@ -13,10 +13,24 @@ const FEW: usize = 16;
 /// What was written at an entry key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
-    /// A value, which lies here among the transaction's operations.
-    Value(Range<usize>),
+    /// A value, which lies here in the transaction's record. Half as wide as a place in memory: entries are moved about, and
+    /// a record is shorter than 2^32 bytes, or is refused when it is committed.
+    Value(Range<u32>),
     /// Nothing.
     Tombstone,
+}
+
+impl Written {
+    /// A value that lies there. Of a record that is too long it is some other place: nobody reads that.
+    pub(crate) fn value(place: Range<usize>) -> Written {
+        let narrow = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Written::Value(narrow(place.start)..narrow(place.end))
+    }
+}
+
+/// Where in the record a value lies.
+pub(crate) fn wide(place: &Range<u32>) -> Range<usize> {
+    place.start as usize..place.end as usize
 }
 
 /// See the file's head.
@@ -143,7 +157,7 @@ mod tests {
         ) {
             let (mut overlay, mut model) = (Overlay::default(), BTreeMap::new());
             for (key, value) in writes {
-                let entry = if value { Written::Value(0..key.len()) } else { Written::Tombstone };
+                let entry = if value { Written::value(0..key.len()) } else { Written::Tombstone };
                 overlay.insert(EntryKey::from_slice(&key), entry.clone());
                 model.insert(key, entry);
             }

@@ -9,9 +9,11 @@ use smallvec::SmallVec;
 
 use crate::cache::BlockCache;
 use crate::clock::TimeMs;
+use crate::error::Error;
 use crate::key::EntryKey;
-use crate::memtable::{self, Entry, Memtable, Stored, ValueRef};
-use crate::overlay::{self, Overlay, Written};
+use crate::log::record::{BODY_BYTES_MAX, HEADER_BYTES};
+use crate::memtable::{self, Entry, Memtable, Seen, Stored, ValueRef};
+use crate::overlay::{self, Overlay, Written, wide};
 use crate::slot::SlotCell;
 use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
 use crate::sync::Arc;
@@ -31,9 +33,9 @@ pub enum Direction {
 /// What a transaction has written to one slot so far.
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
-    /// The operations as they will stand in the record.
-    pub ops: Vec<u8>,
-    /// What they do to entries; the values lie in `ops`.
+    /// The operations as they will stand in the log, behind the place of the record's header; empty if there are none.
+    pub record: Vec<u8>,
+    /// What they do to entries; the values lie in `record`.
     pub overlay: Overlay,
     /// Whether everything older is gone.
     pub cleared: bool,
@@ -55,7 +57,7 @@ impl WriteSet {
     /// An entry of the overlay.
     pub fn stored(&self, written: &Written) -> Stored<'_> {
         match written {
-            Written::Value(place) => Stored::inline(&self.ops[place.clone()]),
+            Written::Value(place) => Stored::inline(&self.record[wide(place)]),
             Written::Tombstone => Stored::Tombstone,
         }
     }
@@ -67,22 +69,31 @@ const KEPT_BYTES_MIN: usize = 64 << 10;
 const SLACK: usize = 4;
 
 impl WriteSet {
-    /// Gives every entry of the overlay to `put`, ascending; the operations are used up.
+    /// Whether it fits into a record.
+    pub fn check_size(&self) -> Result<(), Error> {
+        let bytes = self.record.len().saturating_sub(HEADER_BYTES);
+        if bytes <= BODY_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::Limit(format!("a write of {bytes} bytes; at most {BODY_BYTES_MAX}")))
+    }
+
+    /// Gives every entry of the overlay to `put`, ascending; the record is used up.
     pub fn put_all(&mut self, mut put: impl FnMut(&[u8], Stored<'_>)) {
-        if self.ops.len() < KEPT_BYTES_MIN {
+        if self.record.len() < KEPT_BYTES_MIN {
             return self.overlay.for_each(|key, written| put(key, self.stored(written)));
         }
-        let mut ops = std::mem::take(&mut self.ops);
-        if ops.capacity() - ops.len() > ops.len() / SLACK {
+        let mut record = std::mem::take(&mut self.record);
+        if record.capacity() - record.len() > record.len() / SLACK {
             // Room that was never used would stay with the value, uncounted.
-            ops.shrink_to_fit();
+            record.shrink_to_fit();
         }
-        let ops = Bytes::from(ops);
+        let record = Bytes::from(record);
         self.overlay.for_each(|key, written| match written {
-            Written::Value(place) if place.len() >= ops.len() - ops.len() / SLACK => {
-                put(key, Stored::Value(ValueRef::Shared(&ops.slice(place.clone()))));
+            Written::Value(place) if place.len() >= record.len() - record.len() / SLACK => {
+                put(key, Stored::Value(ValueRef::Shared(&record.slice(wide(place)))));
             }
-            Written::Value(place) => put(key, Stored::inline(&ops[place.clone()])),
+            Written::Value(place) => put(key, Stored::inline(&record[wide(place)])),
             Written::Tombstone => put(key, Stored::Tombstone),
         });
     }
@@ -182,13 +193,29 @@ pub(crate) struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// Gives the value at an entry key to `read`; `None` if there is none, or if it was deleted.
     pub fn get<T>(&self, key: &[u8], read: impl FnOnce(ValueRef<'_>) -> T) -> Read<Option<T>> {
+        self.get_noting(key, &mut Seen::default(), read)
+    }
+
+    /// As [`Layers::get`], and notes where in the memtable it was found, if it was there.
+    pub fn get_noting<T>(
+        &self,
+        key: &[u8],
+        seen: &mut Seen,
+        read: impl FnOnce(ValueRef<'_>) -> T,
+    ) -> Read<Option<T>> {
         if let Some(written) = self.writes.overlay.get(key) {
             return Ok(self.writes.stored(written).value().map(read));
         }
         if self.writes.cleared {
             return Ok(None);
         }
-        for table in self.tables() {
+        if let Some(stored) = self.cell.memtable.get_noting(key, seen) {
+            return Ok(stored.value().map(read));
+        }
+        if self.cell.memtable.clears_older() {
+            return Ok(None);
+        }
+        for table in self.tables().skip(1) {
             if let Some(stored) = table.get(key) {
                 return Ok(stored.value().map(read));
             }

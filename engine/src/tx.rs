@@ -4,7 +4,7 @@
 //! not in memory answers [`Stop::Miss`]. The caller then drops the transaction, fetches ([`Engine::fetch`]) what
 //! [`Tx::abandon`] names, and runs the same command again. Nothing is written before [`Tx::commit`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::key::{self, EntryKey, Generation, Key};
 use crate::log::Appender;
 use crate::log::record::{self, Body, Op, put_op, put_value};
-use crate::memtable::ValueRef;
+use crate::memtable::{Seen, ValueRef};
 use crate::overlay::{Overlay, Written};
 use crate::planted::{self, Bug};
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
@@ -47,8 +47,8 @@ pub type Read<T> = Result<T, Stop>;
 /// Living keys with their values, and the hash to go on from, or `None` at the end.
 pub type KeyPage = (Vec<(Bytes, Value)>, Option<u64>);
 
-/// Room for the operations of most commands, in bytes.
-const OPS_BYTES: usize = 512;
+/// Room for the record of most commands, in bytes.
+const RECORD_BYTES: usize = 512;
 
 struct Locked<'e> {
     slot: Slot,
@@ -68,19 +68,26 @@ impl Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// The operations so far, to append to.
-    fn ops(&mut self) -> &mut Vec<u8> {
-        let ops = &mut self.writes.ops;
-        if ops.capacity() == 0 {
-            ops.reserve(OPS_BYTES);
+    /// Of the record that the slot's writes become.
+    fn next_header(&self) -> record::Header {
+        let epoch = self.cell.history.current().expect("a master's slot has an epoch");
+        record::Header { slot: self.slot, term: epoch.term, seq: self.cell.last_seq.next() }
+    }
+
+    /// The record so far, to append operations to: of about so many bytes now.
+    fn record(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let record = &mut self.writes.record;
+        if record.is_empty() {
+            record.reserve(RECORD_BYTES.max(bytes + RECORD_BYTES / 4));
+            record.resize(record::HEADER_BYTES, 0);
         }
-        ops
+        record
     }
 
     /// Notes that the value with which the operations end stands at an entry key now.
     fn wrote(&mut self, entry_key: EntryKey, value_len: usize) {
-        let end = self.writes.ops.len();
-        self.writes.overlay.insert(entry_key, Written::Value(end - value_len..end));
+        let end = self.writes.record.len();
+        self.writes.overlay.insert(entry_key, Written::value(end - value_len..end));
     }
 }
 
@@ -93,6 +100,8 @@ pub struct Tx<'e> {
     locked: SmallVec<[Locked<'e>; 1]>,
     /// What was found last at a key: most commands write where they have read. Nothing was written there since.
     found: Option<(EntryKey, Option<Header>)>,
+    /// Where in a memtable that was, and the last element that was read: what is written there finds its place at once.
+    seen: Cell<Seen>,
 }
 
 impl<'e> Tx<'e> {
@@ -109,7 +118,7 @@ impl<'e> Tx<'e> {
                 Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() }
             })
             .collect();
-        Tx { engine, fetched, wanted: RefCell::default(), locked, found: None }
+        Tx { engine, fetched, wanted: RefCell::default(), locked, found: None, seen: Cell::default() }
     }
 
     fn position(&self, slot: Slot) -> usize {
@@ -142,7 +151,11 @@ impl<'e> Tx<'e> {
         read: impl FnOnce(ValueRef<'_>) -> T,
     ) -> Read<Option<T>> {
         let locked = self.locked(slot);
-        Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() }.get(entry_key, read)
+        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+        let mut seen = self.seen.get();
+        let found = layers.get_noting(entry_key, &mut seen, read);
+        self.seen.set(seen);
+        found
     }
 
     /// The header of the value at a key, expired or not, which is about to be written.
@@ -240,7 +253,7 @@ impl<'e> Tx<'e> {
         self.bury_new_elements(key, old, value.generation);
         let locked = self.locked_mut(key.slot());
         locked.writes.earliest_expiry = crate::slot::earliest(locked.writes.earliest_expiry, value.expiry);
-        put_value(locked.ops(), key.user(), value, existed);
+        put_value(locked.record(value.encoded_len()), key.user(), value, existed);
         locked.writes.keys_delta += i64::from(!existed);
         locked.wrote(EntryKey::from_slice(key.entry()), value.encoded_len());
         Ok(())
@@ -258,7 +271,7 @@ impl<'e> Tx<'e> {
         }
         self.bury_new_elements(key, Some(old), None);
         let locked = self.locked_mut(key.slot());
-        put_op(locked.ops(), &Op::Delete { key: key.user() });
+        put_op(locked.record(0), &Op::Delete { key: key.user() });
         locked.writes.keys_delta -= 1;
         locked.writes.overlay.insert(EntryKey::from_slice(key.entry()), Written::Tombstone);
         Ok(lived)
@@ -273,10 +286,10 @@ impl<'e> Tx<'e> {
         }
         let (from, to) = (key.element(generation, b""), key.element(Generation(generation.0 + 1), b""));
         let writes = &mut self.locked_mut(key.slot()).writes;
-        let ops = &mut writes.ops;
+        let record = &mut writes.record;
         writes.overlay.change(&from, &to, |entry_key, entry| {
             let sub = &entry_key[key.entry().len() + 8..];
-            put_op(ops, &Op::DeleteElement { key: key.user(), generation, sub });
+            put_op(record, &Op::DeleteElement { key: key.user(), generation, sub });
             *entry = Written::Tombstone;
         });
     }
@@ -313,14 +326,14 @@ impl<'e> Tx<'e> {
     pub fn put_element(&mut self, key: &Key, generation: Generation, sub: &[u8], value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         let locked = self.locked_mut(key.slot());
-        put_op(locked.ops(), &Op::PutElement { key: key.user(), generation, sub, value });
+        put_op(locked.record(value.len()), &Op::PutElement { key: key.user(), generation, sub, value });
         locked.wrote(key.element(generation, sub), value.len());
     }
 
     /// Removes a collection's element.
     pub fn delete_element(&mut self, key: &Key, generation: Generation, sub: &[u8]) {
         let locked = self.locked_mut(key.slot());
-        put_op(locked.ops(), &Op::DeleteElement { key: key.user(), generation, sub });
+        put_op(locked.record(0), &Op::DeleteElement { key: key.user(), generation, sub });
         locked.writes.overlay.insert(key.element(generation, sub), Written::Tombstone);
     }
 
@@ -422,7 +435,7 @@ impl<'e> Tx<'e> {
         self.found = None;
         let locked = self.locked_mut(slot);
         let keys = i64::try_from(locked.cell.keys).expect("a slot has fewer than 2^63 keys");
-        put_op(locked.ops(), &Op::Clear);
+        put_op(locked.record(0), &Op::Clear);
         locked.writes.overlay = Overlay::default();
         locked.writes.cleared = true;
         locked.writes.keys_delta = -keys;
@@ -456,7 +469,7 @@ impl<'e> Tx<'e> {
     /// Bytes of operations that were written so far: tells whether a part of the transaction wrote anything.
     #[must_use]
     pub fn written_bytes(&self) -> usize {
-        self.locked.iter().map(|locked| locked.writes.ops.len()).sum()
+        self.locked.iter().map(|locked| locked.writes.record.len()).sum()
     }
 
     /// Whether a value was written at the key and stands there now.
@@ -480,7 +493,7 @@ impl<'e> Tx<'e> {
     /// Whether anything was written.
     #[must_use]
     pub fn has_writes(&self) -> bool {
-        self.locked.iter().any(|locked| !locked.writes.ops.is_empty())
+        self.locked.iter().any(|locked| !locked.writes.record.is_empty())
     }
 
     /// Gives up what was written, for an answer that is an error: that tells of what was read, too. Gives its gate.
@@ -518,6 +531,18 @@ impl<'e> Tx<'e> {
     /// As there.
     pub fn commit_noting(mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
+            // Before the log's buffer is locked: others wait for that.
+            for locked in self.locked.iter_mut().filter(|locked| !locked.writes.record.is_empty()) {
+                assert_eq!(
+                    locked.cell.role,
+                    Role::Master,
+                    "slot {} is written by its master only",
+                    locked.slot
+                );
+                let header = locked.next_header();
+                locked.writes.check_size()?;
+                record::seal_batch(&mut locked.writes.record, header);
+            }
             let mut appender =
                 if self.has_writes() { self.engine.append()? } else { self.engine.log().begin_note()? };
             match self.tell_time(&mut appender) {
@@ -528,25 +553,17 @@ impl<'e> Tx<'e> {
                 }
                 told => told?,
             }
-            for locked in self.locked.iter().filter(|locked| !locked.writes.ops.is_empty()) {
-                assert_eq!(
-                    locked.cell.role,
-                    Role::Master,
-                    "slot {} is written by its master only",
-                    locked.slot
-                );
-                let epoch = locked.cell.history.current().expect("a master's slot has an epoch");
-                let header =
-                    record::Header { slot: locked.slot, term: epoch.term, seq: locked.cell.last_seq.next() };
-                appender.push(header, &Body::Batch(&locked.writes.ops))?;
+            for locked in self.locked.iter().filter(|locked| !locked.writes.record.is_empty()) {
+                appender.push_sealed(locked.next_header(), &locked.writes.record)?;
             }
             let ticket = appender.finish();
             for locked in self.locked.iter_mut().filter(|locked| locked.tells_time()) {
                 locked.cell.kept_time = locked.cell.time;
                 locked.cell.last_ticket = ticket;
             }
+            let seen = self.seen.get();
             let skipped = u64::from(planted::is(Bug::SeqSkipped) && self.locked.len() > 1);
-            for locked in self.locked.iter_mut().filter(|locked| !locked.writes.ops.is_empty()) {
+            for locked in self.locked.iter_mut().filter(|locked| !locked.writes.record.is_empty()) {
                 let cell = &mut *locked.cell;
                 cell.last_seq = Seq(cell.last_seq.0 + 1 + skipped);
                 cell.last_ticket = ticket;
@@ -559,7 +576,7 @@ impl<'e> Tx<'e> {
                 if writes.cleared {
                     cell.memtable.clear();
                 }
-                writes.put_all(|key, stored| cell.memtable.insert(key, stored));
+                writes.put_all(|key, stored| cell.memtable.insert_seen(key, stored, seen));
                 cell.keys = cell
                     .keys
                     .checked_add_signed(writes.keys_delta)

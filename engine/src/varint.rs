@@ -11,6 +11,32 @@ pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
     out.extend([value as u8]);
 }
 
+/// How many bytes [`put`] appends.
+#[must_use]
+pub fn len(value: u64) -> usize {
+    let bits = u64::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// Writes `value` to the front of `out`, and gives what is behind it.
+///
+/// # Panics
+/// If there is no room for its [`len`] bytes.
+pub fn write(mut out: &mut [u8], mut value: u64) -> &mut [u8] {
+    loop {
+        let (first, rest) = out.split_first_mut().expect("there is room for the whole value");
+        #[allow(clippy::cast_possible_truncation)] // masked to seven bits
+        let low = (value & 0x7f) as u8;
+        out = rest;
+        if value < 0x80 {
+            *first = low;
+            return out;
+        }
+        *first = low | 0x80;
+        value >>= 7;
+    }
+}
+
 /// Reads a value and how many bytes it took; `None` if cut short, longer than 64 bits or not in its shortest form.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
@@ -72,6 +98,9 @@ mod tests {
                 let mut out = Vec::new();
                 put(&mut out, value);
                 assert_eq!(read(&out), Some((value, out.len())));
+                let mut written = [0xee; 12];
+                assert_eq!((len(value), write(&mut written, value).len()), (out.len(), 12 - out.len()));
+                assert_eq!(&written[..out.len()], out);
                 assert_eq!(read(&out[..out.len() - 1]), None);
             }
         }

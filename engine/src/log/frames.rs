@@ -8,6 +8,8 @@ use crate::types::Lsn;
 
 /// What is read at first: a log that holds little is opened with little.
 const WINDOW_BYTES_MIN: usize = 256 << 10;
+/// A larger window is no faster, and what was read is in the processor's cache no more when its records are replayed.
+const WINDOW_BYTES_MAX: usize = 8 << 20;
 
 /// See the file's head. Serves one segment after another.
 #[derive(Default)]
@@ -23,7 +25,7 @@ pub(super) struct Window {
 impl Window {
     /// A window of about `bytes_max`, more only if one frame needs it.
     pub(super) fn new(bytes_max: usize) -> Window {
-        let bytes_max = bytes_max.max(WINDOW_BYTES_MIN);
+        let bytes_max = bytes_max.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         Window { wanted: WINDOW_BYTES_MIN, bytes_max, ..Window::default() }
     }
 
@@ -73,12 +75,13 @@ impl Window {
 
     fn read(&mut self, segment: &Segment, offset: usize, wanted: usize) -> Result<()> {
         let bytes = wanted.min(frames_end(segment).saturating_sub(offset));
-        self.bytes.clear();
         self.bytes.resize(bytes, 0);
         self.base = segment.header.base.advance(offset as u64);
-        // What a shorter file lacks is zeros.
         let read = segment.file.read_at(&mut self.bytes, offset as u64);
-        read.map(drop).map_err(|error| Error::io(&segment.path, "read", &error))
+        let count = read.map_err(|error| Error::io(&segment.path, "read", &error))?;
+        // What a shorter file lacks is zeros.
+        self.bytes[count..].fill(0);
+        Ok(())
     }
 }
 

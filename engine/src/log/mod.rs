@@ -17,6 +17,7 @@ mod frames;
 pub mod index;
 pub mod inspect;
 mod layout;
+mod parse;
 mod pending;
 pub mod reader;
 pub mod record;

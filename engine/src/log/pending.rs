@@ -86,9 +86,17 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// As [`Appender::push`].
     pub fn push_raw(&mut self, record: &Record<'_>) -> Result<()> {
+        self.push_sealed(record.header, record.bytes)
+    }
+
+    /// Copies a record of the slot's history that was encoded before: others wait for no longer than that takes.
+    ///
+    /// # Errors
+    /// As [`Appender::push`].
+    pub fn push_sealed(&mut self, header: Header, record: &[u8]) -> Result<()> {
         let start = self.pending.buffer.len();
-        self.pending.buffer.extend_from_slice(record.bytes);
-        self.accept(Some(record.header), start)
+        self.pending.buffer.extend_from_slice(record);
+        self.accept(Some(header), start)
     }
 
     /// Bytes of the group so far.

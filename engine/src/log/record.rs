@@ -180,18 +180,14 @@ pub fn claimed(bytes: &[u8]) -> Option<Claim> {
 /// # Panics
 /// If the body is larger than [`BODY_BYTES_MAX`] or the seq than [`Seq::MAX`]; callers refuse such input before.
 pub fn encode(out: &mut Vec<u8>, header: Header, body: &Body<'_>) -> usize {
-    assert!(header.seq <= Seq::MAX && header.seq > Seq::ZERO, "{} can't be written", header.seq);
     let start = out.len();
-    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&[0; HEADER_BYTES]);
     let kind = match body {
         Body::Batch(_) => KIND_BATCH,
         Body::EpochStart { .. } => KIND_EPOCH_START,
         Body::Grant { .. } => KIND_GRANT,
         Body::Time(_) => KIND_TIME,
     };
-    out.extend_from_slice(&(header.slot.number() | kind << 10).to_le_bytes());
-    out.extend_from_slice(&header.term.to_le_bytes());
-    out.extend_from_slice(&header.seq.0.to_le_bytes()[..6]);
     match body {
         Body::Batch(ops) => out.extend_from_slice(ops),
         Body::EpochStart { epoch, by } => {
@@ -206,13 +202,31 @@ pub fn encode(out: &mut Vec<u8>, header: Header, body: &Body<'_>) -> usize {
         }
         Body::Time(time) => out.extend_from_slice(&time.0.to_le_bytes()),
     }
-    let body_len = out.len() - start - HEADER_BYTES;
-    assert!(body_len <= BODY_BYTES_MAX, "a record of {body_len} bytes");
-    let body_len = u32::try_from(body_len).expect("below 2^30");
-    out[start + 4..start + 8].copy_from_slice(&body_len.to_le_bytes());
-    let crc = crc32fast::hash(&out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    seal(&mut out[start..], header, kind);
     out.len() - start
+}
+
+/// Makes a record of operations that lie behind [`HEADER_BYTES`] of anything.
+///
+/// # Panics
+/// As [`encode`].
+pub fn seal_batch(record: &mut [u8], header: Header) {
+    seal(record, header, KIND_BATCH);
+}
+
+/// Fills in a record's header.
+fn seal(record: &mut [u8], header: Header, kind: u16) {
+    assert!(header.seq <= Seq::MAX && header.seq > Seq::ZERO, "{} can't be written", header.seq);
+    let (head, body) =
+        record.split_first_chunk_mut::<HEADER_BYTES>().expect("it begins with a header's place");
+    assert!(body.len() <= BODY_BYTES_MAX, "a record of {} bytes", body.len());
+    let body_len = u32::try_from(body.len()).expect("below 2^30");
+    head[4..8].copy_from_slice(&body_len.to_le_bytes());
+    head[8..10].copy_from_slice(&(header.slot.number() | kind << 10).to_le_bytes());
+    head[10..14].copy_from_slice(&header.term.to_le_bytes());
+    head[14..].copy_from_slice(&header.seq.0.to_le_bytes()[..6]);
+    let crc = crc32fast::hash(&record[4..]);
+    record[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn le32(bytes: &[u8]) -> u32 {

@@ -22,7 +22,7 @@ use super::index::GrowingIndex;
 use super::scan::{Around, Image, Lost};
 use super::segment::{self, HEADER_BYTES as SEGMENT_HEADER_BYTES, Room, Segment, SegmentHeader};
 use super::writer::{Log, Opened};
-use super::{LogOptions, RecordAt, records};
+use super::{LogOptions, RecordAt, parse, records};
 use crate::error::{Error, Result};
 use crate::fs::pool::FilePool;
 use crate::fs::{Fs, OpenMode};
@@ -97,11 +97,11 @@ struct Chain {
 }
 
 /// A whole logical frame in the window whose records were not given to the caller yet.
-struct Waiting {
-    lsn: Lsn,
-    segment: usize,
-    offset: usize,
-    body: Range<usize>,
+pub(super) struct Waiting {
+    pub(super) lsn: Lsn,
+    pub(super) segment: usize,
+    pub(super) offset: usize,
+    pub(super) body: Range<usize>,
 }
 
 /// How many files of sealed segments are open at a time, but for those that a reader holds.
@@ -509,38 +509,36 @@ impl Replay<'_, '_> {
 
     /// Gives the records of whole logical frames, whose bodies lie in `bytes`, to the caller.
     fn give(&mut self, frames: &[Waiting], bytes: &[u8]) -> Result<()> {
-        let mut batch = Vec::new();
-        for Waiting { lsn, segment, offset, body } in frames {
-            let in_segment = u32::try_from(*offset).expect("a segment is at most 1 GiB");
-            let mut read = 0;
-            for record in records(&bytes[body.clone()]) {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(bad) => {
-                        (self.apply)(&batch)?;
-                        let what = format!("the record at byte {read} of this frame: {bad}");
-                        return Err(Error::corrupt(&self.segments[*segment].path, *offset as u64, what));
+        for part in parse::all(frames, bytes) {
+            let parse::Part { frames, counts, mut records, bad } = part;
+            let mut rest = &records[..];
+            for (frame, count) in frames.iter().zip(counts) {
+                let in_segment = u32::try_from(frame.offset).expect("a segment is at most 1 GiB");
+                let (here, after) = rest.split_at(count);
+                rest = after;
+                for RecordAt { lsn, record } in here {
+                    let header = record.header;
+                    if record.body.is_history() {
+                        self.indexes[frame.segment].add(header.slot, header.seq, in_segment);
+                        self.last_seqs[header.slot.index()] = header.seq;
                     }
-                };
-                read += record.bytes.len();
-                let header = record.header;
-                if record.body.is_history() {
-                    self.indexes[*segment].add(header.slot, header.seq, in_segment);
-                    self.last_seqs[header.slot.index()] = header.seq;
-                }
-                if *lsn < self.start.from {
-                    continue;
-                }
-                self.seen.records += u64::from(record.body.is_history());
-                self.seen.bytes += record.bytes.len() as u64;
-                batch.push(RecordAt { lsn: *lsn, record });
-                if batch.len() == BATCH_RECORDS_MAX {
-                    (self.apply)(&batch)?;
-                    batch.clear();
+                    if *lsn >= self.start.from {
+                        self.seen.records += u64::from(record.body.is_history());
+                        self.seen.bytes += record.bytes.len() as u64;
+                    }
                 }
             }
+            // Frames stand in their order: what is not asked for comes first.
+            records.drain(..records.partition_point(|at| at.lsn < self.start.from));
+            for batch in records.chunks(BATCH_RECORDS_MAX) {
+                (self.apply)(batch)?;
+            }
+            if let Some((frame, read, bad)) = bad {
+                let what = format!("the record at byte {read} of this frame: {bad}");
+                return Err(Error::corrupt(&self.segments[frame.segment].path, frame.offset as u64, what));
+            }
         }
-        if batch.is_empty() { Ok(()) } else { (self.apply)(&batch) }
+        Ok(())
     }
 
     /// Holds that nothing promises anything beyond where the scan stopped.

@@ -39,10 +39,7 @@ impl Tail {
     /// Adds the log's newest frame and lets the oldest go until the budget holds.
     pub fn push(&mut self, lsn: Lsn, next: Lsn, records: &[u8]) {
         if records.len() + FRAME_COST_BYTES > self.bytes_max {
-            self.frames.clear();
-            self.bytes = 0;
-            self.start = next;
-            return;
+            return self.pass(next);
         }
         self.bytes += records.len() + FRAME_COST_BYTES;
         self.frames.push_back(TailFrame { lsn, next, records: Bytes::copy_from_slice(records) });
@@ -51,6 +48,13 @@ impl Tail {
             self.bytes -= oldest.records.len() + FRAME_COST_BYTES;
             self.start = oldest.next;
         }
+    }
+
+    /// Keeps nothing of what lies before `next`.
+    pub fn pass(&mut self, next: Lsn) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.start = next;
     }
 
     /// Whether everything from `lsn` on is in memory.

@@ -256,7 +256,12 @@ impl Log {
         {
             let view = &mut *lock(&self.view);
             let body = &batch.buffer[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + body_bytes];
-            view.tail.push(lsn, end, body);
+            // Without a reader it would be a copy for nobody: one that comes later finds in the file what came before it.
+            if Arc::strong_count(&self.view) > 1 {
+                view.tail.push(lsn, end, body);
+            } else {
+                view.tail.pass(end);
+            }
             view.end = end;
         }
         self.watermark.publish_written(Mark { ticket: batch.ticket, lsn: end });

@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 use smallvec::SmallVec;
 
 use super::arena::{Arena, At};
-use crate::sst::{first_not_below, partition_within, prefix_of};
+use crate::sst::{first_not_below_few, partition_within, prefix_of};
 
 /// Entries of a node at most.
 const FAN: usize = 64;
@@ -145,7 +145,7 @@ fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
 
 /// The first of `words` that is not below `word`, and the first that is above it.
 fn equal_range(words: &[u64], word: u64) -> (usize, usize) {
-    let low = first_not_below(words, word);
+    let low = first_not_below_few(words, word);
     let high = match words.get(low..low + 2) {
         Some(&[first, second]) if first == word && second == word => {
             low + words[low..].partition_point(|&other| other == word)
@@ -196,7 +196,8 @@ impl Elements {
     /// The place of a key, or where it would be inserted.
     pub(super) fn find(&self, key: &[u8], arena: &Arena) -> Found {
         let (mut path, mut shared) = (Path::new(), 0);
-        let place = self.descend(key, arena, &mut path, |node_shared, _, _| {
+        let mut note = |node, index| path.push((node, index));
+        let place = self.descend(key, arena, &mut note, |node_shared, _, _| {
             shared = node_shared.max(shared);
             Ordering::Equal
         });
@@ -207,7 +208,8 @@ impl Elements {
             return Found { path, place, exact, agreed: None };
         }
         path.clear();
-        let place = self.descend(key, arena, &mut path, |shared, node, level| {
+        let note = |node, index| path.push((node, index));
+        let place = self.descend(key, arena, note, |shared, node, level| {
             let prefix = &self.first_key(node, level, arena)[..shared];
             key[..key.len().min(shared)].cmp(prefix)
         });
@@ -223,12 +225,13 @@ impl Elements {
     }
 
     /// Goes down to the place of a key. `beside` says of a node (what its keys share, which one it is, its level) whether
-    /// the key is below all that begins so, or above, or begins so itself.
+    /// the key is below all that begins so, or above, or begins so itself. `note` hears of the inner nodes on the way, and
+    /// of the entry taken in each.
     fn descend(
         &self,
         key: &[u8],
         arena: &Arena,
-        path: &mut Path,
+        mut note: impl FnMut(u32, usize),
         mut beside: impl FnMut(usize, u32, usize) -> Ordering,
     ) -> Place {
         let mut node = self.root;
@@ -244,7 +247,7 @@ impl Elements {
                     })
                 }
             };
-            path.push((node, index));
+            note(node, index);
             node = inner.to[index];
         }
         let Some(leaf) = self.leaves.get(node as usize) else { return Place { leaf: NONE, index: 0 } };
@@ -261,9 +264,15 @@ impl Elements {
 
     /// Where a key stands, if it does.
     pub(super) fn get(&self, key: &[u8], arena: &Arena) -> Option<Place> {
-        let place = self.descend(key, arena, &mut Path::new(), |_, _, _| Ordering::Equal);
+        let place = self.descend(key, arena, |_, _| {}, |_, _, _| Ordering::Equal);
         // A key that is there shares what the nodes above it share, so that its words led to it.
         self.neighbour(place, key, arena).filter(|(_, exact)| *exact).map(|_| place)
+    }
+
+    /// Whether a place, of whatever table and time, is where the key stands.
+    pub(super) fn is_at(&self, place: Place, key: &[u8], arena: &Arena) -> bool {
+        let leaf = self.leaves.get(place.leaf as usize).filter(|leaf| place.index < leaf.len);
+        leaf.is_some_and(|leaf| arena.key(leaf.to[place.index]) == key)
     }
 
     /// Adds a key that [`Elements::find`] did not find.

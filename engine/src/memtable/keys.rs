@@ -168,6 +168,13 @@ impl Keys {
         (Place { segment: number, index }, found)
     }
 
+    /// Whether a place, of whatever table and time, is where the key stands.
+    pub(super) fn is_at(&self, place: Place, key: &[u8], arena: &Arena) -> bool {
+        let segment = self.segments.get(place.segment);
+        let item = segment.and_then(|segment| segment.items.get(place.index)).filter(|item| !item.is_gap());
+        item.is_some_and(|item| item.word == prefix_of(key) && arena.key(item.at) == key)
+    }
+
     /// Adds a key at the place where [`Keys::search`] did not find it.
     pub(super) fn insert(&mut self, place: Place, key: &[u8], at: At) {
         let item = Item { word: prefix_of(key), at };

@@ -144,23 +144,50 @@ fn is_own(key: &[u8]) -> bool {
     key::split(key).is_some_and(|parts| parts.element.is_none())
 }
 
+/// Where a key and an element were found last: whoever has looked something up and then writes there need not search
+/// again. No more than a guess: the table, or another one, may have changed since.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Seen {
+    key: Option<keys::Place>,
+    element: Option<elements::Place>,
+}
+
 impl Memtable {
     /// What stands at `key` here; `None` says nothing about older places unless [`Memtable::clears_older`].
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Stored<'_>> {
+        self.get_noting(key, &mut Seen::default())
+    }
+
+    /// As [`Memtable::get`], and notes where that is.
+    pub(crate) fn get_noting(&self, key: &[u8], seen: &mut Seen) -> Option<Stored<'_>> {
         let at = if is_own(key) {
             let (place, found) = self.keys.search(key, &self.arena);
-            found.then(|| self.keys.at(place))
+            found.then(|| {
+                seen.key = Some(place);
+                self.keys.at(place)
+            })
         } else {
-            self.elements.get(key, &self.arena).map(|place| self.elements.at(place))
+            let place = self.elements.get(key, &self.arena);
+            place.map(|place| {
+                seen.element = Some(place);
+                self.elements.at(place)
+            })
         };
         at.map(|at| self.arena.get(at).1)
     }
 
     /// Sets what stands at `key`.
     pub fn insert(&mut self, key: &[u8], stored: Stored<'_>) {
+        self.insert_seen(key, stored, Seen::default());
+    }
+
+    /// As [`Memtable::insert`], where the key may have been seen.
+    pub(crate) fn insert_seen(&mut self, key: &[u8], stored: Stored<'_>, seen: Seen) {
         if is_own(key) {
-            let (place, found) = self.keys.search(key, &self.arena);
+            let known = seen.key.filter(|place| self.keys.is_at(*place, key, &self.arena));
+            let (place, found) =
+                known.map_or_else(|| self.keys.search(key, &self.arena), |place| (place, true));
             if !found {
                 let at = self.arena.add(key, stored);
                 return self.keys.insert(place, key, at);
@@ -172,10 +199,17 @@ impl Memtable {
             }
             self.keys.moved(place, at);
         } else {
-            let found = self.elements.find(key, &self.arena);
-            let Some(place) = found.exact() else {
-                let at = self.arena.add(key, stored);
-                return self.elements.insert(found, key, at, &self.arena);
+            let known = seen.element.filter(|place| self.elements.is_at(*place, key, &self.arena));
+            let place = match known {
+                Some(place) => place,
+                None => {
+                    let found = self.elements.find(key, &self.arena);
+                    let Some(place) = found.exact() else {
+                        let at = self.arena.add(key, stored);
+                        return self.elements.insert(found, key, at, &self.arena);
+                    };
+                    place
+                }
             };
             let old = self.elements.at(place);
             let at = self.arena.replace(old, stored);

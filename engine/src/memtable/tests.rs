@@ -88,6 +88,32 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever was looked up before, in whatever table, and however long ago.
+    #[test]
+    fn where_a_key_was_seen_is_a_guess_and_no_more(
+        writes in vec((key(), key(), value(), any::<bool>(), 0_u8..8), 0..1500),
+    ) {
+        let (mut table, mut model) = (Memtable::default(), Model::new());
+        let mut seen = Seen::default();
+        for (looked_up, other, value, same, age) in writes {
+            if age > 0 {
+                let found = table.get_noting(&looked_up, &mut seen).map(|stored| stored.value().map(|value| value.to_vec()));
+                prop_assert_eq!(found.as_ref(), model.get(&looked_up));
+            }
+            let key = if same { looked_up } else { other };
+            table.insert_seen(&key, value.as_deref().map_or(Stored::Tombstone, Stored::inline), seen);
+            model.insert(key, value);
+            if age == 7 {
+                (table, model) = (Memtable::default(), Model::new());
+            }
+        }
+        assert_equal(&table, &model);
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     /// Long runs of keys that share much, and then one that shares little.

@@ -54,6 +54,22 @@ pub(crate) fn first_not_below(sorted: &[u64], target: u64) -> usize {
     high
 }
 
+/// As [`first_not_below`], of the few numbers of a node: one look at each cache line and one at the numbers of the right
+/// one, none of which waits for another to come from memory, and no branch that can be guessed wrong.
+pub(crate) fn first_not_below_few(sorted: &[u64], target: u64) -> usize {
+    /// Numbers of a cache line.
+    const LINE: usize = 8;
+    let (lines, _) = sorted.as_chunks::<LINE>();
+    let below: usize = lines.iter().map(|line| usize::from(line[LINE - 1] < target)).sum();
+    match lines.get(below) {
+        Some(line) => below * LINE + line.iter().map(|&number| usize::from(number < target)).sum::<usize>(),
+        None => {
+            let rest = &sorted[below * LINE..];
+            below * LINE + rest.iter().map(|&number| usize::from(number < target)).sum::<usize>()
+        }
+    }
+}
+
 /// Among `count` sorted keys whose prefixes are `prefixes`: the first for which `is_before` does not hold.
 /// `is_before` decides only among keys whose prefix is `target`.
 pub(super) fn partition_point(prefixes: &[u64], target: u64, is_before: impl Fn(usize) -> bool) -> usize {
@@ -98,6 +114,7 @@ mod tests {
             for target in targets.into_iter().chain(sorted.clone()).chain([0, u64::MAX]) {
                 let expected = sorted.partition_point(|&number| number < target);
                 prop_assert_eq!(first_not_below(&sorted, target), expected);
+                prop_assert_eq!(first_not_below_few(&sorted, target), expected);
                 let above = sorted.partition_point(|&number| number <= target);
                 for cut in expected..=above {
                     prop_assert_eq!(partition_point(&sorted, target, |index| index < cut), cut);

@@ -14,7 +14,7 @@ pub struct Mark(SmallVec<[SlotMark; 1]>);
 
 #[derive(Debug)]
 struct SlotMark {
-    ops: usize,
+    record_bytes: usize,
     cleared: bool,
     keys_delta: i64,
     earliest_expiry: Option<TimeMs>,
@@ -31,7 +31,7 @@ impl Tx<'_> {
     #[must_use]
     pub fn mark(&self) -> Mark {
         let marks = self.locked.iter().map(|locked| SlotMark {
-            ops: locked.writes.ops.len(),
+            record_bytes: locked.writes.record.len(),
             cleared: locked.writes.cleared,
             keys_delta: locked.writes.keys_delta,
             earliest_expiry: locked.writes.earliest_expiry,
@@ -48,27 +48,27 @@ impl Tx<'_> {
         self.found = None;
         for (locked, mark) in self.locked.iter_mut().zip(&mark.0) {
             let writes = &mut locked.writes;
-            if writes.ops.len() == mark.ops {
+            if writes.record.len() == mark.record_bytes {
                 continue;
             }
-            writes.ops.truncate(mark.ops);
+            writes.record.truncate(mark.record_bytes);
             writes.cleared = mark.cleared;
             writes.keys_delta = mark.keys_delta;
             writes.earliest_expiry = mark.earliest_expiry;
-            writes.overlay = replayed(&writes.ops);
+            writes.overlay = replayed(&writes.record);
         }
     }
 }
 
-/// What operations do to entries.
-fn replayed(ops: &[u8]) -> Overlay {
+/// What a record's operations do to entries; its header is not filled in yet.
+fn replayed(whole: &[u8]) -> Overlay {
     let mut overlay = Overlay::default();
     // Values are told by where they lie.
     let place = |value: &[u8]| {
-        let start = value.as_ptr().addr() - ops.as_ptr().addr();
-        Written::Value(start..start + value.len())
+        let start = value.as_ptr().addr() - whole.as_ptr().addr();
+        Written::value(start..start + value.len())
     };
-    for op in record::ops(ops) {
+    for op in record::ops(whole.get(record::HEADER_BYTES..).unwrap_or_default()) {
         match op.expect("this transaction wrote it") {
             Op::Put { key, value, .. } => overlay.insert(entry_key(key), place(value)),
             Op::Delete { key } => overlay.insert(entry_key(key), Written::Tombstone),

@@ -175,11 +175,11 @@ fn what_a_commit_writes_for_others_is_synced_at_once() {
 fn a_value_does_not_keep_much_more_memory_than_it_has_bytes() {
     for (others, kept) in [(0, true), (10, true), (60, false)] {
         let mut writes = WriteSet::default();
-        writes.ops.reserve(300 << 10);
+        writes.record.reserve(300 << 10);
         for (name, len) in [(&b"other"[..], others << 10), (b"large", 100 << 10)] {
-            let at = writes.ops.len();
-            writes.ops.resize(at + len, 7);
-            writes.overlay.insert(EntryKey::from_slice(name), Written::Value(at..at + len));
+            let at = writes.record.len();
+            writes.record.resize(at + len, 7);
+            writes.overlay.insert(EntryKey::from_slice(name), Written::value(at..at + len));
         }
         let mut shared = None;
         writes.put_all(|key, stored| match stored {

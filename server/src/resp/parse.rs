@@ -163,9 +163,12 @@ impl Parser {
         while self.missing > 0 {
             let len = match self.bulk {
                 Some(len) => len,
-                None => match self.bulk_header(buffer, limits)? {
+                None => match self.short_header(buffer, limits) {
                     Some(len) => len,
-                    None => return Ok(false),
+                    None => match self.bulk_header(buffer, limits)? {
+                        Some(len) => len,
+                        None => return Ok(false),
+                    },
                 },
             };
             self.bulk = Some(len);
@@ -178,6 +181,23 @@ impl Parser {
             self.missing -= 1;
         }
         Ok(true)
+    }
+
+    /// As [`Parser::bulk_header`] of an argument of 1 to 99 bytes, as nearly all are; `None` says nothing.
+    fn short_header(&mut self, buffer: &[u8], limits: &Limits) -> Option<usize> {
+        let digit = |digit: u8| usize::from(digit - b'0');
+        let (len, bytes) = match buffer.get(self.position..)? {
+            [b'$', ones @ b'1'..=b'9', b'\r', _, ..] => (digit(*ones), 4),
+            [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+                (digit(*tens) * 10 + digit(*ones), 5)
+            }
+            _ => return None,
+        };
+        if len as u64 > limits.bulk_bytes_max {
+            return None;
+        }
+        self.position += bytes;
+        Some(len)
     }
 
     fn bulk_header(&mut self, buffer: &[u8], limits: &Limits) -> Result<Option<usize>, ProtocolError> {

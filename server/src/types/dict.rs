@@ -11,6 +11,7 @@
 //! writes what has to stand at the key. Elements of a large one are written at once.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
@@ -149,18 +150,17 @@ impl<'k> Dict<'k> {
         matches!(self.form, Form::Large { .. })
     }
 
-    /// A small one's element: its first item's position, and its value (nothing in a set).
-    fn find<'i>(items: &'i Items, shape: Shape, name: &[u8]) -> Option<(usize, &'i [u8])> {
+    /// A small one's element: where its items lie, and its value (nothing in a set).
+    fn find<'i>(items: &'i Items, shape: Shape, name: &[u8]) -> Option<(Range<usize>, &'i [u8])> {
         let mut iter = items.iter();
-        let mut at = 0;
-        while let Some(item) = iter.next() {
+        loop {
+            let start = items.offset(&iter);
+            let item = iter.next()?;
             let value = if shape == Shape::Hash { iter.next()? } else { &[] };
             if item == name {
-                return Some((at, value));
+                return Some((start..items.offset(&iter), value));
             }
-            at += shape.items();
         }
-        None
     }
 
     /// The value of a name (nothing in a set), if it is there.
@@ -220,7 +220,7 @@ impl<'k> Dict<'k> {
             Form::Small(items) => {
                 let found = Self::find(items, shape, name);
                 let new = found.is_none();
-                if found.is_some_and(|(_, old)| old == value) {
+                if found.as_ref().is_some_and(|(_, old)| *old == value) {
                     return Ok(false);
                 }
                 let at = found.map(|(at, _)| at);
@@ -229,15 +229,15 @@ impl<'k> Dict<'k> {
                     let element = [name, value];
                     let element = &element[..shape.items()];
                     match at {
-                        Some(at) => items.splice(at, element.len(), element),
-                        None => element.iter().for_each(|item| items.push(item)),
+                        Some(at) => items.replace(at, element.len(), element),
+                        None => items.push_all(element),
                     }
                     if !items.fit(shape.items()) {
                         self.enlarge(tx)?;
                     }
                 } else {
                     if let Some(at) = at {
-                        items.splice(at, shape.items(), &[]);
+                        items.replace(at, shape.items(), &[]);
                     }
                     self.enlarge(tx)?;
                     self.put_new(tx, name, value)?;
@@ -281,7 +281,7 @@ impl<'k> Dict<'k> {
         let generation = new_generation(tx, self.key)?;
         self.form = Form::Large { generation, len: 0 };
         // Elements are nobody's unless the value at the key has their generation: it comes first.
-        tx.put(self.key, &self.value())?;
+        self.write(tx)?;
         self.existed = true;
         let mut iter = items.iter();
         while let Some(name) = iter.next() {
@@ -299,7 +299,7 @@ impl<'k> Dict<'k> {
         match &mut self.form {
             Form::Small(items) => {
                 let Some((at, _)) = Self::find(items, self.shape, name) else { return Ok(false) };
-                items.splice(at, self.shape.items(), &[]);
+                items.replace(at, self.shape.items(), &[]);
             }
             Form::Large { generation, len } => {
                 let sub = hashed::sub_key(TAG, name);
@@ -314,17 +314,18 @@ impl<'k> Dict<'k> {
         Ok(true)
     }
 
-    fn value(&self) -> Value<Payload> {
+    /// Writes the value at the key.
+    fn write(&self, tx: &mut Tx<'_>) -> Read<()> {
+        let mut len_bytes = Payload::new();
         let (encoding, generation, payload) = match &self.form {
-            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
+            Form::Small(items) => (SMALL, None, items.payload()),
             Form::Large { generation, len } => {
-                let mut payload = Payload::new();
-                varint::put(&mut payload, *len);
-                (LARGE, Some(*generation), payload)
+                varint::put(&mut len_bytes, *len);
+                (LARGE, Some(*generation), &len_bytes[..])
             }
         };
         let kind = self.shape.kind() as u8;
-        Value { kind, encoding, expiry: self.expiry, generation, payload }
+        tx.put(self.key, &Value { kind, encoding, expiry: self.expiry, generation, payload })
     }
 
     /// Writes what has to stand at the key; nothing if nothing changed. An empty one's key is deleted.
@@ -336,7 +337,7 @@ impl<'k> Dict<'k> {
             return Ok(());
         }
         if !self.is_empty() {
-            return tx.put(self.key, &self.value());
+            return self.write(tx);
         }
         if self.existed { tx.delete(self.key).map(drop) } else { Ok(()) }
     }

@@ -146,9 +146,13 @@ impl<'k> List<'k> {
         if self.is_empty() {
             return tx.delete(self.key).map(drop);
         }
-        let (encoding, generation, payload) = match self.form {
-            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
-            Form::Large(span) => (LARGE, Some(span.generation), span.encode()),
+        let span_bytes;
+        let (encoding, generation, payload) = match &self.form {
+            Form::Small(items) => (SMALL, None, items.payload()),
+            Form::Large(span) => {
+                span_bytes = span.encode();
+                (LARGE, Some(span.generation), &span_bytes[..])
+            }
         };
         tx.put(
             self.key,

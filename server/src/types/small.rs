@@ -7,6 +7,8 @@
 //! ```
 //! A hash has two items for each field (field, value), a sorted set two for each member; lists and sets one.
 
+use std::ops::Range;
+
 use haypile_engine::key::Key;
 use haypile_engine::tx::Read;
 use haypile_engine::varint;
@@ -23,18 +25,24 @@ pub const ITEM_BYTES_MAX: usize = 64;
 /// The longest payload of a small collection, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 2048;
 
+/// Bytes that the count is taken to have, however few it has.
+const COUNT_BYTES: usize = 2;
+
 /// Whether an item may stand in a small collection.
 #[must_use]
 pub fn takes(item: &[u8]) -> bool {
     item.len() <= ITEM_BYTES_MAX
 }
 
-/// A small collection's items. Finding one is a walk, as they are few.
+/// A small collection's items. Finding one is a walk, as they are few; what a walk has found is changed without another
+/// ([`Items::replace`]).
 #[derive(Clone, Debug, Default)]
 pub struct Items {
     count: usize,
-    /// The items, without the count. Invariant: `count` whole items and nothing more.
-    body: Vec<u8>,
+    /// Where in the payload the items begin.
+    start: usize,
+    /// Invariant: the count and `count` whole items and nothing more; all of it may lack if there are none.
+    payload: Vec<u8>,
 }
 
 impl Items {
@@ -47,23 +55,19 @@ impl Items {
     }
 
     fn try_decode(payload: &[u8]) -> Option<Items> {
-        let (count, used) = varint::read(payload)?;
+        let (count, start) = varint::read(payload)?;
         let count = usize::try_from(count).ok()?;
-        let body = payload.get(used..)?;
-        let mut rest = body;
+        let mut rest = payload.get(start..)?;
         for _ in 0..count {
             varint::take_slice(&mut rest)?;
         }
-        rest.is_empty().then(|| Items { count, body: body.to_vec() })
+        rest.is_empty().then(|| Items { count, start, payload: payload.to_vec() })
     }
 
     /// The payload that stands for them.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.body.len() + 2);
-        varint::put(&mut out, self.count as u64);
-        out.extend_from_slice(&self.body);
-        out
+    pub fn payload(&self) -> &[u8] {
+        if self.payload.is_empty() { &[0] } else { &self.payload }
     }
 
     /// How many there are.
@@ -82,13 +86,14 @@ impl Items {
     /// was asked before it was put in ([`takes`]).
     #[must_use]
     pub fn fit(&self, items_each: usize) -> bool {
-        self.count <= ELEMENTS_MAX * items_each && self.body.len() + 2 <= PAYLOAD_BYTES_MAX
+        self.count <= ELEMENTS_MAX * items_each
+            && self.payload.len() - self.start + COUNT_BYTES <= PAYLOAD_BYTES_MAX
     }
 
     /// The items in their order.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rest: &self.body, left: self.count }
+        Iter { rest: &self.payload[self.start..], left: self.count }
     }
 
     /// The item at a position.
@@ -97,10 +102,23 @@ impl Items {
         self.iter().nth(index)
     }
 
+    /// Where in the payload the items begin that a walk has not come to.
+    #[must_use]
+    pub fn offset(&self, walk: &Iter<'_>) -> usize {
+        self.payload.len() - walk.rest.len()
+    }
+
+    /// Appends items.
+    pub fn push_all(&mut self, items: &[&[u8]]) {
+        // The count may begin to lie there only now.
+        self.recount(self.count);
+        let end = self.payload.len();
+        self.replace(end..end, 0, items);
+    }
+
     /// Appends an item.
     pub fn push(&mut self, item: &[u8]) {
-        varint::put_slice(&mut self.body, item);
-        self.count += 1;
+        self.push_all(&[item]);
     }
 
     /// Replaces `removed` items from `index` on by `items`: insertion, removal and change in one.
@@ -109,16 +127,41 @@ impl Items {
     /// If there are not so many.
     pub fn splice(&mut self, index: usize, removed: usize, items: &[&[u8]]) {
         assert!(index + removed <= self.count, "items {index}+{removed} of {}", self.count);
-        let mut iter = self.iter();
-        let whole = iter.rest.len();
-        iter.by_ref().take(index).for_each(drop);
-        let start = whole - iter.rest.len();
-        iter.by_ref().take(removed).for_each(drop);
-        let end = whole - iter.rest.len();
-        let mut bytes = Vec::with_capacity(items.iter().map(|item| item.len() + 2).sum());
-        items.iter().for_each(|item| varint::put_slice(&mut bytes, item));
-        self.body.splice(start..end, bytes);
-        self.count = self.count - removed + items.len();
+        self.recount(self.count);
+        let mut walk = self.iter();
+        walk.by_ref().take(index).for_each(drop);
+        let start = self.offset(&walk);
+        walk.by_ref().take(removed).for_each(drop);
+        let end = self.offset(&walk);
+        self.replace(start..end, removed, items);
+    }
+
+    /// Replaces the `removed` items that lie there in the payload ([`Items::offset`]) by `items`.
+    pub fn replace(&mut self, place: Range<usize>, removed: usize, items: &[&[u8]]) {
+        let added: usize = items.iter().map(|item| varint::len(item.len() as u64) + item.len()).sum();
+        let (end, new_end) = (self.payload.len(), self.payload.len() - place.len() + added);
+        self.payload.resize(new_end.max(end), 0);
+        self.payload.copy_within(place.end..end, place.start + added);
+        self.payload.truncate(new_end);
+        let mut rest = &mut self.payload[place.start..place.start + added];
+        for item in items {
+            rest = varint::write(rest, item.len() as u64);
+            let (here, after) = rest.split_at_mut(item.len());
+            here.copy_from_slice(item);
+            rest = after;
+        }
+        self.recount(self.count - removed + items.len());
+    }
+
+    /// There are so many now.
+    fn recount(&mut self, count: usize) {
+        self.count = count;
+        let bytes = varint::len(count as u64);
+        if bytes != self.start {
+            self.payload.splice(..self.start, std::iter::repeat_n(0, bytes));
+            self.start = bytes;
+        }
+        varint::write(&mut self.payload, count as u64);
     }
 }
 

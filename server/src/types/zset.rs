@@ -33,7 +33,7 @@ use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
 use super::small::{self, Items};
-use super::{LARGE, Misses, Payload, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, SMALL, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Tag of the elements that are found by their member.
@@ -151,11 +151,10 @@ impl<'k> Zset<'k> {
         if self.is_empty() {
             return tx.delete(self.key).map(drop);
         }
-        let (encoding, generation, payload) = match self.form {
-            Form::Small(items) => (SMALL, None, Payload::from_vec(items.encode())),
-            Form::Large { generation, count } => {
-                (LARGE, Some(generation), Payload::from_slice(&(count as u64).to_le_bytes()))
-            }
+        let count_bytes = (self.len() as u64).to_le_bytes();
+        let (encoding, generation, payload) = match &self.form {
+            Form::Small(items) => (SMALL, None, items.payload()),
+            Form::Large { generation, .. } => (LARGE, Some(*generation), &count_bytes[..]),
         };
         let kind = Kind::SortedSet as u8;
         tx.put(self.key, &Value { kind, encoding, expiry: self.expiry, generation, payload })

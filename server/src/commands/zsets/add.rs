@@ -2,6 +2,7 @@
 
 use crate::cx::{self, Cx, Fail, double};
 use crate::types::zset::Zset;
+use smallvec::SmallVec;
 
 use super::open;
 
@@ -83,7 +84,7 @@ fn add(cx: &mut Cx<'_>, mut options: Options) -> Result<(), Fail> {
         return Err(Fail::error("ERR INCR option supports a single increment-element pair"));
     }
     let members = pairs.chunks(2).map(|pair| Ok((pair[1], double(pair[0])?)));
-    let members = members.collect::<Result<Vec<_>, Fail>>()?;
+    let members = members.collect::<Result<SmallVec<[_; 2]>, Fail>>()?;
     add_scored(cx, options, &members)
 }
 

@@ -276,8 +276,9 @@ fn bytes_that_are_no_sorted_set_are_refused() {
     let key = Key::new(b"k");
     let kind = Kind::SortedSet as u8;
     let refused = |value: Value| assert!(Zset::decode(&key, &value).is_err(), "{value:?}");
-    let items =
-        |items: &[&[u8]]| Value::whole(kind, SMALL, items.iter().copied().collect::<Items>().encode());
+    let items = |items: &[&[u8]]| {
+        Value::whole(kind, SMALL, items.iter().copied().collect::<Items>().payload().to_vec())
+    };
     refused(items(&[b"member"]));
     refused(items(&[b"member", b"1234567"]));
     refused(items(&[b"member", &f64::NAN.to_le_bytes()]));

@@ -162,6 +162,8 @@ mod tests {
             ("config set masterauth x requirepass y", "CONFIG"),
             ("config resetstat", "CONFIG"),
             ("debug sleep 0", "DEBUG"),
+            ("function list", "FUNCTION"),
+            ("function flush", "FUNCTION"),
             ("haypile.adopt 1 127.0.0.1 5", "HAYPILE.ADOPT"),
             ("haypile.release 1 x", "HAYPILE.RELEASE"),
             ("haypile.sync 1 x 127.0.0.1:5", "HAYPILE.SYNC"),

@@ -25,7 +25,7 @@ type Done = Result<(), Fail>;
 pub const COMMANDS: &[Command] = &[
     T.data("fcall", -3, Flags::WRITE, KEYS, "7.0.0", "Calls a function.", |cx| call(cx, MayWrite::Yes)),
     T.data("fcall_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Calls a function that only reads.", |cx| call(cx, MayWrite::No)),
-    T.family("function", Flags::NONE, "7.0.0", "Loads, lists, removes and carries over libraries of functions.", SUBS),
+    T.family("function", Flags::OPERATOR, "7.0.0", "Loads, lists, removes and carries over libraries of functions.", SUBS),
 ];
 
 #[rustfmt::skip]

@@ -94,6 +94,7 @@ impl World<'_> {
         let running = self.nodes[node].running.as_ref().expect("it runs");
         running.engine.remove_slots(&[slot]).map_err(|error| format!("removeslots: {}", told(&error)))?;
         running.registry.tell_peers(&PeerCommand::Dropped(slot));
+        self.removed.insert((node, slot));
         if let Some(upstream) = upstream {
             self.link_turn(node, &upstream);
         }
@@ -153,9 +154,10 @@ impl World<'_> {
         let _ = commands.send(PeerCommand::Handover { slots: vec![slot], patience_ms: 3000, done });
     }
 
-    /// The only replica was promoted without its master: it has every write whose reply waited for a replica.
+    /// The only replica was promoted without its master: it has every write whose reply waited for a replica. One that an
+    /// operator removed the slot from has given up what it had said that it has.
     fn check_promoted(&self, node: usize, slot: Slot) -> Result<(), String> {
-        let only = self.nodes.len() == 2 && !self.nodes[node].unsure;
+        let only = self.nodes.len() == 2 && !self.nodes[node].unsure && !self.removed.contains(&(node, slot));
         if self.ack == 0 || !only || self.model.is_forked(slot) {
             return Ok(());
         }

@@ -52,6 +52,7 @@ impl World<'_> {
             let seed = self.random.next_u64();
             self.note(|| format!("{node} loses power in the midst of a sync"));
             self.nodes[node].fs = self.nodes[node].fs.crash(seed);
+            self.nodes[node].unsure = true;
             self.end_of(node);
         }
         done

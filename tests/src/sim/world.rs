@@ -71,6 +71,8 @@ pub struct World<'e> {
     pub(super) parted: BTreeSet<(usize, usize)>,
     /// Nodes whose power goes in the midst of a sync.
     pub(super) doomed: BTreeSet<usize>,
+    /// Slots that were ever removed from nodes.
+    pub(super) removed: BTreeSet<(usize, Slot)>,
     /// Steps that are left out, to find a shorter run that fails.
     skipped: BTreeSet<usize>,
 }
@@ -131,6 +133,7 @@ impl<'e> World<'e> {
             trace: DefaultHasher::new(),
             parted: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            removed: BTreeSet::new(),
             skipped,
         };
         world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, ack {ack}, wild: {wild}"));

@@ -252,6 +252,11 @@ class CodisServer:
         self.put(key, value)
         return "OK"
 
+    def do_getset(self, key, value):
+        old = self.get(key, bytes)
+        self.put(key, value)
+        return old
+
     def do_del(self, key):
         return int(self.get(key) is not None and self.drop(key))
 

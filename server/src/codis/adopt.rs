@@ -75,6 +75,9 @@ pub async fn ask(node: &Node, slot: Slot, address: &str) -> Result<String, Refus
     match dial::ask(node, address, &words).await.map_err(Refusal::Other)? {
         Reply::Bulk(Some(id)) => Ok(String::from_utf8_lossy(&id).into_owned()),
         Reply::Error(why) if why.starts_with("ERR unknown command") => Err(Refusal::Stranger),
+        Reply::Error(why) if why.ends_with("retry later") || why.ends_with("try again later") => {
+            Err(Refusal::Busy)
+        }
         reply => Err(Refusal::Other(format!("{address}: {}", reply.text()))),
     }
 }
@@ -85,6 +88,9 @@ pub enum Refusal {
     /// It is no Haypile node: it takes keys one by one only.
     #[error("it is no Haypile node")]
     Stranger,
+    /// Another change of the slot comes to its end there: nothing is wrong, and it may be asked again at once.
+    #[error("it works on the slot still")]
+    Busy,
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),

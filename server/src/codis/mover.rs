@@ -101,13 +101,19 @@ async fn step(
     }
     let Some(known) = follower else {
         node.moves.set(ticket, Stage::Preparing);
-        let id = adopt::ask(node, slot, to).await.map_err(|refusal| match refusal {
-            Refusal::Stranger => {
-                node.moves.set_way(to, None);
-                format!("{to} is no Haypile node")
+        let id = match adopt::ask(node, slot, to).await {
+            Ok(id) => id,
+            Err(Refusal::Busy) => return Ok(Next::Later(LOOK)),
+            Err(refusal) => {
+                if refusal == Refusal::Stranger {
+                    node.moves.set_way(to, None);
+                }
+                return Err(match refusal {
+                    Refusal::Other(why) => why,
+                    Refusal::Stranger | Refusal::Busy => format!("{to}: {refusal}"),
+                });
             }
-            Refusal::Other(why) => why,
-        })?;
+        };
         *follower = Some(Follower { id, missed: 0 });
         return Ok(Next::Later(LOOK));
     };

@@ -85,6 +85,25 @@ pub struct Move {
     place: u64,
 }
 
+impl Move {
+    fn new(to: &str, stage: Stage, number: u64, now_ms: u64) -> Move {
+        Move {
+            to: to.to_owned(),
+            stage,
+            keys: 0,
+            since_ms: now_ms,
+            asked_ms: now_ms,
+            touched_ms: now_ms,
+            done_ms: None,
+            told_ms: None,
+            returning: false,
+            stays: false,
+            number,
+            place: 0,
+        }
+    }
+}
+
 /// How a node takes slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
@@ -164,21 +183,7 @@ impl Moves {
         }
         *count += 1;
         let number = *count;
-        let new = Move {
-            to: to.to_owned(),
-            stage: Stage::Preparing,
-            keys,
-            since_ms: now_ms,
-            asked_ms: now_ms,
-            touched_ms: now_ms,
-            done_ms: None,
-            told_ms: None,
-            returning: false,
-            stays: false,
-            number,
-            place: 0,
-        };
-        moves.insert(slot, new);
+        moves.insert(slot, Move { keys, ..Move::new(to, Stage::Preparing, number, now_ms) });
         Some(Ticket { slot, number })
     }
 
@@ -321,20 +326,7 @@ impl Moves {
         };
         *count += 1;
         let number = *count;
-        let found = moves.entry(slot).or_insert_with(|| Move {
-            to: to.to_owned(),
-            stage: Stage::Done,
-            keys: 0,
-            since_ms: now_ms,
-            asked_ms: now_ms,
-            touched_ms: now_ms,
-            done_ms: None,
-            told_ms: None,
-            returning: false,
-            stays: false,
-            number,
-            place: 0,
-        });
+        let found = moves.entry(slot).or_insert_with(|| Move::new(to, Stage::Done, number, now_ms));
         found.returning = true;
         self.returning.fetch_add(1, Ordering::Relaxed);
         answer

@@ -9,11 +9,11 @@ use crate::clock::TimeMs;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::manifest::{Edit, Manifest, SUPERSEDED_MAX, SlotState};
+use crate::manifest::{Edit, Incoming, Manifest, Part, PartId, SUPERSEDED_MAX, SlotState};
 use crate::planted::{self, Bug};
 use crate::roles::edit_runs;
 use crate::slot::{Role, SlotCell, earliest};
-use crate::sst::{PackWriter, Run, RunMeta};
+use crate::sst::{PackWriter, RUNS_MAX, Run, RunMeta};
 use crate::sync::Arc;
 use crate::types::{NodeId, Seq, Slot};
 
@@ -138,18 +138,68 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the runs of a copy for a slot that is loading.
+    /// What is here of the copy that a slot waits for, and whose runs they are: with these the source need not begin
+    /// anew. Nothing while an import is under way that has not been suspended.
+    #[must_use]
+    pub fn held_parts(&self, slot: Slot) -> Option<(NodeId, Vec<Part>)> {
+        let manifest = self.manifest();
+        let incoming = manifest.state().slots.get(&slot)?.incoming.as_ref()?;
+        Some((incoming.source, incoming.parts.clone()))
+    }
+
+    /// Takes the runs of a copy from `source` for a slot that is loading; goes on with what is here of that node's.
     ///
     /// # Errors
     /// `Limit` if the slot is not loading.
-    pub fn importer(&self, slot: Slot) -> Result<CopyImport<'_>> {
+    pub fn importer(&self, slot: Slot, source: NodeId) -> Result<CopyImport<'_>> {
+        let incoming = {
+            let manifest = self.manifest();
+            manifest.state().slots.get(&slot).and_then(|entry| entry.incoming.clone())
+        };
         let cell = self.lock(slot);
         if !matches!(cell.role, Role::Loading { .. }) {
             return Err(Error::Limit(format!("slot {slot} is not waiting for a copy")));
         }
         let life = cell.life;
         drop(cell);
-        Ok(CopyImport { engine: self, slot, life, pack: self.new_pack()? })
+        let resumed = incoming.filter(|incoming| incoming.source == source).and_then(|incoming| {
+            let end = incoming.parts.last().map_or(0, |part| part.offset.saturating_add(part.here));
+            match self.resume_pack(incoming.file, end) {
+                Ok(pack) => Some((pack, incoming.parts)),
+                Err(error) => {
+                    tracing::warn!(%slot, %error, "what was here of a copy is of no use");
+                    None
+                }
+            }
+        });
+        let (pack, parts) = match resumed {
+            Some(resumed) => resumed,
+            None => (self.new_pack()?, Vec::new()),
+        };
+        Ok(CopyImport { engine: self, slot, life, source, pack, parts, wanted: Vec::new(), fresh_bytes: 0 })
+    }
+}
+
+/// Which of the runs that are here is the run `of`, which comes as number `place`.
+#[must_use]
+pub fn place_of(here: &[PartId], of: PartId, place: usize) -> Option<usize> {
+    if planted::is(Bug::PartsMistaken) {
+        return (place < here.len()).then_some(place);
+    }
+    here.iter().position(|known| *known == of)
+}
+
+/// A run as the node that it lies on names it.
+#[must_use]
+pub fn part_id(run: &RunMeta) -> PartId {
+    PartId { file: run.file, offset: run.offset, len: run.len, crc: run.crc }
+}
+
+impl Part {
+    /// Whether all of the run is here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.here == self.of.len
     }
 }
 
@@ -172,26 +222,86 @@ fn superseded(cell: &SlotCell, new: &History) -> Vec<crate::types::Epoch> {
 
 /// The receiving end of a copy: takes the runs in any order, then installs them all with one durable step.
 ///
-/// Dropped before [`CopyImport::finish`] it leaves nothing behind.
+/// What has come is made durable every [`Options::copy_durable_bytes`](crate::engine::Options) and when it is
+/// suspended: a copy from the same node goes on from there, after a restart too. Dropped before, it leaves what was
+/// durable.
 pub struct CopyImport<'e> {
     engine: &'e Engine,
     slot: Slot,
     life: u64,
+    source: NodeId,
     pack: PackWriter,
+    /// What is in the file, in its order. All but the last are whole.
+    parts: Vec<Part>,
+    /// Those of which the copy consists.
+    wanted: Vec<usize>,
+    /// Bytes that came since what is here was last made durable.
+    fresh_bytes: u64,
 }
 
 impl CopyImport<'_> {
-    /// Begins a run of `len` bytes with this checksum: both are the source's, from its [`RunMeta`].
-    pub fn begin_run(&mut self, len: u64, crc: u32) {
-        self.pack.begin_import(len, crc);
+    /// Begins the run `of`, of which `from` bytes are here.
+    ///
+    /// # Errors
+    /// `Limit` if it is not so; `Corrupt`, `Io`: the import is of no more use.
+    pub fn begin_run(&mut self, of: PartId, from: u64) -> Result<()> {
+        let slot = self.slot;
+        let known: Vec<PartId> = self.parts.iter().map(|part| part.of).collect();
+        let found = place_of(&known, of, self.wanted.len());
+        let here = found.map_or(0, |index| self.parts[index].here);
+        if !planted::is(Bug::PartsMistaken) && (here != from || from > of.len) {
+            return Err(Error::Limit(format!(
+                "the copy of slot {slot} goes on after {from} bytes of a run of which {here} of {} are here",
+                of.len
+            )));
+        }
+        if self.wanted.len() >= RUNS_MAX || found.is_some_and(|index| self.wanted.contains(&index)) {
+            return Err(Error::Limit(format!(
+                "the copy of slot {slot} has too many runs, or one of them twice"
+            )));
+        }
+        if let Some(index) = found {
+            let Part { of, offset, crc_here, .. } = self.parts[index];
+            self.wanted.push(index);
+            if self.parts[index].is_whole() {
+                return self.pack.adopt_import(offset, of.len, of.crc);
+            }
+            self.pack.resume_import(offset, crc_here, of.len, of.crc);
+            return Ok(());
+        }
+        if let Some(part) = self.parts.last().copied().filter(|part| !part.is_whole()) {
+            // A run that the copy has no more: what comes is written over it.
+            self.parts.pop();
+            self.pack.cut(part.offset);
+        }
+        self.wanted.push(self.parts.len());
+        self.parts.push(Part { of, offset: self.pack.len(), here: 0, crc_here: 0 });
+        self.pack.begin_import(of.len, of.crc);
+        Ok(())
     }
 
     /// The run's next bytes.
     ///
     /// # Errors
-    /// `Io`: the import is of no more use.
+    /// `Io`, or `Limit` if there are more than the run has: the import is of no more use.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
-        self.pack.import(bytes)
+        let open = self.pack.is_importing();
+        let room = |part: &&mut Part| open && part.of.len - part.here >= bytes.len() as u64;
+        let part = self.parts.last_mut().filter(room);
+        let Some(part) = part else {
+            return Err(Error::Limit(format!(
+                "a run of slot {}'s copy is longer than it was said",
+                self.slot
+            )));
+        };
+        part.here += bytes.len() as u64;
+        self.pack.import(bytes)?;
+        self.fresh_bytes += bytes.len() as u64;
+        if self.fresh_bytes >= self.engine.options().copy_durable_bytes {
+            self.make_durable()
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks the run that was begun.
@@ -199,14 +309,61 @@ impl CopyImport<'_> {
     /// # Errors
     /// `Corrupt` if it is not what was sent, or not this slot's: the import is of no more use.
     pub fn end_run(&mut self) -> Result<()> {
-        let meta = self.pack.end_import()?;
-        if meta.props.slot != self.slot {
-            return Err(Error::Limit(format!(
-                "the copy of slot {} has a run of slot {}",
-                self.slot, meta.props.slot
-            )));
+        if self.pack.is_importing() {
+            self.pack.end_import()?;
         }
-        Ok(())
+        let slot = self.slot;
+        match self.pack.runs().last().map(|meta| meta.props.slot) {
+            Some(of) if of == slot => Ok(()),
+            of => Err(Error::Limit(format!("the copy of slot {slot} has a run of another slot, {of:?}"))),
+        }
+    }
+
+    /// Makes what has come durable and says so in the manifest.
+    fn make_durable(&mut self) -> Result<()> {
+        let (here, crc_here) = self.pack.suspend()?;
+        if let Some(part) = self.parts.last_mut().filter(|_| self.pack.is_importing()) {
+            (part.here, part.crc_here) = (here, crc_here);
+        }
+        let mut manifest = self.engine.manifest();
+        {
+            let cell = self.engine.lock(self.slot);
+            if cell.life != self.life || !matches!(cell.role, Role::Loading { .. }) {
+                return Err(Error::Limit(format!(
+                    "slot {} began another life while its copy came",
+                    self.slot
+                )));
+            }
+        }
+        let incoming = Incoming { file: self.pack.file_no(), source: self.source, parts: self.parts.clone() };
+        self.engine.apply(&mut manifest, &[Edit::Incoming(self.slot, Some(incoming))])?;
+        self.pack.keep();
+        self.fresh_bytes = 0;
+        drop(manifest);
+        self.engine.sweep_files()
+    }
+
+    /// Keeps what has come, for a copy from the same node that goes on.
+    ///
+    /// # Errors
+    /// `Io`, or `Limit` if the slot has begun another life: what was durable before is what is left, if anything.
+    pub fn suspend(mut self) -> Result<()> {
+        if self.fresh_bytes > 0 { self.make_durable() } else { Ok(()) }
+    }
+
+    /// Gives up what has come: it is of no use.
+    ///
+    /// # Errors
+    /// `Io`: it is tried out again by the next copy, and given up then.
+    pub fn discard(self) -> Result<()> {
+        let CopyImport { engine, slot, pack, .. } = self;
+        drop(pack);
+        let mut manifest = engine.manifest();
+        if manifest.state().slots.get(&slot).is_some_and(|entry| entry.incoming.is_some()) {
+            engine.apply(&mut manifest, &[Edit::Incoming(slot, None)])?;
+        }
+        drop(manifest);
+        engine.sweep_files()
     }
 
     /// Installs the runs beneath everything that came since: the slot has complete data from here on.
@@ -214,7 +371,7 @@ impl CopyImport<'_> {
     /// # Errors
     /// `Io`, or `Limit` if the slot has begun another life meanwhile: nothing has changed then.
     pub fn finish(self) -> Result<()> {
-        let CopyImport { engine, slot, life, pack } = self;
+        let CopyImport { engine, slot, life, pack, .. } = self;
         let runs: Vec<RunMeta> = pack.finish()?;
         let mut manifest = engine.manifest();
         engine.packs().adopt(&runs);

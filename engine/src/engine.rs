@@ -79,6 +79,9 @@ pub struct Options {
     pub manifest_bytes: u64,
     /// Draw node names and epoch tags from this seed: for simulations. `None` asks the operating system.
     pub seed: Option<u64>,
+    /// What has come of a slot's copy is made durable whenever this many bytes came: so much of it comes again after a
+    /// crash, at most.
+    pub copy_durable_bytes: u64,
     /// Own the slots of a checkpoint that it is opened on, each in a new epoch. Else they are nobody's until an
     /// operator says: another node may own them.
     pub own_copies: bool,
@@ -95,6 +98,7 @@ impl Default for Options {
             block_bytes: 4 << 10,
             manifest_bytes: 1 << 20,
             seed: None,
+            copy_durable_bytes: 16 << 20,
             own_copies: false,
         }
     }
@@ -594,6 +598,11 @@ impl Engine {
     pub(crate) fn new_pack(&self) -> Result<PackWriter> {
         let number = FileNo(self.next_file.fetch_add(1, Ordering::Relaxed));
         PackWriter::create(Arc::clone(&self.fs), &self.folders.data, number, self.node)
+    }
+
+    /// Goes on with a pack file that an import left.
+    pub(crate) fn resume_pack(&self, file: FileNo, end: u64) -> Result<PackWriter> {
+        PackWriter::resume(Arc::clone(&self.fs), &self.folders.data, file, self.node, end)
     }
 
     /// Unlinks files that nobody refers to or reads any more, and gives the block cache what indexes and filters leave.

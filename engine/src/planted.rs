@@ -95,6 +95,8 @@ bugs! {
     GrantLostInCopy,
     /// Half of a copy passes for data when the slot is asked for again.
     HalfCopyContinued,
+    /// Runs of a copy that goes on are taken for those that stood at their places in the copy before.
+    PartsMistaken,
     /// Two promotions of one slot begin the same epoch.
     EpochNotUnique,
     /// A master that is asked to go on from a record goes on from the one after.

@@ -246,6 +246,9 @@ fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
     let mut slots = Replayed::empty();
     for (slot, entry) in &state.slots {
         packs.adopt(&entry.runs);
+        if let Some(incoming) = &entry.incoming {
+            packs.hold(incoming.file);
+        }
         let runs = entry.runs.iter().map(|run| packs.open_run(run)).collect::<Result<Vec<_>>>()?;
         let mut cell = SlotCell::from_meta(&entry.meta);
         cell.version = crate::sync::Arc::new(Version::new(runs));

@@ -22,7 +22,7 @@ use crate::log::record::{Body, Header};
 use crate::manifest::{Edit, Manifest, SETTLED_MAX, SettledGrant, SlotMeta, SlotState};
 use crate::planted::{self, Bug};
 use crate::slot::{Role, SlotCell};
-use crate::sst::RunMeta;
+use crate::sst::{FileNo, RunMeta};
 use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
 /// Where a slot stands on this node.
@@ -625,11 +625,16 @@ impl Engine {
         if synced > manifest.state().log_synced {
             edits.push(Edit::LogSynced(synced));
         }
+        let before = incoming(manifest, &edits);
         manifest.apply(&edits).inspect_err(|error| {
             if !matches!(error, Error::ReadOnly(_)) {
                 self.poison(error);
             }
-        })
+        })?;
+        let after = incoming(manifest, &edits);
+        after.difference(&before).for_each(|file| self.packs().hold(*file));
+        before.difference(&after).for_each(|file| self.packs().let_go(*file));
+        Ok(())
     }
 
     /// Lets go of runs that an edit should have brought. Where it is not known whether the disk has the edit, they stay:
@@ -676,4 +681,13 @@ pub(crate) fn edit_runs(slot: Slot, add: &[RunMeta], remove: &[RunMeta]) -> Edit
 
 pub(crate) fn edits(metas: &[(Slot, SlotMeta)]) -> Vec<Edit> {
     metas.iter().map(|(slot, meta)| Edit::Slot(*slot, Box::new(meta.clone()))).collect()
+}
+
+/// The files of copies that are not whole, of the slots that these edits are about.
+fn incoming(manifest: &Manifest, edits: &[Edit]) -> BTreeSet<FileNo> {
+    let slots = edits.iter().filter_map(|edit| match edit {
+        Edit::Slot(slot, _) | Edit::Incoming(slot, _) => manifest.state().slots.get(slot),
+        _ => None,
+    });
+    slots.filter_map(|entry| entry.incoming.as_ref()).map(|incoming| incoming.file).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{TestClock, del, fresh, get, open, open_at, set, slot_of};
 use haypile_engine::background::Job;
 use haypile_engine::clock::TimeMs;
-use haypile_engine::copy::Load;
+use haypile_engine::copy::{Load, part_id};
 use haypile_engine::engine::Engine;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::history::Relation;
@@ -69,9 +69,9 @@ fn copy_into(master: &Engine, replica: &Engine, slot: Slot) {
     // Records come while the runs still do.
     let appended = replica.append_replicated(&records(master, slot, source.seq)).expect("takes records");
     assert!(appended.failed.is_empty(), "{:?}", appended.failed);
-    let mut import = replica.importer(slot).expect("is loading");
+    let mut import = replica.importer(slot, master.node()).expect("is loading");
     for run in &source.runs {
-        import.begin_run(run.meta().len, run.meta().crc);
+        import.begin_run(part_id(run.meta()), 0).expect("begins");
         let mut chunk = [0; 1000];
         let mut offset = 0;
         while offset < run.meta().len {

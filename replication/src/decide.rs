@@ -124,7 +124,15 @@ mod tests {
 
     fn ask(epochs: Epochs, last: u64, state: AskState) -> SlotAsk {
         let slot = Slot::new(5).expect("in range");
-        SlotAsk { slot, number: 1, history: history(epochs), last: Seq(last), state, force: false }
+        SlotAsk {
+            slot,
+            number: 1,
+            history: history(epochs),
+            last: Seq(last),
+            state,
+            force: false,
+            held: Vec::new(),
+        }
     }
 
     /// The answer in one word, so that the table below can be read.

@@ -17,6 +17,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 
 use crate::acks::Acks;
+use crate::copies::Copies;
+use crate::features::Compress;
 use crate::operate;
 use crate::receiver::{LinkState, Receiver};
 use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub silence_max: Duration,
     /// A grant that was not answered on its link for this long is asked about.
     pub grant_patience: Duration,
+    /// Whether what is shipped is compressed, where it pays and the other side agrees.
+    pub compress: Compress,
 }
 
 impl Settings {
@@ -59,6 +63,7 @@ impl Settings {
             heartbeat: Duration::from_secs(1),
             silence_max: Duration::from_secs(10),
             grant_patience: Duration::from_secs(2),
+            compress: Compress::No,
         }
     }
 }
@@ -112,6 +117,7 @@ impl Shared {
             password: settings.masterauth,
             node: self.engine.node(),
             announce: settings.announce,
+            compress: settings.compress,
             patience: settings.connect_patience,
         }
     }
@@ -221,6 +227,17 @@ impl Replication {
     /// The password that is sent to other nodes from now on.
     pub fn set_masterauth(&self, masterauth: Option<String>) {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).masterauth = masterauth;
+    }
+
+    /// Whether what is shipped is compressed, on connections that are opened from now on.
+    pub fn set_compress(&self, compress: Compress) {
+        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).compress = compress;
+    }
+
+    /// The copies that this node gives: how fast and how many at once.
+    #[must_use]
+    pub fn copies(&self) -> &Copies {
+        self.shared.registry.copies()
     }
 
     /// `host:port` that other nodes reach this one at.
@@ -345,7 +362,7 @@ impl Replication {
                 lag_ms: if lag_records == 0 { 0 } else { seen.map_or(0, |seen| ago(seen.whole_ms)) },
                 heard_ms: seen.map_or(0, |seen| ago(seen.heard_ms)),
                 since: peer.since,
-                copy,
+                copy: copy.map(|count| count.at(now_ms)),
             })
         };
         let mut replicas: Vec<_> = self.shared.registry.peers().into_iter().filter_map(replica).collect();
@@ -360,7 +377,7 @@ impl Replication {
                 for_ms: now_ms.saturating_sub(status.since_ms),
                 heard_ms: receiver.heard_ms().map(|ms| now_ms.saturating_sub(ms)),
                 lag_records: status.master_last.0.saturating_sub(last.0),
-                copy: status.copy,
+                copy: status.copy.map(|count| count.at(now_ms)),
             })
         });
         SlotStatus { replicas, upstream }

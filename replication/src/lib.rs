@@ -4,7 +4,9 @@
 //! or thread inside. See `docs/PROTOCOL.md` for what is said on the wire.
 
 pub mod acks;
+pub mod copies;
 pub mod decide;
+pub mod features;
 pub mod grants;
 pub mod handover;
 pub mod hub;
@@ -16,6 +18,7 @@ pub mod receiver;
 pub mod registry;
 mod run;
 pub mod shipper;
+pub mod squeeze;
 pub mod status;
 pub mod told;
 pub mod transport;

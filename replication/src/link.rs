@@ -14,7 +14,7 @@ use haypile_engine::slot::Role;
 use haypile_engine::types::{NodeId, Seq, Slot};
 use tokio::sync::oneshot;
 
-use crate::message::{AskState, Message, SlotAsk};
+use crate::message::{AskState, Held, Message, SlotAsk};
 use crate::peer::without;
 use crate::receiver::{Action, Event, Question, Receiver};
 use crate::registry::{LinkCommand, PeerCommand, Registry};
@@ -52,6 +52,8 @@ pub struct Link<'e> {
     engine: &'e Engine,
     registry: Arc<Registry>,
     upstream: String,
+    /// Who answers there, while the connection stands.
+    node: Option<NodeId>,
     receiver: Arc<Mutex<Receiver>>,
     imports: HashMap<Slot, Import<'e>>,
     loads: Vec<Load>,
@@ -80,6 +82,7 @@ impl<'e> Link<'e> {
             engine,
             registry,
             upstream,
+            node: None,
             receiver,
             imports: HashMap::new(),
             loads: Vec::new(),
@@ -108,6 +111,7 @@ impl<'e> Link<'e> {
 
     /// The connection stands.
     pub fn connected(&mut self, node: NodeId, now_ms: u64) {
+        self.node = Some(node);
         self.registry.note_link_node(&self.upstream, node);
         self.feed(Event::Connected, now_ms);
     }
@@ -124,6 +128,7 @@ impl<'e> Link<'e> {
         self.out.clear();
         self.feed(Event::Disconnected(why.to_owned()), now_ms);
         self.out.clear();
+        self.node = None;
         for (_, asked) in std::mem::take(&mut self.asked) {
             let why = format!(
                 "the connection to {} was lost during the handover ({why}): it either did not happen, or is \
@@ -249,7 +254,7 @@ impl<'e> Link<'e> {
                     return;
                 }
                 for questions in questions.chunks(QUESTIONS_MAX) {
-                    let asks = questions.iter().map(|question| ask(self.engine, *question)).collect();
+                    let asks = questions.iter().map(|question| self.ask(*question)).collect();
                     self.out.push(Message::Follow(asks));
                 }
             }
@@ -276,20 +281,24 @@ impl<'e> Link<'e> {
                     complete: head.runs == 0,
                 });
             }
-            Action::ImportRun { slot, bytes, crc } => {
+            Action::ImportRun { slot, of, from } => {
                 self.flush_loads(now_ms);
                 if self.locked().status(slot).is_none_or(|status| status.copy.is_none()) {
                     return; // the slot could not be made ready: it is asked for again
                 }
+                let Some(source) = self.node else { return };
                 if !self.imports.contains_key(&slot) {
-                    match self.engine.importer(slot) {
+                    match self.engine.importer(slot, source) {
                         Ok(copy) => drop(self.imports.insert(slot, Import { copy, in_run: false })),
                         Err(error) => return self.import_failed(slot, &error, now_ms),
                     }
                 }
-                if let Some(import) = self.in_run(slot, false) {
+                let begun = self.in_run(slot, false).map(|import| {
                     import.in_run = true;
-                    import.copy.begin_run(bytes, crc);
+                    import.copy.begin_run(of, from)
+                });
+                if let Some(Err(error)) = begun {
+                    self.import_failed(slot, &error, now_ms);
                 }
             }
             Action::ImportChunk(slot, data) => {
@@ -321,7 +330,13 @@ impl<'e> Link<'e> {
                     }
                 }
             }
-            Action::ImportAbort(slot) => drop(self.imports.remove(&slot)),
+            Action::ImportSuspend(slot) => {
+                if let Some(import) = self.imports.remove(&slot)
+                    && let Err(error) = import.copy.suspend()
+                {
+                    tracing::warn!(%slot, upstream = %self.upstream, %error, "what came of a copy is lost");
+                }
+            }
             Action::Acknowledge(slots) => {
                 self.ack_due = true;
                 self.acks.extend(slots);
@@ -333,6 +348,18 @@ impl<'e> Link<'e> {
                 self.broken.get_or_insert(why);
             }
         }
+    }
+
+    /// A question with what is here of a copy from the node that is asked.
+    fn ask(&self, question: Question) -> SlotAsk {
+        let mut ask = ask(self.engine, question);
+        if ask.state == AskState::Loading
+            && let Some((source, parts)) = self.engine.held_parts(question.slot)
+            && Some(source) == self.node
+        {
+            ask.held = parts.iter().map(|part| Held { of: part.of, here: part.here }).collect();
+        }
+        ask
     }
 
     /// The copy of a slot, if it stands where what came makes sense: within a run or between two. A master that sends
@@ -369,7 +396,9 @@ impl<'e> Link<'e> {
         if let Some(left_out) = self.repeats.news(&error.to_string(), now_ms) {
             tracing::warn!(%slot, upstream = %self.upstream, %error, left_out, "a slot's copy failed");
         }
-        self.imports.remove(&slot);
+        if let Some(Err(error)) = self.imports.remove(&slot).map(|import| import.copy.discard()) {
+            tracing::warn!(%slot, %error, "what came of a copy can't be given up");
+        }
         self.feed(Event::Failed { slot, why: format!("the copy failed: {error}") }, now_ms);
     }
 
@@ -489,7 +518,8 @@ pub fn ask(engine: &Engine, question: Question) -> SlotAsk {
     };
     // What an operator said outlasts a restart.
     let force = force || position.force;
-    SlotAsk { slot, number, history: position.history, last: position.last_seq, state, force }
+    let (history, last) = (position.history, position.last_seq);
+    SlotAsk { slot, number, history, last, state, force, held: Vec::new() }
 }
 
 #[cfg(test)]

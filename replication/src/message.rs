@@ -16,8 +16,10 @@
 //!  text   u16 length, UTF-8,      data              u32 length, bytes
 //!         at most 1024 bytes
 //!  list   u32 count, items        history           list of (epoch, seq)
-//!  ask    slot, u32 number, history, seq last, u8 state (0 data, 1 empty, 2 loading), u8 force
+//!  ask    slot, u32 number, history, seq last, u8 state (0 data, 1 empty, 2 loading), u8 force, list of held
 //!  copy   slot, u32 number (the ask's): names one copy on a connection
+//!  run    u64 file, u64 offset, bytes, u32 crc of its bytes: where a run lies on the node that sends it
+//!  held   run, bytes: so much of it is durable at the replica
 //!  owner  u8 0, or u8 1, node, text: who the record before grants the slot to, and where that node listens
 //!
 //! kind                   payload                                              sent by
@@ -38,7 +40,7 @@
 //!  35 continue           slot, u32 number, seq from                           master
 //!  36 copy queued        copy                                                 master
 //!  37 copy begin         copy, history, seq base, owner, u64 keys, time, u32 runs, bytes  master
-//!  38 copy run           copy, bytes, u32 crc of the run's bytes              master
+//!  38 copy run           copy, run, bytes: from where on it comes             master
 //!  39 copy chunk         copy, data                                           master
 //!  40 copy run end       copy                                                 master
 //!  41 copy end           copy (none if it has no runs)                        master
@@ -51,15 +53,22 @@
 //!  47 grant done         list of slot                                         old owner
 //!  48 grant pending      slot                                                 grantee
 //!  49 upstreams          list of (slot, text): whom it follows, or nothing    who was asked
+//!  50 hello refused      text                                                 who accepts
+//!  63 compressed         u8 kind, u32 length of the payload, LZ4 block: a message of that kind   either, if both have
+//!                        the feature (`features.rs`)
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
 use haypile_engine::clock::TimeMs;
 use haypile_engine::history::{EpochStart, History};
+use haypile_engine::manifest::PartId;
+use haypile_engine::sst::FileNo;
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
+use crate::squeeze;
+
 /// The version of this protocol. Nodes of different versions do not talk.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The greatest payload that is sent or taken.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// The longest text: it is for people.
@@ -102,6 +111,17 @@ pub struct SlotAsk {
     pub state: AskState,
     /// Whether data that shares no history may be replaced.
     pub force: bool,
+    /// What is durable here of a copy from the asked node, in the order in which it lies here.
+    pub held: Vec<Held>,
+}
+
+/// A run of the asked node, as far as the replica has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Which run.
+    pub of: PartId,
+    /// How many of its bytes the replica has.
+    pub here: u64,
 }
 
 /// Names one copy on a connection.
@@ -192,7 +212,7 @@ pub enum Message {
     Continue { slot: Slot, number: u32, from: Seq },
     CopyQueued(CopyId),
     CopyBegin { copy: CopyId, head: CopyHead },
-    CopyRun { copy: CopyId, bytes: u64, crc: u32 },
+    CopyRun { copy: CopyId, of: PartId, from: u64 },
     CopyChunk { copy: CopyId, data: Bytes },
     CopyRunEnd(CopyId),
     CopyEnd(CopyId),
@@ -204,6 +224,7 @@ pub enum Message {
     GrantDone(Vec<Slot>),
     GrantPending(Slot),
     Upstreams(Vec<(Slot, String)>),
+    HelloRefused(String),
 }
 
 /// Why bytes are no message: the connection can't go on.
@@ -226,6 +247,15 @@ pub enum BadMessage {
 }
 
 impl Message {
+    /// Bytes of what it carries of records or a copy: what is worth compressing.
+    #[must_use]
+    pub fn data_bytes(&self) -> usize {
+        match self {
+            Message::Records { data, .. } | Message::CopyChunk { data, .. } => data.len(),
+            _ => 0,
+        }
+    }
+
     /// Appends the message as one frame.
     ///
     /// # Panics
@@ -263,6 +293,7 @@ impl Message {
         if checksum(kind, &payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
             return Err(BadMessage::Checksum);
         }
+        let (kind, payload) = squeeze::expand(kind, payload)?;
         let mut reader = Reader(payload);
         let message = reader.message(kind).map_err(|what| BadMessage::Meaning { kind, what })?;
         if !reader.0.is_empty() {
@@ -377,10 +408,10 @@ impl Message {
                 out.u64(head.bytes);
                 37
             }
-            Message::CopyRun { copy, bytes, crc } => {
+            Message::CopyRun { copy, of, from } => {
                 out.copy(*copy);
-                out.u64(*bytes);
-                out.u32(*crc);
+                out.run(*of);
+                out.u64(*from);
                 38
             }
             Message::CopyChunk { copy, data } => {
@@ -447,6 +478,10 @@ impl Message {
                 });
                 49
             }
+            Message::HelloRefused(why) => {
+                out.text(why);
+                50
+            }
         }
     }
 }
@@ -472,7 +507,7 @@ impl Reason {
     }
 }
 
-fn checksum(kind: u8, payload: &[u8]) -> u32 {
+pub(crate) fn checksum(kind: u8, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[kind]);
     hasher.update(payload);
@@ -526,6 +561,17 @@ impl Writer<'_> {
             AskState::Loading => 2,
         });
         self.u8(u8::from(ask.force));
+        self.list(&ask.held, |out, held| {
+            out.run(held.of);
+            out.u64(held.here);
+        });
+    }
+
+    fn run(&mut self, run: PartId) {
+        self.u64(run.file.0);
+        self.u64(run.offset);
+        self.u64(run.len);
+        self.u32(run.crc);
     }
 
     fn owner(&mut self, owner: Option<&(NodeId, String)>) {
@@ -634,7 +680,16 @@ impl Reader {
                 _ => return Err("unknown state"),
             },
             force: self.flag()?,
+            held: self.list(|reader| {
+                let held = Held { of: reader.run()?, here: reader.u64()? };
+                if held.here > held.of.len { Err("more of a run than it has") } else { Ok(held) }
+            })?,
         })
+    }
+
+    fn run(&mut self) -> Taken<PartId> {
+        let (file, offset) = (FileNo(self.u64()?), self.u64()?);
+        Ok(PartId { file, offset, len: self.u64()?, crc: self.u32()? })
     }
 
     fn owner(&mut self) -> Taken<Option<(NodeId, String)>> {
@@ -718,7 +773,13 @@ impl Reader {
                     bytes: self.u64()?,
                 },
             },
-            38 => Message::CopyRun { copy: self.copy()?, bytes: self.u64()?, crc: self.u32()? },
+            38 => {
+                let (copy, of, from) = (self.copy()?, self.run()?, self.u64()?);
+                if from > of.len {
+                    return Err("a run that goes on after its end");
+                }
+                Message::CopyRun { copy, of, from }
+            }
             39 => Message::CopyChunk { copy: self.copy()?, data: self.data()? },
             40 => Message::CopyRunEnd(self.copy()?),
             41 => Message::CopyEnd(self.copy()?),
@@ -747,6 +808,7 @@ impl Reader {
             47 => Message::GrantDone(self.list(Reader::slot)?),
             48 => Message::GrantPending(self.slot()?),
             49 => Message::Upstreams(self.list(|r| Ok((r.slot()?, r.text()?)))?),
+            50 => Message::HelloRefused(self.text()?),
             _ => return Err("unknown kind"),
         })
     }

@@ -118,15 +118,13 @@ fn is_connected(shared: &Shared, slot: Slot) -> bool {
 
 /// Asks a node about every slot before anything changes here.
 async fn probe(shared: &Arc<Shared>, slots: &[Slot], upstream: &str, force: bool) -> Result<(), Refused> {
-    let mut connection = Connection::open(&shared.dial(upstream)).await.map_err(Refused::Connect)?;
+    let dial = shared.dial(upstream);
+    let mut connection = Connection::open(&dial).await.map_err(Refused::Connect)?;
     let lost = |why| Refused::Connect(format!("{upstream}: {why}"));
     let patience = shared.settings().silence_max;
     let late = |_| Refused::Connect(format!("{upstream}: no answer within {} ms", patience.as_millis()));
-    let hello = Message::Hello { features: 0, purpose: Purpose::Question };
-    let answer = tokio::time::timeout(patience, connection.ask(&hello)).await.map_err(late)?.map_err(lost)?;
-    let Message::HelloOk { node, .. } = answer else {
-        return Err(lost("it does not speak this protocol".to_owned()));
-    };
+    let hello = tokio::time::timeout(patience, connection.hello(&dial, Purpose::Question));
+    let node = hello.await.map_err(late)?.map_err(Refused::Connect)?;
     if node == shared.engine.node() {
         return Err(Refused::Itself(upstream.to_owned()));
     }
@@ -177,13 +175,12 @@ async fn look_for_cycle(
             continue;
         }
         let asked = tokio::time::timeout(shared.settings().connect_patience, async {
-            let mut connection = Connection::open(&shared.dial(&address)).await?;
-            let hello = Message::Hello { features: 0, purpose: Purpose::Question };
-            match connection.ask(&hello).await? {
-                Message::HelloOk { node, .. } if node == shared.engine.node() => Ok(None),
-                Message::HelloOk { .. } => upstreams(&mut connection, &slots).await.map(Some),
-                other => Err(format!("it answered {other:?}")),
+            let dial = shared.dial(&address);
+            let mut connection = Connection::open(&dial).await?;
+            if connection.hello(&dial, Purpose::Question).await? == shared.engine.node() {
+                return Ok(None);
             }
+            upstreams(&mut connection, &slots).await.map(Some)
         });
         match asked.await {
             Ok(Ok(None)) => return Err(itself(slots.first())),
@@ -491,11 +488,9 @@ pub(crate) async fn ask_grantee(
     address: &str,
     open: &[grants::Open],
 ) -> Result<(), String> {
-    let mut connection = Connection::open(&shared.dial(address)).await?;
-    let hello = Message::Hello { features: 0, purpose: Purpose::Question };
-    let Message::HelloOk { node, .. } = connection.ask(&hello).await? else {
-        return Err(format!("{address} does not speak this protocol"));
-    };
+    let dial = shared.dial(address);
+    let mut connection = Connection::open(&dial).await?;
+    let node = connection.hello(&dial, Purpose::Question).await?;
     let open: Vec<_> = open.iter().filter(|grant| grant.to == node).cloned().collect();
     if open.is_empty() {
         return Err(format!("another node answers at {address}: {node}"));

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::history::History;
 use haypile_engine::log::record::{Body, Header, Record, encode};
+use haypile_engine::manifest::PartId;
 use haypile_engine::slot::Role;
+use haypile_engine::sst::FileNo;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 use proptest::prelude::*;
 
 use crate::decide::{LogReach, View};
 use crate::message::{AskState, CopyHead, CopyId, Message, Reason, SlotAsk};
 use crate::receiver::{self, LinkState, Question, Receiver};
-use crate::shipper::{self, CopyPart, ReadOutcome, Shipper, Work};
+use crate::shipper::{self, CopiesNow, CopyPart, ReadOutcome, Shipper, Work};
 
 const SLOTS: u16 = 7;
 const REPLICA: NodeId = NodeId([2; 20]);
@@ -157,22 +159,17 @@ impl Master {
         };
         let content = self.slots[&copy.slot].truncated(base);
         let runs = u32::from(!content.records.is_empty());
+        let bytes = content.records.iter().map(|record| record.len() as u64).sum();
         if runs > 0 {
-            let mut parts = VecDeque::from([CopyPart::Run { bytes: base.0, crc: 0 }]);
+            let of = PartId { file: FileNo(1), offset: 0, len: bytes, crc: 0 };
+            let mut parts = VecDeque::from([CopyPart::Run { of, from: 0 }]);
             parts.extend(content.records.iter().cloned().map(CopyPart::Chunk));
             parts.extend([CopyPart::RunEnd, CopyPart::End]);
             self.copies.insert(copy, parts);
         }
-        let head = CopyHead {
-            history: content.history,
-            base,
-            granted: None,
-            keys: 0,
-            time: TimeMs(0),
-            runs,
-            bytes: base.0,
-        };
-        shipper::Event::CopyOpened { copy, head, start }
+        let head =
+            CopyHead { history: content.history, base, granted: None, keys: 0, time: TimeMs(0), runs, bytes };
+        shipper::Event::CopyOpened { copy, head, start, now_ms: 0 }
     }
 }
 
@@ -199,7 +196,8 @@ impl Replica {
             Some(held) => (held.content.clone(), AskState::Data),
             None => (Content::default(), AskState::Empty),
         };
-        SlotAsk { slot, number, last: content.last(), history: content.history, state, force }
+        let (last, history) = (content.last(), content.history);
+        SlotAsk { slot, number, last, history, state, force, held: Vec::new() }
     }
 
     fn append(&mut self, mut records: &[u8]) -> Vec<(Slot, Seq)> {
@@ -296,7 +294,9 @@ impl Pair {
     }
 
     fn work(&mut self) -> bool {
-        let Some(work) = self.shipper.as_mut().and_then(Shipper::work) else { return false };
+        let Some(work) = self.shipper.as_mut().and_then(|shipper| shipper.work(CopiesNow::Go)) else {
+            return false;
+        };
         let event = match work {
             Work::ReadLog { cursor, from } => {
                 shipper::Event::Read { cursor, outcome: self.master.read(from) }
@@ -356,7 +356,7 @@ impl Pair {
                         other,
                         receiver::Action::ImportRun { .. }
                             | receiver::Action::ImportRunEnd(_)
-                            | receiver::Action::ImportAbort(_)
+                            | receiver::Action::ImportSuspend(_)
                             | receiver::Action::Agreed(_)
                             | receiver::Action::SetTimes(_)
                     ),
@@ -542,5 +542,40 @@ proptest! {
         steps in prop::collection::vec(step(), 0..150),
     ) {
         run(steps);
+    }
+}
+
+#[test]
+fn a_copy_that_ends_before_all_that_was_announced_came_is_not_installed() {
+    let copy = CopyId { slot: slot(1), number: 1 };
+    let of = PartId { file: FileNo(1), offset: 0, len: 10, crc: 0 };
+    let head = |runs, bytes| CopyHead {
+        history: History::default(),
+        base: Seq(5),
+        granted: None,
+        keys: 0,
+        time: TimeMs(0),
+        runs,
+        bytes,
+    };
+    // Of the run, four bytes are here already.
+    let table = [(1, 10, true), (2, 10, false), (1, 11, false), (0x8000_0000, 10, false)];
+    for (runs, bytes, whole) in table {
+        let mut receiver = Receiver::default();
+        receiver.on(receiver::Event::Attach { slots: vec![slot(1)], force: false }, 0);
+        receiver.on(receiver::Event::Connected, 0);
+        let said = [
+            Message::CopyBegin { copy, head: head(runs, bytes) },
+            Message::CopyRun { copy, of, from: 4 },
+            Message::CopyChunk { copy, data: Bytes::from_static(b"others") },
+            Message::CopyRunEnd(copy),
+            Message::CopyEnd(copy),
+        ];
+        let told = |message| receiver.on(receiver::Event::Message(message), 1);
+        let actions: Vec<_> = said.into_iter().flat_map(told).collect();
+        let installed = actions.contains(&receiver::Action::ImportEnd(slot(1)));
+        assert_eq!(installed, whole, "{runs} runs, {bytes} bytes");
+        let ended = actions.iter().any(|action| matches!(action, receiver::Action::Disconnect(_)));
+        assert_eq!(ended, !whole, "{runs} runs, {bytes} bytes");
     }
 }

@@ -7,23 +7,25 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use haypile_engine::copy::CopySource;
+use haypile_engine::copy::{CopySource, part_id, place_of};
 use haypile_engine::engine::Engine;
 use haypile_engine::log::record::Record;
 use haypile_engine::log::{LogReader, ReadOutcome as LogRead};
+use haypile_engine::manifest::PartId;
 use haypile_engine::planted::{self, Bug};
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
 use crate::acks::Follower;
+use crate::copies::Kept;
 use crate::decide::{Decision, LogReach, View, decide};
 use crate::grants::{self, Asked};
 use crate::handover::{self, Handover};
-use crate::message::{Beat, CopyHead, CopyId, Message, Reason, SlotAsk, Verdict};
+use crate::message::{Beat, CopyHead, CopyId, Held, Message, Reason, SlotAsk, Verdict};
 use crate::registry::{AnswerTo, Answered, PeerCommand, Registry};
-use crate::shipper::{self, Action, CopyPart, CursorId, Phase, ReadOutcome, Shipper, Work};
+use crate::shipper::{self, Action, CopiesNow, CopyPart, CursorId, Phase, ReadOutcome, Shipper, Work};
 
-/// A piece of a copy, or of a record that is longer than a message.
+/// A piece of a record that is longer than a message.
 const PIECE_BYTES: usize = 1 << 20;
 /// Messages wait in memory up to this size; then nothing more is read.
 const OUT_BYTES_MAX: usize = 2 << 20;
@@ -32,8 +34,15 @@ const HANDOVER_MS_MAX: u32 = 60_000;
 
 struct CopyJob {
     source: CopySource,
-    run: usize,
+    /// Which life of the slot it is of.
+    life: u64,
+    /// The runs in the order in which they are sent, and how much of each the peer has: what it has comes first, so
+    /// that nothing of it has to go for something else.
+    order: Vec<(usize, u64)>,
+    /// How many of them were sent.
+    at: usize,
     begun: bool,
+    /// Up to where the run was sent.
     offset: u64,
 }
 
@@ -64,6 +73,10 @@ pub struct Peer {
     follower: Arc<Follower>,
     readers: HashMap<CursorId, LogReader>,
     copies: HashMap<CopyId, CopyJob>,
+    /// What the peer said that it has of copies.
+    held: HashMap<Slot, Vec<Held>>,
+    /// When copies may go on, if they wait for it.
+    copies_at_ms: Option<u64>,
     /// Which life of a slot is being sent.
     lives: HashMap<Slot, u64>,
     attempts: Vec<Attempt>,
@@ -85,6 +98,8 @@ impl Peer {
             shipper: Arc::new(Mutex::new(Shipper::new(node))),
             readers: HashMap::new(),
             copies: HashMap::new(),
+            held: HashMap::new(),
+            copies_at_ms: None,
             lives: HashMap::new(),
             attempts: Vec::new(),
             out: VecDeque::new(),
@@ -124,7 +139,9 @@ impl Peer {
             Message::Follow(asks) => asks.into_iter().for_each(|ask| self.follow(ask)),
             Message::Unfollow(slots) => {
                 self.lives.retain(|slot, _| !slots.contains(slot));
-                self.ship(shipper::Event::Unfollow(slots));
+                self.held.retain(|slot, _| !slots.contains(slot));
+                self.ship(shipper::Event::Unfollow(slots.clone()));
+                slots.iter().for_each(|&slot| drop(self.registry.copies().take(self.node, slot)));
             }
             Message::Ack { bytes, slots } => {
                 let acked: Vec<Slot> = slots.iter().map(|(slot, _)| *slot).collect();
@@ -180,8 +197,18 @@ impl Peer {
 
     /// Reads and gathers until there is nothing to do or enough to send. Says whether there is more to do.
     pub fn pump(&mut self) -> bool {
+        self.copies_at_ms = None;
         while self.out_bytes < OUT_BYTES_MAX {
-            let Some(work) = self.locked().work() else { return false };
+            let (copies_max, wait) = (self.registry.copies().slots_max(), self.copies_wait());
+            let mut shipper = self.locked();
+            shipper.set_copies_max(copies_max);
+            let now = if wait.is_some() { CopiesNow::Wait } else { CopiesNow::Go };
+            let work = shipper.work(now);
+            drop(shipper);
+            let Some(work) = work else {
+                self.copies_at_ms = wait;
+                return false;
+            };
             let event = match work {
                 Work::ReadLog { cursor, from } => {
                     shipper::Event::Read { cursor, outcome: self.read_log(cursor, from) }
@@ -215,7 +242,18 @@ impl Peer {
     /// When [`Peer::on_time`] wants to be called.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.attempts.iter().map(|attempt| attempt.deadline_ms).min()
+        self.attempts.iter().map(|attempt| attempt.deadline_ms).chain(self.copies_at_ms).min()
+    }
+
+    /// When copies may be read on, if there are any and it is not yet.
+    fn copies_wait(&self) -> Option<u64> {
+        let at_ms = self.registry.copies().next_piece_ms(self.now_ms())?;
+        self.locked().has_open_copy().then_some(at_ms)
+    }
+
+    /// By the clock of the events.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.engine.clock().monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Ends handovers whose time is up.
@@ -235,6 +273,9 @@ impl Peer {
             self.attempt(index, handover::Event::PeerLost, now_ms);
         }
         self.attempts.clear();
+        for (copy, job) in std::mem::take(&mut self.copies) {
+            self.keep(copy.slot, job);
+        }
         if planted::is(Bug::FenceLiftedEarly) {
             let slots: Vec<Slot> = self.locked().streaming().collect();
             slots.into_iter().for_each(|slot| drop(self.engine.undo_grant(slot)));
@@ -304,6 +345,7 @@ impl Peer {
             _ => None,
         };
         self.lives.insert(slot, life);
+        self.held.insert(slot, ask.held.clone());
         self.ship(shipper::Event::Follow { ask, view, start });
         self.enter(slot);
         if let Some(seq) = granted {
@@ -366,7 +408,11 @@ impl Peer {
                     self.ship(event);
                     self.enter(copy.slot);
                 }
-                Action::CloseCopy(copy) => drop(self.copies.remove(&copy)),
+                Action::CloseCopy(copy) => {
+                    if let Some(job) = self.copies.remove(&copy) {
+                        self.keep(copy.slot, job);
+                    }
+                }
             }
         }
     }
@@ -427,25 +473,44 @@ impl Peer {
         }
     }
 
+    /// Keeps a copy that did not come to its end, for when the peer asks again.
+    fn keep(&self, slot: Slot, job: CopyJob) {
+        if job.at < job.order.len() {
+            let CopyJob { source, life, .. } = job;
+            self.registry.copies().keep(self.node, slot, Kept { source, life }, self.now_ms());
+        }
+    }
+
+    /// The copy that the peer got a part of, if it can go on.
+    fn kept(&self, slot: Slot, life: u64) -> Option<(CopySource, Lsn)> {
+        let kept = self.registry.copies().take(self.node, slot)?;
+        let here = kept.life == life && self.held.get(&slot).is_some_and(|held| !held.is_empty());
+        if !here {
+            return None;
+        }
+        // It is from here on that the log was kept.
+        self.engine.pin(self.node, slot, kept.source.seq);
+        let start = start_of(&self.engine, slot, kept.source.seq.next())?;
+        Some((kept.source, start))
+    }
+
     fn open_copy(&mut self, copy: CopyId) -> shipper::Event {
         let slot = copy.slot;
         let before = self.engine.position(slot);
-        // The log is kept from here on before the copy is taken, so that what follows it can't go meanwhile.
-        if !planted::is(Bug::CopyUnpinned) {
-            self.engine.pin(self.node, slot, before.flushed_seq);
-        }
         let failed = |reason, why| shipper::Event::CopyFailed { copy, reason, why };
-        let source = match self.engine.copy_source(slot) {
-            Ok(source) => source,
-            Err(error) => return failed(Reason::NotReady, error.to_string()),
-        };
-        let Some(start) = start_of(&self.engine, slot, source.seq.next()) else {
-            let why = format!("the log of slot {slot} after record {} is gone", source.seq);
-            return failed(Reason::NotReady, why);
+        let (source, start) = match self.kept(slot, before.life) {
+            Some(kept) => kept,
+            None => match self.new_copy(slot, before.flushed_seq) {
+                Ok(new) => new,
+                Err(why) => return failed(Reason::NotReady, why),
+            },
         };
         let Ok(runs) = u32::try_from(source.runs.len()) else {
             return failed(Reason::Failed, format!("slot {slot} has more than 2^32 runs"));
         };
+        let held = self.held.remove(&slot).unwrap_or_default();
+        let job = CopyJob::new(source, before.life, &held);
+        let source = &job.source;
         let head = CopyHead {
             history: source.history.clone(),
             base: source.seq,
@@ -453,17 +518,35 @@ impl Peer {
             keys: source.keys,
             time: source.time,
             runs,
-            bytes: source.bytes,
+            bytes: source.runs.iter().map(|run| run.meta().len).sum(),
         };
         self.lives.insert(slot, before.life);
-        tracing::info!(%slot, peer = %self.address, bytes = source.bytes, base = %source.seq, "a slot is copied");
-        self.copies.insert(copy, CopyJob { source, run: 0, begun: false, offset: 0 });
-        shipper::Event::CopyOpened { copy, head, start }
+        let (bytes, kept, base) = (head.bytes, job.kept_bytes(), head.base);
+        tracing::info!(%slot, peer = %self.address, bytes, kept, %base, "a slot is copied");
+        self.copies.insert(copy, job);
+        shipper::Event::CopyOpened { copy, head, start, now_ms: self.now_ms() }
+    }
+
+    fn new_copy(&self, slot: Slot, from: Seq) -> Result<(CopySource, Lsn), String> {
+        // The log is kept from here on before the copy is taken, so that what follows it can't go meanwhile.
+        if !planted::is(Bug::CopyUnpinned) {
+            self.engine.pin(self.node, slot, from);
+        }
+        let source = self.engine.copy_source(slot).map_err(|error| error.to_string())?;
+        let start = start_of(&self.engine, slot, source.seq.next())
+            .ok_or_else(|| format!("the log of slot {slot} after record {} is gone", source.seq))?;
+        Ok((source, start))
     }
 
     fn read_copy(&mut self, copy: CopyId) -> shipper::Event {
-        let part = match self.copies.get_mut(&copy).map(CopyJob::next) {
-            Some(Ok(part)) => part,
+        let piece_bytes = self.registry.copies().piece_bytes();
+        let part = match self.copies.get_mut(&copy).map(|job| job.next(piece_bytes)) {
+            Some(Ok(part)) => {
+                if let CopyPart::Chunk(data) = &part {
+                    self.registry.copies().sent(data.len());
+                }
+                part
+            }
             Some(Err(why)) => {
                 return shipper::Event::CopyFailed { copy, reason: Reason::Failed, why };
             }
@@ -600,18 +683,38 @@ impl Peer {
 }
 
 impl CopyJob {
-    fn next(&mut self) -> Result<CopyPart, String> {
-        let Some(run) = self.source.runs.get(self.run) else { return Ok(CopyPart::End) };
+    fn new(source: CopySource, life: u64, held: &[Held]) -> CopyJob {
+        let known: Vec<PartId> = held.iter().map(|held| held.of).collect();
+        let places = source.runs.iter().enumerate().map(|(index, run)| {
+            let place = place_of(&known, part_id(run.meta()), index);
+            let here = place.map_or(0, |place| held[place].here);
+            // By the identity it can't be more than the run has.
+            (place.unwrap_or(usize::MAX), index, here.min(run.meta().len))
+        });
+        let mut places: Vec<_> = places.collect();
+        places.sort_unstable();
+        let order = places.into_iter().map(|(_, index, here)| (index, here)).collect();
+        CopyJob { source, life, order, at: 0, begun: false, offset: 0 }
+    }
+
+    /// Bytes that the peer has.
+    fn kept_bytes(&self) -> u64 {
+        self.order.iter().map(|(_, here)| here).sum()
+    }
+
+    fn next(&mut self, piece_bytes: usize) -> Result<CopyPart, String> {
+        let Some(&(index, from)) = self.order.get(self.at) else { return Ok(CopyPart::End) };
+        let run = &self.source.runs[index];
         let bytes = run.meta().len;
         if !self.begun {
-            self.begun = true;
-            return Ok(CopyPart::Run { bytes, crc: run.meta().crc });
+            (self.begun, self.offset) = (true, from);
+            return Ok(CopyPart::Run { of: part_id(run.meta()), from });
         }
         if self.offset == bytes {
-            (self.run, self.begun, self.offset) = (self.run + 1, false, 0);
+            (self.at, self.begun) = (self.at + 1, false);
             return Ok(CopyPart::RunEnd);
         }
-        let want = usize::try_from(bytes - self.offset).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let want = usize::try_from(bytes - self.offset).unwrap_or(usize::MAX).min(piece_bytes);
         let mut chunk = BytesMut::zeroed(want);
         let got = run.read_image(self.offset, &mut chunk).map_err(|error| error.to_string())?;
         if got == 0 {

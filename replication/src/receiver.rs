@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use haypile_engine::clock::TimeMs;
 use haypile_engine::log::record::{BODY_BYTES_MAX, HEADER_BYTES, Record};
+use haypile_engine::manifest::PartId;
 use haypile_engine::types::{Epoch, Seq, Slot};
 
 use crate::message::{Beat, CopyHead, CopyId, Message, Reason};
+use crate::status::CopyCount;
 
 /// The first pause before a slot is asked for again. It doubles up to [`RETRY_MS_MAX`].
 pub const RETRY_MS_MIN: u64 = 100;
@@ -116,10 +118,10 @@ pub enum Action {
     ImportRun {
         /// The slot.
         slot: Slot,
-        /// Bytes of the run.
-        bytes: u64,
-        /// CRC-32 of them.
-        crc: u32,
+        /// Which.
+        of: PartId,
+        /// Its bytes before these are here.
+        from: u64,
     },
     /// Bytes of the run.
     ImportChunk(Slot, Bytes),
@@ -127,8 +129,8 @@ pub enum Action {
     ImportRunEnd(Slot),
     /// The copy is whole: install it; then [`Event::Imported`].
     ImportEnd(Slot),
-    /// Give up a copy.
-    ImportAbort(Slot),
+    /// A copy does not come any more: keep what has come of it, for one that goes on.
+    ImportSuspend(Slot),
     /// Tell the master that these records are applied and in this node's log.
     Acknowledge(Vec<(Slot, Seq)>),
     /// The slot was granted to this node: begin its next epoch; then [`Event::Promoted`].
@@ -177,8 +179,9 @@ struct Link {
     master_last: Seq,
     /// The record that grants the slot to this node, as the master said.
     granted_at: Option<Seq>,
-    copied_bytes: u64,
-    copy_bytes: u64,
+    count: CopyCount,
+    /// Runs that the copy has, and that have begun.
+    runs: (u32, u32),
 }
 
 /// What a link of a slot looks like from outside.
@@ -192,8 +195,8 @@ pub struct LinkStatus {
     pub since_ms: u64,
     /// The master's last record, as last heard.
     pub master_last: Seq,
-    /// Bytes of the copy that came, and that it has.
-    pub copy: Option<(u64, u64)>,
+    /// How far the copy is that is under way.
+    pub copy: Option<CopyCount>,
 }
 
 /// See the file's head.
@@ -237,7 +240,7 @@ impl Receiver {
                 self.connected = false;
                 for (&slot, link) in &mut self.links {
                     if link.stop() {
-                        out.push(Action::ImportAbort(slot));
+                        out.push(Action::ImportSuspend(slot));
                     }
                     link.enter(LinkState::TryConnect, now_ms);
                     link.why = Some(why.clone());
@@ -295,7 +298,7 @@ impl Receiver {
             why: link.why.clone(),
             since_ms: link.since_ms,
             master_last: link.master_last,
-            copy: link.copy.map(|_| (link.copied_bytes, link.copy_bytes)),
+            copy: link.copy.map(|_| link.count),
         })
     }
 
@@ -322,7 +325,7 @@ impl Receiver {
         for &slot in slots {
             let Some(mut link) = self.links.remove(&slot) else { continue };
             if link.stop() {
-                out.push(Action::ImportAbort(slot));
+                out.push(Action::ImportSuspend(slot));
             }
             gone.push(slot);
         }
@@ -337,7 +340,7 @@ impl Receiver {
             self.numbers = self.numbers.wrapping_add(1).max(1);
             let Some(link) = self.links.get_mut(&slot) else { continue };
             if link.stop() {
-                out.push(Action::ImportAbort(slot));
+                out.push(Action::ImportSuspend(slot));
             }
             link.number = self.numbers;
             link.retry_at_ms = None;
@@ -352,7 +355,7 @@ impl Receiver {
     fn fail(&mut self, slot: Slot, state: LinkState, why: String, now_ms: u64, out: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&slot) else { return };
         if link.stop() {
-            out.push(Action::ImportAbort(slot));
+            out.push(Action::ImportSuspend(slot));
         }
         link.enter(state, now_ms);
         link.why = Some(why);
@@ -396,21 +399,25 @@ impl Receiver {
                         self.take_grant(copy.slot, out);
                     } else {
                         link.copy = Some(copy);
-                        (link.copied_bytes, link.copy_bytes) = (0, head.bytes);
+                        link.count = CopyCount { done: 0, total: head.bytes, kept: 0, began_ms: now_ms };
+                        link.runs = (head.runs, 0);
                         link.enter(LinkState::WaitDbSync, now_ms);
                         out.push(Action::StartLoading { slot: copy.slot, head });
                     }
                 }
             }
-            Message::CopyRun { copy, bytes, crc } => {
-                if self.copying(copy).is_some() {
-                    out.push(Action::ImportRun { slot: copy.slot, bytes, crc });
+            Message::CopyRun { copy, of, from } => {
+                if let Some(link) = self.copying(copy) {
+                    link.runs.1 += 1;
+                    link.count.done = link.count.done.saturating_add(from);
+                    link.count.kept = link.count.kept.saturating_add(from);
+                    out.push(Action::ImportRun { slot: copy.slot, of, from });
                 }
             }
             Message::CopyChunk { copy, data } => {
                 self.received_bytes += data.len() as u64;
                 if let Some(link) = self.copying(copy) {
-                    link.copied_bytes += data.len() as u64;
+                    link.count.done = link.count.done.saturating_add(data.len() as u64);
                     out.push(Action::ImportChunk(copy.slot, data));
                 }
                 out.push(Action::Acknowledge(Vec::new()));
@@ -421,8 +428,16 @@ impl Receiver {
                 }
             }
             Message::CopyEnd(copy) => {
-                if self.copying(copy).is_some() {
-                    out.push(Action::ImportEnd(copy.slot));
+                if let Some(link) = self.copying(copy) {
+                    let (runs, CopyCount { done, total, .. }) = (link.runs, link.count);
+                    if runs.0 == runs.1 && done == total {
+                        out.push(Action::ImportEnd(copy.slot));
+                    } else {
+                        out.push(Action::Disconnect(format!(
+                            "the copy of slot {} ended after {} of {} runs, {done} of {total} bytes",
+                            copy.slot, runs.1, runs.0
+                        )));
+                    }
                 }
             }
             Message::Records { more, times, data } => self.records(more, times, data, now_ms, out),
@@ -603,8 +618,8 @@ impl Link {
             pause_ms: RETRY_MS_MIN,
             master_last: Seq::ZERO,
             granted_at: None,
-            copied_bytes: 0,
-            copy_bytes: 0,
+            count: CopyCount { done: 0, total: 0, kept: 0, began_ms: 0 },
+            runs: (0, 0),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use crate::acks::{Acks, Follower};
+use crate::copies::Copies;
 use crate::receiver::Receiver;
 use crate::shipper::Shipper;
 use crate::status::Note;
@@ -136,6 +137,7 @@ struct Inner {
 pub struct Registry {
     inner: Mutex<Inner>,
     acks: Arc<Acks>,
+    copies: Copies,
 }
 
 impl Registry {
@@ -147,6 +149,11 @@ impl Registry {
     #[must_use]
     pub fn acks(&self) -> &Arc<Acks> {
         &self.acks
+    }
+
+    /// The copies that this node gives.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     /// A number that no other connection has.

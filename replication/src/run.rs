@@ -10,7 +10,7 @@ use haypile_engine::types::NodeId;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::grants;
-use crate::hub::Shared;
+use crate::hub::{Shared, lock};
 use crate::link::Link;
 use crate::message::{Message, Purpose};
 use crate::operate::ask_grantee;
@@ -28,6 +28,8 @@ const ANSWERS_BYTES_MAX: usize = 64 << 20;
 const LINK_TICK: Duration = Duration::from_millis(100);
 /// How often a replica that can't take records says that it is there.
 const KEEPALIVE: Duration = Duration::from_secs(1);
+/// How often it is looked for copies that were kept for too long.
+const KEPT_LOOK: Duration = Duration::from_secs(10);
 /// How long what is left may take to be sent when a connection ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -54,12 +56,13 @@ pub(crate) async fn accepted(
 
 async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHello) {
     let settings = shared.settings();
-    let first = tokio::time::timeout(settings.silence_max, connection.answer()).await;
-    let Ok(Ok(Message::Hello { purpose, .. })) = first else {
-        tracing::info!(peer = %hello.announce, ?first, "a connection of a node without a greeting");
+    let welcome = connection.welcome(shared.engine.node(), settings.compress);
+    let welcomed = tokio::time::timeout(settings.silence_max, welcome).await;
+    let Ok(Ok(purpose)) = welcomed else {
+        tracing::info!(peer = %hello.announce, ?welcomed, "a connection of a node without a greeting that holds");
+        connection.finish(FAREWELL).await;
         return;
     };
-    connection.send(&Message::HelloOk { node: shared.engine.node(), features: 0 });
     let (engine, registry) = (Arc::clone(&shared.engine), Arc::clone(&shared.registry));
     let mut peer = Peer::new(engine, registry, hello.node, hello.announce.clone());
     let (commands, mut inbox) = unbounded_channel();
@@ -190,7 +193,11 @@ pub(crate) async fn link(
                 }
                 link.connected(node, shared.now_ms());
                 match receive(&shared, connection, &mut link, &mut inbox).await {
-                    Ended::Stop => return,
+                    Ended::Stop => {
+                        // What came of copies is kept for the next start.
+                        link.disconnected("the node stops", shared.now_ms());
+                        return;
+                    }
                     Ended::Idle => continue,
                     Ended::Lost(why) => why,
                 }
@@ -236,15 +243,12 @@ async fn greet(
     let dial = shared.dial(upstream);
     let opening = async {
         let mut connection = Connection::open(&dial).await?;
-        let hello = Message::Hello { features: 0, purpose: Purpose::Stream };
-        let asked = tokio::time::timeout(dial.patience, connection.ask(&hello)).await;
-        match asked.map_err(|_| format!("{upstream}: no answer to the greeting"))?? {
-            Message::HelloOk { node, .. } if node == shared.engine.node() => {
-                Err(format!("{upstream} is this node itself"))
-            }
-            Message::HelloOk { node, .. } => Ok((connection, node)),
-            other => Err(format!("{upstream} answered {other:?} to the greeting")),
+        let asked = tokio::time::timeout(dial.patience, connection.hello(&dial, Purpose::Stream)).await;
+        let node = asked.map_err(|_| format!("{upstream}: no answer to the greeting"))??;
+        if node == shared.engine.node() {
+            return Err(format!("{upstream} is this node itself"));
         }
+        Ok((connection, node))
     };
     tokio::pin!(opening);
     loop {
@@ -337,6 +341,18 @@ async fn receive(
     }
 }
 
+/// Lets go of copies whose replicas did not come back, and of the log after them.
+fn forget_copies(shared: &Shared) {
+    for (node, slot) in shared.registry.copies().expire(shared.now_ms()) {
+        let serves =
+            |(peer, entry): &(NodeId, PeerEntry)| *peer == node && lock(&entry.shipper).phase(slot).is_some();
+        if !shared.registry.peers().iter().any(serves) {
+            tracing::info!(%node, %slot, "a replica did not come back for its copy: nothing is kept for it");
+            shared.engine.unpin(node, slot);
+        }
+    }
+}
+
 /// Asks the new owners of granted slots until they have answered.
 pub(crate) async fn open_grants(shared: Arc<Shared>) {
     let mut repeats = Repeats::default();
@@ -344,8 +360,10 @@ pub(crate) async fn open_grants(shared: Arc<Shared>) {
         let seen = shared.engine.role_changes().count();
         let patience = shared.settings().grant_patience;
         let before = grants::open(&shared.engine);
+        forget_copies(&shared);
         if before.is_empty() {
-            shared.engine.role_changes().wait_past(seen).await;
+            // Whether it was a change or time that ended the wait shows above.
+            let _ = tokio::time::timeout(KEPT_LOOK, shared.engine.role_changes().wait_past(seen)).await;
             continue;
         }
         tokio::time::sleep(patience).await;

@@ -12,18 +12,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use haypile_engine::log::record::Record;
+use haypile_engine::manifest::PartId;
 use haypile_engine::planted::{self, Bug};
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
 
+use crate::copies::SLOTS_MAX;
 use crate::decide::{Decision, View, decide};
 use crate::message::{CopyHead, CopyId, Message, Reason, SlotAsk};
+use crate::status::CopyCount;
 
 /// Bytes of records and copies that may be sent before the peer acknowledges the first of them.
 pub const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// Records are gathered up to this size before they are sent.
 pub const BATCH_BYTES: usize = 256 << 10;
-/// Copies under way at once; the others wait.
-pub const COPIES_MAX: usize = 4;
 /// Cursors at once. A slot for which there is none goes back with the nearest one.
 pub const CURSORS_MAX: usize = 6;
 /// A cursor this close behind a slot's start feeds it too: reading that much again is cheaper than a cursor.
@@ -55,6 +56,8 @@ pub enum Event {
         head: CopyHead,
         /// Where the record after its base lies.
         start: Lsn,
+        /// The time, for whoever wants to know how fast it goes.
+        now_ms: u64,
     },
     /// A copy can't be opened or read on.
     CopyFailed {
@@ -103,10 +106,10 @@ pub enum Event {
 pub enum CopyPart {
     /// A run begins.
     Run {
-        /// Its bytes.
-        bytes: u64,
-        /// CRC-32 of them.
-        crc: u32,
+        /// Which.
+        of: PartId,
+        /// The peer has its bytes before these.
+        from: u64,
     },
     /// Bytes of the run.
     Chunk(Bytes),
@@ -225,8 +228,9 @@ pub struct Shipper {
     turn: usize,
     /// Copies that wait for their turn.
     queued: VecDeque<CopyId>,
-    /// Copies that were asked to be opened, or are open. At most [`COPIES_MAX`].
+    /// Copies that were asked to be opened, or are open. At most `copies_max`.
     copies: VecDeque<Copy>,
+    copies_max: usize,
     /// Slots that the peer asked for in vain and will be told about.
     waiting: BTreeSet<Slot>,
     /// Records that were read and not sent.
@@ -236,13 +240,21 @@ pub struct Shipper {
     acked_bytes: u64,
 }
 
+/// Whether copies may be read on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopiesNow {
+    /// Yes.
+    Go,
+    /// Not yet: they would be faster than they may be.
+    Wait,
+}
+
 /// A copy that was asked to be opened, or is open.
 #[derive(Debug)]
 struct Copy {
     id: CopyId,
     state: CopyState,
-    sent_bytes: u64,
-    all_bytes: u64,
+    count: CopyCount,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -263,6 +275,7 @@ impl Shipper {
             turn: 0,
             queued: VecDeque::new(),
             copies: VecDeque::new(),
+            copies_max: SLOTS_MAX,
             waiting: BTreeSet::new(),
             gathered: BytesMut::new(),
             gathered_slots: BTreeSet::new(),
@@ -280,10 +293,14 @@ impl Shipper {
                 self.detach(slot, &mut out);
                 out.push(Action::Unpin(slot));
             }),
-            Event::CopyOpened { copy, head, start } => self.copy_opened(copy, head, start, &mut out),
+            Event::CopyOpened { copy, head, start, now_ms } => {
+                self.copy_opened(copy, head, start, now_ms, &mut out);
+            }
             Event::CopyFailed { copy, reason, why } => {
                 if self.copies.iter().any(|open| open.id == copy) {
                     self.refuse(copy.slot, copy.number, reason, why, &mut out);
+                    // The next one pins what it needs.
+                    out.push(Action::Unpin(copy.slot));
                 }
             }
             Event::CopyPart { copy, part } => self.copy_part(copy, part, &mut out),
@@ -317,8 +334,20 @@ impl Shipper {
         out
     }
 
-    /// What to read next, `None` if there is nothing to do before the next event.
-    pub fn work(&mut self) -> Option<Work> {
+    /// How many copies may be under way at once; the others wait. Those that are, go on.
+    pub fn set_copies_max(&mut self, copies: usize) {
+        self.copies_max = copies.max(1);
+    }
+
+    /// Whether a copy could be read on.
+    #[must_use]
+    pub fn has_open_copy(&self) -> bool {
+        self.copies.iter().any(|copy| copy.state == CopyState::Open)
+    }
+
+    /// What to read next, `None` if there is nothing to do before the next event. Copies are passed over where they are
+    /// not to be read on now.
+    pub fn work(&mut self, copies: CopiesNow) -> Option<Work> {
         if self.gathered.len() >= BATCH_BYTES {
             return Some(Work::Flush);
         }
@@ -333,6 +362,7 @@ impl Shipper {
                         return Some(Work::ReadLog { cursor: cursor.id, from: cursor.at });
                     }
                     Some(_) => {}
+                    None if copies == CopiesNow::Wait => {}
                     None => {
                         let open = self.copies.iter().position(|copy| copy.state == CopyState::Open);
                         if let Some(copy) = open.and_then(|open| self.copies.remove(open)) {
@@ -382,11 +412,11 @@ impl Shipper {
         self.waiting.contains(&slot).then_some(Phase::Waiting)
     }
 
-    /// Bytes of a slot's copy that were sent, and that it has, while one is under way.
+    /// How far a slot's copy is, while one is under way.
     #[must_use]
-    pub fn copy_progress(&self, slot: Slot) -> Option<(u64, u64)> {
+    pub fn copy_progress(&self, slot: Slot) -> Option<CopyCount> {
         let copy = self.copies.iter().find(|copy| copy.id.slot == slot && copy.state == CopyState::Open)?;
-        Some((copy.sent_bytes, copy.all_bytes))
+        Some(copy.count)
     }
 
     /// Bytes sent and not acknowledged.
@@ -452,14 +482,15 @@ impl Shipper {
     }
 
     fn open_copies(&mut self, out: &mut Vec<Action>) {
-        while self.copies.len() < COPIES_MAX {
+        while self.copies.len() < self.copies_max {
             let Some(id) = self.queued.pop_front() else { return };
-            self.copies.push_back(Copy { id, state: CopyState::Opening, sent_bytes: 0, all_bytes: 0 });
+            let count = CopyCount { done: 0, total: 0, kept: 0, began_ms: 0 };
+            self.copies.push_back(Copy { id, state: CopyState::Opening, count });
             out.push(Action::OpenCopy(id));
         }
     }
 
-    fn copy_opened(&mut self, copy: CopyId, head: CopyHead, start: Lsn, out: &mut Vec<Action>) {
+    fn copy_opened(&mut self, copy: CopyId, head: CopyHead, start: Lsn, now_ms: u64, out: &mut Vec<Action>) {
         let opening = |entry: &Copy| entry.id == copy && entry.state == CopyState::Opening;
         let Some(index) = self.copies.iter().position(opening) else {
             return; // given up while it was being opened
@@ -470,7 +501,8 @@ impl Shipper {
             out.push(Action::CloseCopy(copy));
         } else {
             self.copies[index].state = CopyState::Open;
-            self.copies[index].all_bytes = head.bytes;
+            self.copies[index].count.total = head.bytes;
+            self.copies[index].count.began_ms = now_ms;
         }
         let next = head.base.next();
         out.push(Action::Send(Message::CopyBegin { copy, head }));
@@ -481,10 +513,14 @@ impl Shipper {
         let open = |entry: &&mut Copy| entry.id == copy && entry.state == CopyState::Open;
         let Some(progress) = self.copies.iter_mut().find(open) else { return };
         let message = match part {
-            CopyPart::Run { bytes, crc } => Message::CopyRun { copy, bytes, crc },
+            CopyPart::Run { of, from } => {
+                progress.count.done += from;
+                progress.count.kept += from;
+                Message::CopyRun { copy, of, from }
+            }
             CopyPart::Chunk(data) => {
                 self.sent_bytes += data.len() as u64;
-                progress.sent_bytes += data.len() as u64;
+                progress.count.done += data.len() as u64;
                 Message::CopyChunk { copy, data }
             }
             CopyPart::RunEnd => Message::CopyRunEnd(copy),

@@ -8,6 +8,64 @@ use haypile_engine::types::{NodeId, Seq, Slot};
 
 use crate::receiver::LinkState;
 
+/// How far a copy is, as whoever sends or takes it counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyCount {
+    /// Bytes that were sent or came, those that were there before included.
+    pub done: u64,
+    /// Bytes that it has.
+    pub total: u64,
+    /// Bytes that were there before it went on.
+    pub kept: u64,
+    /// When it began or went on, by the clock of the events.
+    pub began_ms: u64,
+}
+
+impl CopyCount {
+    /// How it looks now.
+    #[must_use]
+    pub fn at(self, now_ms: u64) -> CopyProgress {
+        let CopyCount { done, total, kept, began_ms } = self;
+        CopyProgress { done, total, kept, for_ms: now_ms.saturating_sub(began_ms) }
+    }
+}
+
+/// How far a copy is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyProgress {
+    /// Bytes that were sent or came, those that were there before included.
+    pub done: u64,
+    /// Bytes that it has.
+    pub total: u64,
+    /// Bytes that were there before it went on.
+    pub kept: u64,
+    /// For how long it has been under way.
+    pub for_ms: u64,
+}
+
+impl CopyProgress {
+    /// How much of it is done, of 100.
+    #[must_use]
+    pub fn percent(self) -> u64 {
+        let percent = u128::from(self.done) * 100 / u128::from(self.total.max(1));
+        u64::try_from(percent).unwrap_or(100).min(100)
+    }
+
+    /// Bytes a second since it began; 0 while nothing can be said.
+    #[must_use]
+    pub fn rate_bytes(self) -> u64 {
+        let rate = u128::from(self.done.saturating_sub(self.kept)) * 1000 / u128::from(self.for_ms.max(1));
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+
+    /// How many seconds the rest takes if it goes on like that.
+    #[must_use]
+    pub fn left_s(self) -> Option<u64> {
+        let left = self.total.saturating_sub(self.done);
+        if left == 0 { Some(0) } else { left.checked_div(self.rate_bytes()) }
+    }
+}
+
 /// How a replica of a slot looks from its master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplicaState {
@@ -52,8 +110,8 @@ pub struct ReplicaStatus {
     pub heard_ms: u64,
     /// Since when it is connected.
     pub since: TimeMs,
-    /// Bytes of the copy under way that were sent, and that it has.
-    pub copy: Option<(u64, u64)>,
+    /// The copy under way.
+    pub copy: Option<CopyProgress>,
 }
 
 /// A node that followed a slot here and is not connected: the log is kept for it still.
@@ -84,8 +142,8 @@ pub struct UpstreamStatus {
     pub heard_ms: Option<u64>,
     /// Records that the master has and this node does not, as last heard.
     pub lag_records: u64,
-    /// Bytes of the copy under way that came, and that it has.
-    pub copy: Option<(u64, u64)>,
+    /// The copy under way.
+    pub copy: Option<CopyProgress>,
 }
 
 /// Replication of one slot, as seen from this node.
@@ -205,5 +263,23 @@ impl fmt::Display for Note {
             ),
             Done::Detached => write!(f, "slot {slot} belongs to another node and is detached"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copys_end_is_expected_from_what_came_since_it_went_on() {
+        let count = CopyCount { done: 600, total: 1000, kept: 400, began_ms: 5_000 };
+        let progress = count.at(7_000);
+        assert_eq!((progress.percent(), progress.rate_bytes(), progress.left_s()), (60, 100, Some(4)));
+        let still = count.at(5_000);
+        assert_eq!((still.percent(), still.left_s()), (60, Some(0)), "200 bytes at once");
+        let nothing = CopyCount { done: 400, ..count }.at(9_000);
+        assert_eq!((nothing.rate_bytes(), nothing.left_s()), (0, None));
+        let whole = CopyCount { done: 0, total: 0, kept: 0, began_ms: 0 }.at(1);
+        assert_eq!((whole.percent(), whole.left_s()), (0, Some(0)));
     }
 }

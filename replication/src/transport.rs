@@ -12,7 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::message::{BadMessage, Message, PROTOCOL_VERSION};
+use crate::features::{self, Compress};
+use crate::message::{BadMessage, Message, PROTOCOL_VERSION, Purpose};
+use crate::squeeze::Squeeze;
 
 /// The command that turns a client's connection into one of replication.
 pub const SYNC_COMMAND: &str = "HAYPILE.SYNC";
@@ -86,6 +88,8 @@ pub struct Dial {
     pub announce: String,
     /// For how long to try.
     pub patience: Duration,
+    /// Whether what is shipped is compressed, if the other side agrees.
+    pub compress: Compress,
 }
 
 /// Messages both ways over one socket.
@@ -94,6 +98,8 @@ pub struct Connection {
     stream: TcpStream,
     inbox: BytesMut,
     outbox: BytesMut,
+    /// The other side takes compressed frames, and this one wants to send them.
+    squeeze: Option<Squeeze>,
 }
 
 /// What [`Connection::push`] did.
@@ -176,7 +182,7 @@ impl Connection {
     fn new(stream: TcpStream, leftover: &[u8]) -> Connection {
         // Without it small messages wait for acknowledgements; a socket that can't do it is only slower.
         let _ = stream.set_nodelay(true);
-        Connection { stream, inbox: BytesMut::from(leftover), outbox: BytesMut::new() }
+        Connection { stream, inbox: BytesMut::from(leftover), outbox: BytesMut::new(), squeeze: None }
     }
 
     async fn command(&mut self, parts: &[&[u8]]) -> io::Result<String> {
@@ -204,7 +210,51 @@ impl Connection {
 
     /// Puts a message into the buffer of what is to be sent.
     pub fn send(&mut self, message: &Message) {
-        message.encode(&mut self.outbox);
+        match &mut self.squeeze {
+            Some(squeeze) => squeeze.encode(message, &mut self.outbox),
+            None => message.encode(&mut self.outbox),
+        }
+    }
+
+    /// What is sent from now on is compressed where it pays, if that is what was agreed on.
+    fn agree(&mut self, compress: Compress) {
+        self.squeeze = (compress == Compress::Yes).then(Squeeze::default);
+    }
+
+    /// Takes the other side's hello and answers it as `node`: what the connection is for.
+    ///
+    /// # Errors
+    /// If it begins otherwise, or needs what this node does not know: it is told so.
+    pub async fn welcome(&mut self, node: NodeId, compress: Compress) -> Result<Purpose, Lost> {
+        let first = self.answer().await?;
+        let Message::Hello { features, purpose } = first else {
+            return Err(format!("it began with {first:?}"));
+        };
+        if let Err(why) = features::check(features) {
+            self.send(&Message::HelloRefused(why.clone()));
+            return Err(why);
+        }
+        self.send(&Message::HelloOk { node, features: features::offered(compress) });
+        self.agree(compress.agreed(features));
+        Ok(purpose)
+    }
+
+    /// Says hello, and who answers.
+    ///
+    /// # Errors
+    /// If the other side refuses, answers otherwise, or needs what this node does not know.
+    pub async fn hello(&mut self, dial: &Dial, purpose: Purpose) -> Result<NodeId, Lost> {
+        let hello = Message::Hello { features: features::offered(dial.compress), purpose };
+        let address = &dial.address;
+        match self.ask(&hello).await.map_err(|why| format!("{address}: {why}"))? {
+            Message::HelloOk { node, features } => {
+                features::check(features).map_err(|why| format!("{address}: {why}"))?;
+                self.agree(dial.compress.agreed(features));
+                Ok(node)
+            }
+            Message::HelloRefused(why) => Err(format!("{address} refused replication: {why}")),
+            other => Err(format!("{address} answered {other:?} to the greeting")),
+        }
     }
 
     /// Bytes that wait to be sent.

@@ -12,6 +12,7 @@ use haypile_engine::fs::Fs;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::{Seq, Slot};
+use haypile_replication::features::Compress;
 use haypile_replication::hub::Replication;
 use tokio::sync::watch;
 
@@ -31,6 +32,13 @@ use crate::pubsub::{Message, PubSub};
 use crate::saves::{self, Saves};
 use crate::scripting::functions::Functions;
 use crate::scripting::{Scripts, machine};
+
+/// Makes the settings about other nodes hold, but for the password.
+pub fn apply_to_replication(replication: &Replication, settings: &Settings) {
+    replication.set_compress(if settings.repl_compression { Compress::Yes } else { Compress::No });
+    replication.copies().set_rate(settings.copy_rate_bytes);
+    replication.copies().set_slots_max(usize::try_from(settings.copy_slots_max).unwrap_or(usize::MAX));
+}
 
 /// What the node is to its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,6 +235,7 @@ impl Node {
         let masterauth =
             Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
         self.replication.set_masterauth(masterauth);
+        apply_to_replication(&self.replication, &settings);
         Ok(())
     }
 

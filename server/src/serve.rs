@@ -17,6 +17,7 @@ use haypile_engine::error::Error;
 use haypile_engine::fs::Fs;
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::Slot;
+use haypile_replication::features::Compress;
 use haypile_replication::hub::{self, Replication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -24,7 +25,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 
 use crate::config::Settings;
-use crate::node::{Node, Stopping};
+use crate::node::{Node, Stopping, apply_to_replication};
 use crate::slot_group;
 use crate::tools;
 use crate::topology;
@@ -295,8 +296,12 @@ fn start_replication(
 ) -> Result<Arc<Replication>, String> {
     let announce = if settings.announce.is_empty() { address.to_string() } else { settings.announce.clone() };
     let masterauth = Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
-    let settings = hub::Settings { masterauth, ..hub::Settings::new(announce) };
-    Replication::start(engine.clone(), settings).map_err(|error| format!("can't start a thread: {error}"))
+    let compress = if settings.repl_compression { Compress::Yes } else { Compress::No };
+    let own = hub::Settings { masterauth, compress, ..hub::Settings::new(announce) };
+    let replication =
+        Replication::start(engine.clone(), own).map_err(|error| format!("can't start a thread: {error}"))?;
+    apply_to_replication(&replication, settings);
+    Ok(replication)
 }
 
 /// Hands out connections until the node stops; the workers have more to finish then.

@@ -12,6 +12,7 @@ use haypile_engine::engine::Engine;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Seq, Slot};
 use haypile_replication::hub::Refused;
+use haypile_replication::status::CopyProgress;
 
 use crate::commands::pkcluster::grammar::Then;
 use crate::cx::Fail;
@@ -60,6 +61,8 @@ pub struct ReplicaView {
     pub lag_ms: u64,
     /// How long ago it said something, in milliseconds.
     pub heard_ms: u64,
+    /// How far a copy to it is.
+    pub copy: Option<CopyProgress>,
 }
 
 /// How a slot stands with its master.
@@ -73,8 +76,8 @@ pub struct UpstreamView {
     pub heard_ms: Option<u64>,
     /// Records that the master is known to have and this node lacks.
     pub lag: u64,
-    /// Bytes of a copy that came, and that it has.
-    pub copy: Option<(u64, u64)>,
+    /// How far a copy from it is.
+    pub copy: Option<CopyProgress>,
     /// Why it is not connected.
     pub why: Option<String>,
 }
@@ -126,6 +129,7 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             lag_bytes: replica.lag_bytes,
             lag_ms: replica.lag_ms,
             heard_ms: replica.heard_ms,
+            copy: replica.copy,
         });
         let upstream = status.upstream.map(|upstream| UpstreamView {
             state: upstream.state.word(),

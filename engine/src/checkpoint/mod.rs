@@ -188,7 +188,7 @@ impl Engine {
             // The term only: if the slot is added there, it is with a later epoch than any that was known here.
             if cell.highest_term > 0 {
                 let meta = SlotMeta { highest_term: cell.highest_term, ..SlotMeta::default() };
-                cut.state.slots.insert(slot, SlotEntry { meta, runs: Vec::new() });
+                cut.state.slots.insert(slot, SlotEntry { meta, ..SlotEntry::default() });
             }
         }
         if cut.slots.is_empty() {
@@ -233,6 +233,6 @@ impl Cut {
             *self.files.entry(run.file).or_default() += run.len;
         }
         self.held.push(Arc::clone(&cell.version));
-        self.state.slots.insert(slot, SlotEntry { meta, runs });
+        self.state.slots.insert(slot, SlotEntry { meta, runs, incoming: None });
     }
 }

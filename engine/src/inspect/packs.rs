@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{SlotState, State};
 use crate::sst::inspect::{BlocksWanted, DirectoryEntry, Item, RunPlace, directory, walk_run};
 use crate::sst::{FileNo, RunMeta, file_no_of, pack_path};
+use crate::types::Slot;
 
 /// Reads every run that the manifest refers to, and every pack's directory.
 pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&State>) -> Result<()> {
@@ -16,6 +17,11 @@ pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&Stat
     for run in state.iter().flat_map(|state| state.runs()) {
         live.entry(run.file).or_default().push(run);
     }
+    let incoming = state
+        .iter()
+        .flat_map(|state| &state.slots)
+        .filter_map(|(slot, entry)| entry.incoming.as_ref().map(|incoming| (incoming.file, *slot)));
+    let incoming: BTreeMap<FileNo, Slot> = incoming.collect();
     let entries = check.fs.list(dir).map_err(|error| Error::io(dir, "list", &error))?;
     for entry in entries {
         let path = dir.join(&entry.name);
@@ -26,6 +32,10 @@ pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&Stat
             }
             Some(file) => match live.remove(&file) {
                 Some(runs) => check_pack(check, &path, file, runs)?,
+                None if incoming.contains_key(&file) => {
+                    let what = format!("holds what has come of slot {}'s copy", incoming[&file]);
+                    check.see(&Finding::note(&path, what));
+                }
                 None if state.is_none() => check_pack(check, &path, file, Vec::new())?,
                 None => check.see(&Finding::note(&path, "nobody refers to it: the next start removes it")),
             },

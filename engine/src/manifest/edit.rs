@@ -12,6 +12,10 @@
 //!  4 registration    20 bytes node, text address, varint n, n times: varint slot, option(varint) seq
 //!  5 forgotten       20 bytes node
 //!  6 log synced      varint lsn: everything in the log before this was synced
+//!  7 incoming        varint slot; option(varint file, 20 bytes source node, varint n, n parts): what is here of the
+//!                    copy that it waits for
+//!
+//!  part      of a run as it lies at the source: varints file, offset, len, crc; here: varints offset, bytes, crc of them
 //!
 //!  state     varint: 0 absent, 1 master, 2 replica + text, 3 loading + text, 4 moved + text, 5 replica by force + text
 //!  history   varint n, n times: epoch, varint first seq
@@ -19,7 +23,7 @@
 //!  option    u8 0, or u8 1 and the thing;  text: varint length and UTF-8
 //! ```
 
-use super::state::{Edit, NodeMeta, SettledGrant, SlotMeta, SlotState};
+use super::state::{Edit, Incoming, NodeMeta, Part, PartId, SettledGrant, SlotMeta, SlotState};
 use crate::clock::TimeMs;
 use crate::history::{EpochStart, History};
 use crate::sst::{FileNo, RunMeta};
@@ -32,6 +36,7 @@ const RUNS: u8 = 3;
 const REGISTRATION: u8 = 4;
 const FORGOTTEN: u8 = 5;
 const LOG_SYNCED: u8 = 6;
+const INCOMING: u8 = 7;
 
 /// Why bytes are no edit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +89,11 @@ pub fn encode(edit: &Edit, out: &mut Vec<u8>) {
             varint::put(&mut body, lsn.0);
             LOG_SYNCED
         }
+        Edit::Incoming(slot, incoming) => {
+            varint::put(&mut body, u64::from(slot.number()));
+            put_incoming(&mut body, incoming.as_ref());
+            INCOMING
+        }
     };
     out.push(number);
     varint::put_slice(out, &body);
@@ -104,6 +114,7 @@ pub fn take(bytes: &mut &[u8]) -> Result<Edit, BadEdit> {
         REGISTRATION => take_registration(&mut body),
         FORGOTTEN => take_id(&mut body).map(Edit::ReplicaForgotten),
         LOG_SYNCED => varint::take(&mut body).map(|lsn| Edit::LogSynced(Lsn(lsn))),
+        INCOMING => take_incoming(&mut body),
         _ => return Err(BadEdit::Newer(number)),
     };
     edit.filter(|_| body.is_empty()).ok_or(BadEdit::Meaning)
@@ -267,6 +278,41 @@ fn take_slot(bytes: &mut &[u8]) -> Option<Edit> {
         })?,
     };
     Some(Edit::Slot(slot, Box::new(meta)))
+}
+
+fn put_incoming(out: &mut Vec<u8>, incoming: Option<&Incoming>) {
+    out.push(u8::from(incoming.is_some()));
+    let Some(incoming) = incoming else { return };
+    varint::put(out, incoming.file.0);
+    out.extend_from_slice(&incoming.source.0);
+    varint::put(out, incoming.parts.len() as u64);
+    for Part { of, offset, here, crc_here } in &incoming.parts {
+        for number in [of.file.0, of.offset, of.len, u64::from(of.crc), *offset, *here, u64::from(*crc_here)]
+        {
+            varint::put(out, number);
+        }
+    }
+}
+
+fn take_incoming(bytes: &mut &[u8]) -> Option<Edit> {
+    let slot = take_slot_number(bytes)?;
+    if !take_flag(bytes)? {
+        return Some(Edit::Incoming(slot, None));
+    }
+    let (file, source) = (FileNo(varint::take(bytes)?), take_id(bytes)?);
+    let parts = take_many(bytes, |bytes| {
+        let mut next = || varint::take(bytes);
+        let of = PartId {
+            file: FileNo(next()?),
+            offset: next()?,
+            len: next()?,
+            crc: u32::try_from(next()?).ok()?,
+        };
+        let (offset, here) = (next()?, next()?);
+        let crc_here = u32::try_from(next()?).ok()?;
+        (here <= of.len).then_some(Part { of, offset, here, crc_here })
+    })?;
+    Some(Edit::Incoming(slot, Some(Incoming { file, source, parts })))
 }
 
 fn take_runs(bytes: &mut &[u8]) -> Option<Edit> {

@@ -261,7 +261,7 @@ fn take_edit(state: &mut Option<State>, edit: Edit, at: usize, see: See<'_>) {
 
 pub(super) fn slot_of(edit: &Edit) -> Option<Slot> {
     match edit {
-        Edit::Slot(slot, _) | Edit::Runs { slot, .. } => Some(*slot),
+        Edit::Slot(slot, _) | Edit::Runs { slot, .. } | Edit::Incoming(slot, _) => Some(*slot),
         _ => None,
     }
 }

@@ -26,8 +26,8 @@ use crate::types::Slot;
 
 pub use edit::{BadEdit, encode as encode_edit, take as take_edit};
 pub use state::{
-    Edit, NodeMeta, Registration, SETTLED_MAX, SUPERSEDED_MAX, SettledGrant, SlotEntry, SlotMeta, SlotState,
-    State,
+    Edit, Incoming, NodeMeta, Part, PartId, Registration, SETTLED_MAX, SUPERSEDED_MAX, SettledGrant,
+    SlotEntry, SlotMeta, SlotState, State,
 };
 
 /// A file is not replaced below this size, unless somebody says another ([`Manifest::replaced_at`]).

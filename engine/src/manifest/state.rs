@@ -88,6 +88,47 @@ pub struct SlotEntry {
     ///
     /// Invariant: of this slot, and never overlapping in seqs.
     pub runs: Vec<RunMeta>,
+    /// What is here of the copy that a loading slot waits for.
+    ///
+    /// Invariant: `None` of any other slot.
+    pub incoming: Option<Incoming>,
+}
+
+/// A copy that was not whole when it was last looked at: what is durable of it, so that the rest is enough.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Incoming {
+    /// The pack file that its runs go to.
+    pub file: FileNo,
+    /// The node that they come from.
+    pub source: NodeId,
+    /// The runs, in the order in which they lie in the file. All but the last are whole.
+    pub parts: Vec<Part>,
+}
+
+/// A run of another node, as far as it is here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Which run it is.
+    pub of: PartId,
+    /// Where it begins in this node's file.
+    pub offset: u64,
+    /// How many of its bytes are here.
+    pub here: u64,
+    /// CRC-32 of these.
+    pub crc_here: u32,
+}
+
+/// A run where it lies on the node that it comes from: no other run of that node ever has the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartId {
+    /// The number of its pack file there.
+    pub file: FileNo,
+    /// Where it begins in that file.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// CRC-32 of them.
+    pub crc: u32,
 }
 
 /// What the manifest remembers of the node.
@@ -143,6 +184,8 @@ pub enum Edit {
         /// Runs that go.
         remove: Vec<(FileNo, u64)>,
     },
+    /// What is here of the copy that a loading slot waits for.
+    Incoming(Slot, Option<Incoming>),
     /// A replica is there, and has acknowledged; slots that are not named stay as they are.
     Registration {
         /// Who it is.
@@ -172,6 +215,12 @@ impl State {
         self.slots.values().flat_map(|entry| &entry.runs)
     }
 
+    /// The pack files that it refers to, some more than once: those of runs and those of copies that are not whole.
+    pub fn files(&self) -> impl Iterator<Item = FileNo> {
+        let incoming = self.slots.values().filter_map(|entry| entry.incoming.as_ref());
+        self.runs().map(|run| run.file).chain(incoming.map(|incoming| incoming.file))
+    }
+
     /// Everything in the log before this was synced, by the manifest's word: what was when an edit was written, where it
     /// ended cleanly, and where slots' lives and roles began.
     #[must_use]
@@ -191,7 +240,21 @@ impl State {
                 if meta.superseded.len() > SUPERSEDED_MAX {
                     return Err(format!("slot {slot}: {} superseded epochs", meta.superseded.len()));
                 }
-                self.slots.entry(slot).or_default().meta = *meta;
+                let entry = self.slots.entry(slot).or_default();
+                if !matches!(meta.state, SlotState::Loading { .. }) {
+                    entry.incoming = None;
+                }
+                entry.meta = *meta;
+            }
+            Edit::Incoming(slot, incoming) => {
+                let entry = self.slots.entry(slot).or_default();
+                if let Some(incoming) = &incoming {
+                    if !matches!(entry.meta.state, SlotState::Loading { .. }) {
+                        return Err(format!("slot {slot}: parts of a copy that it does not wait for"));
+                    }
+                    self.node.next_file = self.node.next_file.max(incoming.file.next());
+                }
+                entry.incoming = incoming;
             }
             Edit::Runs { slot, add, remove } => {
                 let next_file = add.iter().map(|run| run.file.next()).max().unwrap_or_default();
@@ -222,7 +285,7 @@ impl State {
         for edit in edits {
             match edit {
                 Edit::Node(_) | Edit::LogSynced(_) => {}
-                Edit::Slot(slot, _) | Edit::Runs { slot, .. } => {
+                Edit::Slot(slot, _) | Edit::Runs { slot, .. } | Edit::Incoming(slot, _) => {
                     part.slots.extend(self.slots.get(slot).map(|entry| (*slot, entry.clone())));
                 }
                 Edit::Registration { node, .. } | Edit::ReplicaForgotten(node) => {
@@ -250,7 +313,9 @@ impl State {
     pub(super) fn as_edits(&self) -> impl Iterator<Item = Edit> {
         let slots = self.slots.iter().flat_map(|(&slot, entry)| {
             let runs = Edit::Runs { slot, add: entry.runs.clone(), remove: Vec::new() };
-            [Edit::Slot(slot, Box::new(entry.meta.clone())), runs]
+            let meta = Edit::Slot(slot, Box::new(entry.meta.clone()));
+            let incoming = entry.incoming.clone().map(|incoming| Edit::Incoming(slot, Some(incoming)));
+            [meta, runs].into_iter().chain(incoming)
         });
         let replicas = self.replicas.iter().map(|(&node, replica)| Edit::Registration {
             node,

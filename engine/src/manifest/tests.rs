@@ -106,9 +106,19 @@ fn history() -> Vec<Vec<Edit>> {
             Edit::Slot(slot(5), meta(SlotState::Replica { upstream: upstream() }, 1)),
             Edit::Slot(slot(6), meta(SlotState::Moved { to: upstream() }, 1)),
         ],
+        vec![Edit::Incoming(slot(4), Some(incoming(9, 3)))],
+        vec![Edit::Incoming(slot(4), Some(incoming(9, 100))), Edit::Incoming(slot(7), None)],
         vec![Edit::ReplicaForgotten(NodeId([2; 20])), Edit::Node(node)],
         vec![Edit::Node(NodeMeta { clean_end: None, next_file: FileNo(1), ..node })],
     ]
+}
+
+/// Two runs of a copy: one whole, one of which so many bytes are here.
+fn incoming(file: u64, here: u64) -> Incoming {
+    let of = |offset, len| PartId { file: FileNo(70), offset, len, crc: 0xffff_ffff };
+    let whole = Part { of: of(0, 40), offset: 0, here: 40, crc_here: 0xffff_ffff };
+    let half = Part { of: of(1 << 33, 100), offset: 40, here, crc_here: 7 };
+    Incoming { file: FileNo(file), source: NodeId([3; 20]), parts: vec![whole, half] }
 }
 
 fn first() -> State {
@@ -148,7 +158,7 @@ fn overwrite(fs: &MemoryFs, name: &str, bytes: &[u8]) {
 fn what_was_applied_is_there_after_every_kind_of_edit_and_any_number_of_starts() {
     let fs = memory();
     let end = states().pop().expect("some");
-    assert_eq!((end.node.next_file, end.replicas.len()), (FileNo(9), 0));
+    assert_eq!((end.node.next_file, end.replicas.len()), (FileNo(10), 0));
     assert_eq!(states()[5].replicas[&NodeId([2; 20])].acked.len(), 1);
     drop(full(&fs));
     for start in 2..5u64 {

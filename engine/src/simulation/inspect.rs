@@ -175,8 +175,7 @@ pub fn check_files(engine: &Engine, fs: &MemoryFs) -> Result<(), Violation> {
         |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let log = engine.log().files();
     let manifest = engine.manifest();
-    let runs = manifest.state().slots.values().flat_map(|entry| &entry.runs);
-    let packs: BTreeSet<PathBuf> = runs.map(|run| pack_path(dir, run.file)).collect();
+    let packs: BTreeSet<PathBuf> = manifest.state().files().map(|file| pack_path(dir, file)).collect();
     let manifests = ["CURRENT".to_owned(), name_of(manifest.path().to_owned())];
     for (folder, needed) in [
         ("log", log.into_iter().map(name_of).collect::<BTreeSet<_>>()),

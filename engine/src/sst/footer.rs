@@ -53,7 +53,7 @@ pub(super) const PACK_FOOTER_BYTES: usize = 64;
 /// Bytes of a directory's entry. Part of the format.
 const DIRECTORY_ENTRY_BYTES: usize = 22;
 /// Runs in a pack. Part of the format: a flush holds each slot at most once.
-pub(super) const RUNS_MAX: usize = 1024;
+pub(crate) const RUNS_MAX: usize = 1024;
 const RUN_MAGIC: [u8; 4] = *b"HRUN";
 const PACK_MAGIC: [u8; 6] = *b"HPPACK";
 const FORMAT_VERSION: u16 = 1;

@@ -26,6 +26,7 @@ pub use block::{BLOCK_BYTES_MAX, Block, BlockBuilder, BlockId, Blocks, TRAILER_B
 pub use cursor::{RunCursor, Step};
 pub use entry::EntryRef;
 pub use filter::{Filter, KeyHash};
+pub(crate) use footer::RUNS_MAX;
 pub use footer::read_directory;
 pub use index::{Index, IndexBuilder};
 pub(crate) use packs::file_no_of;

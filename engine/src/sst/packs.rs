@@ -147,6 +147,20 @@ impl Packs {
         }
     }
 
+    /// The manifest refers to a file that runs of a copy go to: it stays until [`Packs::let_go`].
+    pub fn hold(&self, file: FileNo) {
+        lock(&self.known).entry(file).or_default().live_runs += 1;
+    }
+
+    /// The manifest does not refer any more to a file that was held.
+    ///
+    /// # Panics
+    /// If it was not.
+    pub fn let_go(&self, file: FileNo) {
+        let mut all = lock(&self.known);
+        self.drop_run(&mut all, file, 0);
+    }
+
     /// The manifest no longer refers to these runs. A file none of whose runs is left goes with its last reader,
     /// at the next [`Packs::sweep`].
     ///
@@ -155,18 +169,22 @@ impl Packs {
     pub fn release<'a>(&self, runs: impl IntoIterator<Item = &'a RunMeta>) {
         let mut all = lock(&self.known);
         for run in runs {
-            let known = all.get_mut(&run.file).expect("a run is adopted before it is released");
-            known.live_runs = known.live_runs.checked_sub(1).expect("a run is released once");
-            known.live_bytes -= run.len;
-            if known.live_runs > 0 {
-                continue;
-            }
-            let open = known.open.upgrade();
-            all.remove(&run.file);
-            match open {
-                Some(file) => file.set_obsolete(),
-                None => self.files.discard(run.file),
-            }
+            self.drop_run(&mut all, run.file, run.len);
+        }
+    }
+
+    fn drop_run(&self, all: &mut HashMap<FileNo, Known>, file: FileNo, bytes: u64) {
+        let known = all.get_mut(&file).expect("a run is adopted before it is released");
+        known.live_runs = known.live_runs.checked_sub(1).expect("a run is released once");
+        known.live_bytes -= bytes;
+        if known.live_runs > 0 {
+            return;
+        }
+        let open = known.open.upgrade();
+        all.remove(&file);
+        match open {
+            Some(file) => file.set_obsolete(),
+            None => self.files.discard(file),
         }
     }
 
@@ -179,7 +197,9 @@ impl Packs {
         loop {
             let Some(file) = self.files.take_discarded() else { return Ok(removed) };
             let path = pack_path(&self.dir, file);
-            if let Err(error) = self.fs.remove(&path) {
+            if let Err(error) = self.fs.remove(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 self.files.discard(file);
                 return Err(Error::io(&path, "remove", &error));
             }

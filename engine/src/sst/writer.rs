@@ -94,6 +94,8 @@ pub struct PackWriter {
     state: State,
     runs: Vec<RunMeta>,
     finished: bool,
+    /// The file's name is durable.
+    named: bool,
 }
 
 impl PackWriter {
@@ -116,7 +118,53 @@ impl PackWriter {
             state: State::Between,
             runs: Vec::new(),
             finished: false,
+            named: false,
         })
+    }
+
+    /// Goes on with a file that a [`PackWriter::suspend`] left, after `end` bytes. None of its runs counts yet: see
+    /// [`PackWriter::adopt_import`]. What lies beyond is overwritten. Dropped before [`PackWriter::finish`] it leaves
+    /// the file.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` if the file is shorter.
+    pub fn resume(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        file_no: FileNo,
+        node: NodeId,
+        end: u64,
+    ) -> Result<PackWriter> {
+        let path = pack_path(dir, file_no);
+        let io = |operation| {
+            let path = path.clone();
+            move |error: std::io::Error| Error::io(&path, operation, &error)
+        };
+        let file = fs.open(&path, OpenMode::Write).map_err(io("open"))?;
+        let size = file.size().map_err(io("read size"))?;
+        if size < end {
+            return Err(Error::corrupt(&path, size, format!("ends before byte {end}, which was durable")));
+        }
+        Ok(PackWriter {
+            fs,
+            dir: dir.to_owned(),
+            path,
+            file,
+            file_no,
+            node,
+            written: end,
+            buffer: Vec::new(),
+            state: State::Between,
+            runs: Vec::new(),
+            finished: true,
+            named: true,
+        })
+    }
+
+    /// The number of the file.
+    #[must_use]
+    pub fn file_no(&self) -> FileNo {
+        self.file_no
     }
 
     /// Bytes that the file has so far.
@@ -263,6 +311,78 @@ impl PackWriter {
         self.state = State::Import(Import { offset: self.len(), len, crc, hasher: crc32fast::Hasher::new() });
     }
 
+    /// As [`PackWriter::begin_import`] for a run of which the file's last bytes, from `offset` on, are here: `crc_here`
+    /// is their CRC-32.
+    ///
+    /// # Panics
+    /// If a run is open, there are 1024 already, or `offset` is beyond the end.
+    pub fn resume_import(&mut self, offset: u64, crc_here: u32, len: u64, crc: u32) {
+        self.begin();
+        let here = self.len().checked_sub(offset).expect("a run that is in the file begins in it");
+        let hasher = crc32fast::Hasher::new_with_initial_len(crc_here, here);
+        self.state = State::Import(Import { offset, len, crc, hasher });
+    }
+
+    /// Counts a run among this file's that an import brought whole before the writer was suspended.
+    ///
+    /// # Errors
+    /// As [`PackWriter::end_import`].
+    ///
+    /// # Panics
+    /// If a run is open or there are 1024 already.
+    pub fn adopt_import(&mut self, offset: u64, len: u64, crc: u32) -> Result<()> {
+        self.begin();
+        let meta = self.read_run(offset, len, crc)?;
+        self.runs.push(meta);
+        Ok(())
+    }
+
+    /// Whether a run is being taken over.
+    #[must_use]
+    pub fn is_importing(&self) -> bool {
+        matches!(self.state, State::Import(_))
+    }
+
+    /// Takes back what lies from `offset` on: what follows is written over it.
+    ///
+    /// # Panics
+    /// If a run is open or there are fewer bytes.
+    pub fn cut(&mut self, offset: u64) {
+        assert!(matches!(self.state, State::Between) && offset <= self.len(), "a cut at byte {offset}");
+        if offset < self.written {
+            self.buffer.clear();
+            self.written = offset;
+        } else {
+            let kept = usize::try_from(offset - self.written).expect("within the buffer");
+            self.buffer.truncate(kept);
+        }
+    }
+
+    /// Makes durable what is there, to be gone on with after a restart, and says how many bytes of the open import
+    /// that are and their CRC-32 (0 of none, if none is open). The file stays when the writer is dropped only after
+    /// [`PackWriter::keep`].
+    ///
+    /// # Errors
+    /// `Io`; the writer is then of no more use.
+    pub fn suspend(&mut self) -> Result<(u64, u32)> {
+        self.write_buffer()?;
+        self.file.sync().map_err(|error| Error::io(&self.path, "sync", &error))?;
+        if !self.named {
+            let io = |error| Error::io(&self.path, "sync folder of", &error);
+            self.fs.sync_dir(&self.dir).map_err(io)?;
+            self.named = true;
+        }
+        Ok(match &self.state {
+            State::Import(import) => (self.written - import.offset, import.hasher.clone().finalize()),
+            _ => (0, 0),
+        })
+    }
+
+    /// The file stays, also if the writer is dropped: somebody refers to it.
+    pub fn keep(&mut self) {
+        self.finished = true;
+    }
+
     /// Adds the bytes that follow to the run being taken over.
     ///
     /// # Errors
@@ -305,9 +425,13 @@ impl PackWriter {
             let what = format!("received run: {got} bytes of {}, or a wrong checksum", import.len);
             return Err(Error::corrupt(&self.path, import.offset, what));
         }
+        self.read_run(import.offset, import.len, import.crc)
+    }
+
+    fn read_run(&self, offset: u64, len: u64, crc: u32) -> Result<RunMeta> {
         let file = PackFile::unshared(self.file_no, self.path.clone(), Arc::clone(&self.file));
         let file = crate::sync::Arc::new(file);
-        let (run, _) = Run::read(file, import.offset, import.len, import.crc)?;
+        let (run, _) = Run::read(file, offset, len, crc)?;
         Ok(run.meta().clone())
     }
 
@@ -321,6 +445,7 @@ impl PackWriter {
     /// If a run is open.
     pub fn finish(mut self) -> Result<Vec<RunMeta>> {
         assert!(matches!(self.state, State::Between), "the end of a pack within a run");
+        self.runs.sort_by_key(|run| run.offset);
         if self.runs.is_empty() {
             return Ok(Vec::new());
         }

@@ -46,6 +46,7 @@ pub fn options() -> Options {
         memory_bytes: 1 << 20,
         log_segment_bytes: 64 << 10,
         log_retain_bytes: 1 << 20,
+        copy_durable_bytes: 2000,
         // Two nodes of one test are never the same node.
         seed: Some(SEEDS.fetch_add(1, Ordering::Relaxed)),
         ..Options::default()

@@ -292,7 +292,7 @@ impl Node {
         let folder = Path::new(DIR);
         let (_, state) =
             manifest::read(&self.fs, &folder.join("manifest")).expect("reads").expect("is there");
-        let named: BTreeSet<FileNo> = state.runs().map(|run| run.file).collect();
+        let named: BTreeSet<FileNo> = state.files().collect();
         let files = self.fs.list(&folder.join("data")).expect("lists");
         let found: BTreeSet<String> = files.into_iter().map(|entry| entry.name).collect();
         let named: BTreeSet<String> = named.into_iter().map(|file| format!("{:06}.pack", file.0)).collect();

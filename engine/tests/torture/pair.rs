@@ -6,10 +6,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use haypile_engine::background::Job;
-use haypile_engine::copy::{CopySource, Load};
+use haypile_engine::copy::{CopySource, Load, part_id, place_of};
 use haypile_engine::engine::Engine;
 use haypile_engine::history::Relation;
 use haypile_engine::log::{ReadOutcome, record};
+use haypile_engine::sst::Run;
 use haypile_engine::types::{Lsn, NodeId, Seq};
 
 use crate::common::TestClock;
@@ -577,11 +578,21 @@ impl Pair {
     fn receive(&mut self, me: usize, tag: usize, mine: &Engine, source: &CopySource) {
         let slot = slot_of_tag(tag);
         let life = self.nodes[me].models[tag].life;
-        let Some(mut import) = self.nodes[me].outcome(mine.importer(slot)) else { return };
-        for run in &source.runs {
+        let from = NodeId([1; 20]); // there is only one other
+        let held =
+            mine.held_parts(slot).filter(|(node, _)| *node == from).map_or(Vec::new(), |(_, parts)| parts);
+        let Some(mut import) = self.nodes[me].outcome(mine.importer(slot, from)) else { return };
+        let known: Vec<_> = held.iter().map(|part| part.of).collect();
+        // What is here comes first, as the product sends it.
+        let mut runs: Vec<_> = source.runs.iter().enumerate().collect();
+        let place = |(index, run): &(usize, &Arc<Run>)| place_of(&known, part_id(run.meta()), *index);
+        runs.sort_by_key(|run| place(run).unwrap_or(usize::MAX));
+        for (index, run) in runs {
             let meta = run.meta();
-            import.begin_run(meta.len, meta.crc);
-            let mut offset = 0;
+            let mut offset = place(&(index, run)).map_or(0, |place| held[place].here.min(meta.len));
+            if self.nodes[me].outcome(import.begin_run(part_id(meta), offset)).is_none() {
+                return;
+            }
             while offset < meta.len {
                 let mut chunk = [0; 256];
                 let got = run.read_image(offset, &mut chunk).expect("reads");
@@ -598,7 +609,8 @@ impl Pair {
             }
         }
         if self.dice.one_in(6) {
-            self.note(format!("node {me}: copy of t{tag} is given up"));
+            self.note(format!("node {me}: copy of t{tag} is put off"));
+            self.nodes[me].outcome(import.suspend());
             return;
         }
         let result = import.finish();

@@ -9,7 +9,8 @@ use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::fs::{Fs, OpenMode};
 use haypile_engine::log::segment::SEGMENT_BYTES_MIN;
 use haypile_engine::manifest::{
-    self, Edit, Manifest, NodeMeta, SettledGrant, SlotMeta, SlotState, State, encode_edit, take_edit,
+    self, Edit, Incoming, Manifest, NodeMeta, Part, PartId, SettledGrant, SlotMeta, SlotState, State,
+    encode_edit, take_edit,
 };
 use haypile_engine::sst::FileNo;
 use haypile_engine::types::{Lsn, Seq};
@@ -44,6 +45,10 @@ fn all_edits() -> Vec<Edit> {
     edits.extend(sst::pack_bytes().1);
     let acked = vec![(slot(1), Some(Seq(80))), (slot(4), None)];
     edits.push(Edit::Registration { node: NODE, address: "127.0.0.1:9".to_owned(), acked });
+    let of = PartId { file: FileNo(7), offset: 300, len: 1 << 20, crc: 9 };
+    let parts = vec![Part { of, offset: 0, here: 4096, crc_here: 1 << 31 }];
+    let incoming = Incoming { file: FileNo(301), source: NODE, parts };
+    edits.push(Edit::Incoming(slot(3), Some(incoming)));
     edits
 }
 

@@ -2,16 +2,20 @@
 
 use bytes::{Bytes, BytesMut};
 use haypile_engine::clock::TimeMs;
+use haypile_engine::manifest::PartId;
+use haypile_engine::sst::FileNo;
 use haypile_engine::types::{Epoch, Seq};
 use haypile_replication::message::{
-    AskState, Beat, CopyHead, CopyId, FRAME_HEADER_BYTES, Message, PAYLOAD_BYTES_MAX, Purpose, Reason,
+    AskState, Beat, CopyHead, CopyId, FRAME_HEADER_BYTES, Held, Message, PAYLOAD_BYTES_MAX, Purpose, Reason,
     SlotAsk, Verdict,
 };
+use haypile_replication::squeeze::Squeeze;
 use haypile_server::resp::{Limits, Parsed, Parser, split_words};
 
 use super::{EPOCH, NODE, history, le32_at, log, slot, texts};
 
 fn all_messages() -> Vec<Message> {
+    let of = PartId { file: FileNo(3), offset: 1 << 30, len: 4096, crc: 7 };
     let ask = SlotAsk {
         slot: slot(1),
         number: 4,
@@ -19,6 +23,7 @@ fn all_messages() -> Vec<Message> {
         last: Seq(600),
         state: AskState::Data,
         force: true,
+        held: vec![Held { of, here: 4095 }],
     };
     let copy = CopyId { slot: slot(1), number: 4 };
     let head = CopyHead {
@@ -47,7 +52,7 @@ fn all_messages() -> Vec<Message> {
         Message::Continue { slot: slot(1), number: 4, from: Seq(601) },
         Message::CopyQueued(copy),
         Message::CopyBegin { copy, head },
-        Message::CopyRun { copy, bytes: 4000, crc: 7 },
+        Message::CopyRun { copy, of, from: 96 },
         Message::CopyChunk { copy, data: Bytes::from_static(b"bytes of a run") },
         Message::CopyRunEnd(copy),
         Message::CopyEnd(copy),
@@ -66,7 +71,28 @@ fn all_messages() -> Vec<Message> {
         Message::Dropped(slot(1)),
         Message::GrantDone(vec![slot(1)]),
         Message::GrantPending(slot(1)),
+        Message::UpstreamAsk(vec![slot(1)]),
+        Message::Upstreams(vec![(slot(1), "10.0.0.1:9221".to_owned())]),
+        Message::HelloRefused("feature 5".to_owned()),
     ]
+}
+
+/// Frames that a connection compresses.
+fn compressed() -> Vec<Vec<u8>> {
+    let copy = CopyId { slot: slot(1), number: 4 };
+    let data = Bytes::from(b"bytes of a run ".repeat(200));
+    let records = Bytes::from(log::records().concat().repeat(20));
+    let shrinking = [
+        Message::CopyChunk { copy, data },
+        Message::Records { more: true, times: vec![(slot(1), TimeMs(9))], data: records },
+    ];
+    let mut squeeze = Squeeze::default();
+    let encode = |message: &Message| {
+        let mut bytes = BytesMut::new();
+        squeeze.encode(message, &mut bytes);
+        bytes.to_vec()
+    };
+    shrinking.iter().map(encode).collect()
 }
 
 pub(super) fn messages() -> Vec<Vec<u8>> {
@@ -77,8 +103,12 @@ pub(super) fn messages() -> Vec<Vec<u8>> {
         out.push(bytes.to_vec());
     }
     out.push(out.concat());
+    out.extend(compressed());
     out
 }
+
+/// The kind of a compressed frame: what is read of it is written as it was before.
+const COMPRESSED: u8 = 63;
 
 pub(super) fn message(bytes: &[u8]) {
     let mut buffer = BytesMut::from(bytes);
@@ -88,7 +118,11 @@ pub(super) fn message(bytes: &[u8]) {
         let mut again = BytesMut::new();
         message.encode(&mut again);
         let taken = &bytes[before..bytes.len() - buffer.len()];
-        assert_eq!(again, taken, "a message that was read is written otherwise: {message:?}");
+        if taken[4] == COMPRESSED {
+            assert_eq!(Message::take(&mut again), Ok(Some(message)), "a compressed message reads otherwise");
+        } else {
+            assert_eq!(again, taken, "a message that was read is written otherwise: {message:?}");
+        }
     }
     assert!(
         buffer.capacity() <= 2 * (bytes.len() + FRAME_HEADER_BYTES + PAYLOAD_BYTES_MAX),

@@ -11,7 +11,7 @@ use std::pin::Pin;
 
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
-use haypile_replication::status::PeerStatus;
+use haypile_replication::status::{CopyProgress, PeerStatus};
 use haypile_replication::transport::{SyncHello, split_address};
 use tokio::io::AsyncWriteExt;
 
@@ -172,12 +172,14 @@ pub fn role_word(node: &Node) -> &'static str {
 /// INFO's section.
 pub fn section(node: &Node, lines: &mut Lines) {
     let id = node.engine.node().to_string();
-    let mut overview = Overview::of(node);
+    let views: Vec<SlotView> = topology::views(node, Slot::all().collect()).collect();
+    let mut overview = Overview::from_views(&views);
     if node.config.now().replicas_min > 0 {
         let own = Slot::all().filter(|&slot| matches!(node.engine.role(slot), Role::Master | Role::Fenced));
         overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();
     }
     put(&overview, &id, node.config.now().slave_priority, lines);
+    put_copies(&views, lines);
     let peers = node.replication.peers();
     lines.put("peers", peers.len());
     for (index, peer) in peers.iter().enumerate() {
@@ -187,6 +189,27 @@ pub fn section(node: &Node, lines: &mut Lines) {
             format_args!(
                 "addr={address},slots={slots},copying={copying},lag={lag_records},sent_bytes={sent_bytes},\
                  in_flight_bytes={in_flight_bytes}"
+            ),
+        );
+    }
+}
+
+/// The copies under way, all slots together.
+fn put_copies(views: &[SlotView], lines: &mut Lines) {
+    let given = views.iter().flat_map(|view| &view.replicas).filter_map(|replica| replica.copy).collect();
+    let taken = views.iter().filter_map(|view| view.upstream.as_ref()?.copy).collect::<Vec<_>>();
+    for (name, copies) in [("copies_given", given), ("copies_taken", taken)] {
+        let sum = |bytes: fn(&CopyProgress) -> u64| copies.iter().map(bytes).sum::<u64>();
+        let (done, total) = (sum(|copy| copy.done), sum(|copy| copy.total));
+        let rate = sum(|copy| copy.rate_bytes());
+        let left = copies.iter().map(|copy| copy.left_s()).max().flatten();
+        let left = left.map_or("-1".to_owned(), |left_s| left_s.to_string());
+        let percent = CopyProgress { done, total, kept: 0, for_ms: 0 }.percent();
+        lines.put(
+            name,
+            format_args!(
+                "slots={},bytes={done},total_bytes={total},percent={percent},rate_bytes={rate},left_seconds={left}",
+                copies.len()
             ),
         );
     }
@@ -316,8 +339,8 @@ mod tests {
             why: None,
         });
         let replica = |&(address, state, lag): &(&str, _, _)| {
-            let address = address.to_owned();
-            ReplicaView { address, state, lag, acked: Seq(last), lag_bytes: None, lag_ms: 0, heard_ms: 1500 }
+            let (address, acked) = (address.to_owned(), Seq(last));
+            ReplicaView { address, state, lag, acked, lag_bytes: None, lag_ms: 0, heard_ms: 1500, copy: None }
         };
         SlotView {
             slot: Slot::new(slot).expect("in range"),

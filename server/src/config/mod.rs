@@ -7,6 +7,7 @@ mod params;
 use std::sync::{Arc, RwLock};
 
 use haypile_engine::engine::SyncMode;
+use haypile_replication::copies::SLOTS_MAX;
 
 use crate::notify::Classes;
 use crate::operator::Sources;
@@ -57,6 +58,9 @@ pub struct Settings {
     pub reply_bytes_max: u64,
     pub handover_hold_ms: u64,
     pub script_ms_max: u64,
+    pub copy_rate_bytes: u64,
+    pub copy_slots_max: u64,
+    pub repl_compression: bool,
     pub slave_priority: u64,
     pub notify: Classes,
     pub slow_us: i64,
@@ -97,6 +101,9 @@ impl Default for Settings {
             reply_bytes_max: 1 << 20,
             handover_hold_ms: 5000,
             script_ms_max: 5000,
+            copy_rate_bytes: 0,
+            copy_slots_max: SLOTS_MAX as u64,
+            repl_compression: false,
             slave_priority: 100,
             notify: Classes::NONE,
             slow_us: 10_000,

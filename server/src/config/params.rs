@@ -148,6 +148,24 @@ pub static PARAMS: &[Param] = &[
         |text| forms::bytes(text, 1 << 20, 4 << 30),
         u64::to_string
     ),
+    param!(
+        "copy-rate-bytes",
+        "BYTES",
+        Always,
+        "how many bytes a second all slots together that other nodes copy from this one may take, 0 for no limit",
+        copy_rate_bytes,
+        |text| forms::bytes(text, 0, u64::MAX),
+        u64::to_string
+    ),
+    param!(
+        "copy-slots-max",
+        "N",
+        Always,
+        "how many slots a node copies from this one at once; the others wait",
+        copy_slots_max,
+        |text| forms::number(text, 1, 1024),
+        u64::to_string
+    ),
     param!("dir", "FOLDER", Start, "the data folder; made if it is not there", dir, filled, String::clone),
     param!(
         "handover-hold-ms",
@@ -275,6 +293,16 @@ pub static PARAMS: &[Param] = &[
         bulk_bytes_max,
         |text| forms::bytes(text, 1 << 20, 512 << 20),
         u64::to_string
+    ),
+    param!(
+        "repl-compression",
+        "yes|no",
+        Always,
+        "whether what goes to and from other nodes is compressed with LZ4, where it pays and both ends say yes; connections \
+         that are opened from now on",
+        repl_compression,
+        forms::yes_no,
+        |value: &bool| forms::show_yes_no(*value)
     ),
     param!(
         "requirepass",

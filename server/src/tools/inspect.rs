@@ -673,6 +673,17 @@ fn manifest_row(item: &manifest::Item<'_>) -> [Cell; 5] {
                 ("registration", None, format!("{node} at {address}, {} slots", acked.len()))
             }
             Edit::ReplicaForgotten(node) => ("forgotten", None, node.to_string()),
+            Edit::Incoming(slot, incoming) => {
+                let told = incoming.as_ref().map_or_else(
+                    || "nothing of a copy".to_owned(),
+                    |incoming| {
+                        let bytes: u64 = incoming.parts.iter().map(|part| part.here).sum();
+                        let (file, source) = (incoming.file.0, incoming.source);
+                        format!("{bytes} bytes of a copy of {source}'s, in {file:06}.pack")
+                    },
+                );
+                ("incoming", Some(*slot), told)
+            }
             Edit::LogSynced(lsn) => ("log synced", None, format!("before {lsn}")),
         };
         let slot = slot.map_or(Cell::None, |slot| Cell::Number(slot.number().into()));

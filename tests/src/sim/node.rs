@@ -26,6 +26,11 @@ use haypile_replication::registry::{LinkCommand, LinkEntry, PeerCommand, Registr
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
+/// Slots are small here: their copies come in pieces all the same, and are made durable on the way.
+const COPY_PIECE_BYTES: usize = 300;
+/// See [`COPY_PIECE_BYTES`].
+const COPY_DURABLE_BYTES: u64 = 700;
+
 /// Starts of nodes that one run can have.
 pub const STARTS_MAX: usize = 200;
 
@@ -191,6 +196,7 @@ impl<'e> Node<'e> {
             memory_bytes: 1 << 20,
             log_segment_bytes: 64 << 10,
             log_retain_bytes,
+            copy_durable_bytes: COPY_DURABLE_BYTES,
             seed: Some(
                 seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.index as u64 * 1_000_003 + self.starts),
             ),
@@ -201,9 +207,11 @@ impl<'e> Node<'e> {
         let (engine, _) =
             opened.map_err(|error| format!("node {} does not open: {}", self.index, told(&error)))?;
         let (engine, _) = arena.keep(engine);
+        let registry = Arc::<Registry>::default();
+        registry.copies().set_piece_bytes(COPY_PIECE_BYTES);
         self.running = Some(Running {
             engine,
-            registry: Arc::default(),
+            registry,
             following: BTreeMap::new(),
             followed: BTreeMap::new(),
             grants: BTreeMap::new(),

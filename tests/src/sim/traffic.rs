@@ -295,7 +295,24 @@ impl World<'_> {
         let peers: Vec<ConnId> = running.followed.keys().copied().collect();
         upstreams.iter().for_each(|upstream| self.link_turn(node, upstream));
         peers.into_iter().for_each(|id| self.serve(node, id));
+        self.forget_copies(node);
         self.ask_about_grants(node);
+    }
+
+    /// Copies whose replicas did not come back are let go of, with the log after them.
+    fn forget_copies(&mut self, node: usize) {
+        let now_ms = self.now_ms();
+        let Some(running) = &self.nodes[node].running else { return };
+        for (from, slot) in running.registry.copies().expire(now_ms) {
+            let serves = |followed: &Followed| {
+                let shipper = followed.peer.shipper();
+                let phase = shipper.lock().expect("no panic").phase(slot);
+                followed.from == from && phase.is_some()
+            };
+            if !running.followed.values().any(serves) {
+                running.engine.unpin(from, slot);
+            }
+        }
     }
 
     fn ask_about_grants(&mut self, node: usize) {

@@ -247,7 +247,9 @@ fn slots_of(mut edits: &[u8]) -> Vec<Slot> {
     let mut slots = BTreeSet::new();
     while !edits.is_empty() {
         match manifest::take_edit(&mut edits).expect("an edit that holds") {
-            Edit::Slot(slot, _) | Edit::Runs { slot, .. } => _ = slots.insert(slot),
+            Edit::Slot(slot, _) | Edit::Runs { slot, .. } | Edit::Incoming(slot, _) => {
+                _ = slots.insert(slot);
+            }
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::checkpoint::Progress;
 use haypile_engine::clock::{Clock, TimeMs};
-use haypile_engine::copy::{CopySource, Load};
+use haypile_engine::copy::{CopySource, Load, part_id};
 use haypile_engine::engine::{Engine, Options, SyncMode};
 use haypile_engine::error::Error;
 use haypile_engine::fs::memory::MemoryFs;
@@ -21,7 +21,7 @@ use haypile_engine::random::Coin;
 use haypile_engine::read::Direction;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Read, Tx};
-use haypile_engine::types::Slot;
+use haypile_engine::types::{NodeId, Slot};
 use haypile_engine::value::Value;
 use haypile_tests::store::{self, transact};
 
@@ -93,6 +93,7 @@ impl Setting {
             sync: [SyncMode::Always, SyncMode::EverySec, SyncMode::No][pick(&[0, 1, 2])],
             seed: Some(run),
             // Of no meaning but after a checkpoint.
+            copy_durable_bytes: 10_000,
             own_copies: true,
         };
         let events = pick(&[1, 3, 6]);
@@ -618,9 +619,9 @@ fn import(engine: &Engine, copied: &Copied) -> haypile_engine::error::Result<()>
     if source.runs.is_empty() {
         return Ok(());
     }
-    let mut import = engine.importer(slot)?;
+    let mut import = engine.importer(slot, NodeId([9; 20]))?;
     for run in &source.runs {
-        import.begin_run(run.meta().len, run.meta().crc);
+        import.begin_run(part_id(run.meta()), 0)?;
         let mut chunk = vec![0; 4096];
         let mut offset = 0;
         while offset < run.meta().len {

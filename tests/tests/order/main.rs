@@ -14,7 +14,7 @@ use std::task::{Context, Waker};
 
 use haypile_engine::background::Job;
 use haypile_engine::checkpoint::Progress;
-use haypile_engine::copy::Load;
+use haypile_engine::copy::{Load, part_id};
 use haypile_engine::engine::{Engine, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
@@ -350,11 +350,11 @@ fn copy_install() -> Node {
     };
     replica.engine.start_loading(&[load]).expect("makes room");
     replica.recorded.mark("the slot is loading");
-    let mut import = replica.engine.importer(slot(3)).expect("is loading");
+    let mut import = replica.engine.importer(slot(3), master.engine.node()).expect("is loading");
     let run = &source.runs[0];
     let mut bytes = vec![0; usize::try_from(run.meta().len).expect("small")];
     run.read_image(0, &mut bytes).expect("reads");
-    import.begin_run(run.meta().len, run.meta().crc);
+    import.begin_run(part_id(run.meta()), 0).expect("begins");
     import.chunk(&bytes).expect("writes");
     import.end_run().expect("is whole");
     replica.recorded.mark("the run has come");

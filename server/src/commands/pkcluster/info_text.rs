@@ -71,6 +71,21 @@ fn about_slot(out: &mut String, text: &SlotView) {
     line(out, format_args!("  seq: {}", text.last));
     line(out, format_args!("  flushed: {}", text.flushed));
     line(out, format_args!("  keys: {}", text.keys));
+    for replica in &text.replicas {
+        let Some(copy) = replica.copy else { continue };
+        let left = copy.left_s().map_or("-1".to_owned(), |left_s| left_s.to_string());
+        line(
+            out,
+            format_args!(
+                "  copy_to: {} copied_bytes={}/{},percent={},rate_bytes={},left_seconds={left}",
+                replica.address,
+                copy.done,
+                copy.total,
+                copy.percent(),
+                copy.rate_bytes()
+            ),
+        );
+    }
 }
 
 /// How far each replica is, who is away, and for whom the log is kept.
@@ -125,8 +140,13 @@ fn one_line(text: &str) -> String {
 
 fn about_upstream(out: &mut String, upstream: &UpstreamView) {
     line(out, format_args!("  apply_lag: {}", upstream.lag));
-    if let Some((came, all)) = upstream.copy {
-        line(out, format_args!("  copied_bytes: {came}/{all}"));
+    if let Some(copy) = upstream.copy {
+        line(out, format_args!("  copied_bytes: {}/{}", copy.done, copy.total));
+        line(out, format_args!("  copied_percent: {}", copy.percent()));
+        line(out, format_args!("  copy_rate_bytes: {}", copy.rate_bytes()));
+        if let Some(left_s) = copy.left_s() {
+            line(out, format_args!("  copy_left_seconds: {left_s}"));
+        }
     }
     line(out, format_args!("  since_seconds: {}", upstream.for_ms / 1000));
     if let Some(heard_ms) = upstream.heard_ms {
@@ -189,6 +209,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use haypile_engine::pins::Pin;
     use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
+    use haypile_replication::status::CopyProgress;
 
     use super::*;
 
@@ -207,7 +228,8 @@ mod tests {
 
     fn replica(port: u16, state: &'static str, lag: u64) -> ReplicaView {
         let (address, acked) = (format!("10.0.0.5:{port}"), Seq(8192 - lag));
-        ReplicaView { address, state, lag, acked, lag_bytes: Some(70 * lag), lag_ms: lag, heard_ms: 1999 }
+        let (lag_bytes, lag_ms, heard_ms) = (Some(70 * lag), lag, 1999);
+        ReplicaView { address, state, lag, acked, lag_bytes, lag_ms, heard_ms, copy: None }
     }
 
     fn rendered(text: &SlotView) -> String {
@@ -260,12 +282,23 @@ mod tests {
         let role = Role::Replica { upstream: "10.0.0.1:9221".to_owned() };
         let mut link = upstream("kError");
         link.why = Some("no\r\nsuch slot".to_owned());
-        link.copy = Some((10, 200));
+        link.copy = Some(CopyProgress { done: 60, total: 200, kept: 50, for_ms: 2000 });
         let expected = "(db0:1) binlog_offset=2 8192,safety_purge=none\r\n  Role: Slave\r\n  master: 10.0.0.1:9221\r\n  \
-            slave status: kError\r\n  apply_lag: 3\r\n  copied_bytes: 10/200\r\n  since_seconds: 61\r\n  \
+            slave status: kError\r\n  apply_lag: 3\r\n  copied_bytes: 60/200\r\n  copied_percent: 30\r\n  \
+            copy_rate_bytes: 5\r\n  copy_left_seconds: 28\r\n  since_seconds: 61\r\n  \
             heard_seconds_ago: 1\r\n  last_error: no  such slot\r\n  state: replica\r\n  epoch: 2-000000000000abcd\r\n  \
             seq: 8192\r\n  flushed: 8000\r\n  keys: 7\r\n\r\n";
         assert_eq!(rendered(&text(role, vec![], Some(link))), expected);
+    }
+
+    #[test]
+    fn a_master_tells_how_far_a_copy_is_after_what_pika_tells() {
+        let mut copied = replica(9221, "SlaveDbSync", 9);
+        copied.copy = Some(CopyProgress { done: 100, total: 400, kept: 0, for_ms: 1000 });
+        let shown = rendered(&text(Role::Master, vec![copied], None));
+        let told =
+            "  copy_to: 10.0.0.5:9221 copied_bytes=100/400,percent=25,rate_bytes=100,left_seconds=3\r\n";
+        assert!(shown.contains(told), "{shown}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ import time
 import redis
 
 from harness import Node
-from load import Load, Writer
+from load import Load, Router, Writer
 
 RETRIES_AT_ONCE = 5
 RETRY_S_MAX = 0.02
@@ -24,38 +24,14 @@ class State:
         self.backend, self.source = backend, source
 
 
-class Proxy:
-    """One table of slots. Requests enter and leave; a locked slot lets nobody enter and waits for those inside."""
-
-    def __init__(self):
-        self._changed = threading.Condition()
-        self._states = {}
-        self._locked = set()
-        self._inside = {}
+class Proxy(Router):
+    """One table of slots and what is known of each. A locked slot lets nobody enter and waits for those inside."""
 
     def fill(self, slot, state, locked):
-        with self._changed:
-            self._locked.add(slot)
-            left = self._changed.wait_for(lambda: not self._inside.get(slot), 60)
-            assert left, f"requests for slot {slot} did not end"
-            self._states[slot] = state
-            if not locked:
-                self._locked.discard(slot)
-            self._changed.notify_all()
-
-    def enter(self, slot):
-        with self._changed:
-            self._changed.wait_for(lambda: slot not in self._locked)
-            self._inside[slot] = self._inside.get(slot, 0) + 1
-            return self._states[slot]
-
-    def leave(self, slot):
-        with self._changed:
-            self._inside[slot] -= 1
-            self._changed.notify_all()
-
-    def slots(self):
-        return sorted(self._states)
+        self.hold(slot)
+        self.route([slot], state)
+        if not locked:
+            self.release(slot)
 
 
 class Refused(Exception):

@@ -5,7 +5,7 @@ use haypile_engine::types::Slot;
 
 use super::scan;
 use super::slotsmgrt::slot_at;
-use super::walk::{key_counts, serves};
+use super::walk::{clear, key_counts, serves};
 use crate::cx::{Fail, integer_in};
 use crate::execute;
 use crate::session::SessionCx;
@@ -94,22 +94,7 @@ fn delete<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
         let mut slots = named.clone();
         slots.sort_unstable();
         slots.dedup();
-        let clear = |tx: &mut Tx<'_>| {
-            for &slot in &slots {
-                execute::check_role(tx, slot, Flags::WRITE)?;
-            }
-            for &slot in &slots {
-                if tx.key_count(slot) > 0 {
-                    tx.clear(slot);
-                }
-            }
-            Ok(())
-        };
-        cx.node.require_replicas(&slots)?;
-        let written = &mut cx.session.written;
-        let noted = |slot, seq| written.note(slot, seq);
-        let ((), gate) = cx.node.transact_noting(&slots, clear, noted).await?;
-        cx.gate.join(gate);
+        clear(cx, &slots, |_| slots.clone()).await?;
         cx.reply.array(named.len());
         for slot in named {
             pair(cx, slot, 0);

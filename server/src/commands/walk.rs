@@ -188,27 +188,40 @@ async fn flush(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         _ => return Err(Fail::syntax()),
     }
     let slots: Vec<Slot> = key_counts(cx.node).into_iter().map(|(slot, _)| slot).collect();
-    let clear = |tx: &mut Tx<'_>| {
+    clear(cx, &slots, |tx| {
         // A slot that follows another node is that node's to flush.
         let own: Vec<Slot> =
             slots.iter().copied().filter(|&slot| !matches!(tx.role(slot), Role::Replica { .. })).collect();
-        let checked = if own.is_empty() { &slots } else { &own };
-        for &slot in checked {
+        if own.is_empty() { slots.clone() } else { own }
+    })
+    .await?;
+    cx.reply.ok();
+    Ok(())
+}
+
+/// Removes the keys of those of the slots that are chosen once all are locked; of none if this node may not write to
+/// one of them.
+pub(super) async fn clear(
+    cx: &mut SessionCx<'_>,
+    slots: &[Slot],
+    choose: impl Fn(&Tx<'_>) -> Vec<Slot>,
+) -> Result<(), Fail> {
+    let work = |tx: &mut Tx<'_>| {
+        let chosen = choose(tx);
+        for &slot in &chosen {
             execute::check_role(tx, slot, Flags::WRITE)?;
         }
-        for &slot in &own {
+        for slot in chosen {
             if tx.key_count(slot) > 0 {
                 tx.clear(slot);
             }
         }
         Ok(())
     };
-    cx.node.require_replicas(&slots)?;
+    cx.node.require_replicas(slots)?;
     let written = &mut cx.session.written;
-    let noted = |slot, seq| written.note(slot, seq);
-    let ((), gate) = cx.node.transact_noting(&slots, clear, noted).await?;
+    let ((), gate) = cx.node.transact_noting(slots, work, |slot, seq| written.note(slot, seq)).await?;
     cx.gate.join(gate);
-    cx.reply.ok();
     Ok(())
 }
 

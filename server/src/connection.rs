@@ -43,6 +43,39 @@ enum End {
     TakeOver(&'static Command, Vec<Bytes>),
 }
 
+/// How far a command got by itself.
+enum Step {
+    /// To its end.
+    Done,
+    /// To its end, and there are so many replies that they have to leave.
+    Full,
+    /// Not far: CLIENT PAUSE may hold it back.
+    Paused(Checked),
+    /// Not far: what came before it is answered first.
+    Settles(Checked),
+    /// Not far: it waits.
+    Waits(Checked, Waits, Answer),
+    /// It ends the connection.
+    Ends(End),
+}
+
+/// A command's answer.
+#[derive(Clone, Copy)]
+struct Answer {
+    /// Where it begins among the replies.
+    start: usize,
+    /// Whether CLIENT REPLY SKIP was said of it.
+    skipped: bool,
+}
+
+/// How far a batch got.
+#[derive(Default)]
+struct Progress {
+    commands: u64,
+    /// Bytes of requests that were begun.
+    taken: usize,
+}
+
 /// Serves a connection until it ends. Runs on its worker's runtime.
 pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
@@ -225,9 +258,39 @@ impl Connection {
 
     /// Runs all commands that were received whole, and answers them.
     async fn batch(&mut self, input: &mut Input, settings: &Settings) -> Option<End> {
-        let Input { parser, unread } = input;
-        let (mut commands, mut taken) = (0, 0);
+        let mut progress = Progress::default();
         self.since_ns = self.node.nanos();
+        let mut ended = None;
+        while let Some((step, at)) = self.run_ready(input, &mut progress, settings) {
+            let args = input.parser.args(&input.unread[at..]);
+            ended = self.go_on(&args, step, settings).await;
+            if ended.is_some() {
+                break;
+            }
+        }
+        let unread = &mut input.unread;
+        unread.advance(progress.taken);
+        if ended.is_some() {
+            return ended;
+        }
+        if unread.is_empty() {
+            spare::give(std::mem::take(unread));
+        }
+        self.node.stats.commands_processed.fetch_add(progress.commands, Ordering::Relaxed);
+        let writes = std::mem::take(&mut self.writes);
+        self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
+        self.settle().await
+    }
+
+    /// Runs commands until one does not come to its end by itself, which is told with the place of its request, or none is
+    /// left. No future is made for those that do.
+    fn run_ready(
+        &mut self,
+        input: &mut Input,
+        progress: &mut Progress,
+        settings: &Settings,
+    ) -> Option<(Step, usize)> {
+        let Input { parser, unread } = input;
         while !self.session.closing {
             let limits = Limits {
                 bulk_bytes_max: settings.bulk_bytes_max,
@@ -235,21 +298,21 @@ impl Connection {
                 authenticated: self.session.authenticated,
                 ..Limits::default()
             };
-            let rest = &unread[taken..];
+            let at = progress.taken;
+            let rest = &unread[at..];
             match parser.next(rest, &limits) {
                 Ok(Parsed::Request(bytes)) => {
-                    taken += bytes;
-                    if commands % COMMANDS_A_LOOK == 0 {
+                    progress.taken += bytes;
+                    if progress.commands % COMMANDS_A_LOOK == 0 {
                         self.now = self.node.wall();
                     }
-                    commands += 1;
-                    let end = self.command(&parser.args(rest), settings).await;
-                    if end.is_some() {
-                        unread.advance(taken);
-                        return end;
+                    progress.commands += 1;
+                    match self.command(&parser.args(rest), settings) {
+                        Step::Done => {}
+                        step => return Some((step, at)),
                     }
                 }
-                Ok(Parsed::Nothing(bytes)) => taken += bytes,
+                Ok(Parsed::Nothing(bytes)) => progress.taken += bytes,
                 Ok(Parsed::Incomplete) => break,
                 Err(error) => {
                     self.reply.error(&format!("ERR {error}"));
@@ -257,17 +320,11 @@ impl Connection {
                 }
             }
         }
-        unread.advance(taken);
-        if unread.is_empty() {
-            spare::give(std::mem::take(unread));
-        }
-        self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
-        let writes = std::mem::take(&mut self.writes);
-        self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
-        self.settle().await
+        None
     }
 
-    async fn command(&mut self, args: &[&[u8]], settings: &Settings) -> Option<End> {
+    /// Runs a command as far as nothing has to be waited for: nearly always to its end.
+    fn command(&mut self, args: &[&[u8]], settings: &Settings) -> Step {
         let checked = match execute::check(&self.node, &self.session, args) {
             Ok(checked) => checked,
             Err(text) => {
@@ -278,44 +335,35 @@ impl Connection {
                 if silent {
                     self.reply.truncate(start);
                 }
-                return None;
+                return Step::Done;
             }
         };
-        if self.node.pauses.is_on()
-            && checked.0.name != "client|unpause"
-            && let Some(end) = self.pause(checked).await
-        {
-            return Some(end);
+        if self.node.pauses.is_on() && checked.0.name != "client|unpause" {
+            return Step::Paused(checked);
         }
+        self.enter(args, checked, settings)
+    }
+
+    /// Runs a command that nothing holds back.
+    fn enter(&mut self, args: &[&[u8]], checked: Checked, settings: &Settings) -> Step {
         self.session.command = checked.0.name;
         self.writes += u64::from(checked.0.flags.has(Flags::WRITE));
-        if checked.settles_first() {
-            if let Some(end) = self.settle().await {
-                return Some(end);
-            }
-            self.since_ns = self.node.nanos();
-        }
-        let skips = self.session.mode.has(Mode::SKIPPING);
+        if checked.settles_first() { Step::Settles(checked) } else { self.begin(args, checked, settings) }
+    }
+
+    fn begin(&mut self, args: &[&[u8]], checked: Checked, settings: &Settings) -> Step {
+        let answer = Answer { start: self.reply.len(), skipped: self.session.mode.has(Mode::SKIPPING) };
         self.session.mode = self.session.mode.without(Mode::SKIPPING);
-        let mut start = self.reply.len();
-        let mut runner = self.runner(args);
-        let next = match runner.begin(checked) {
-            Begun::Done(next) => next,
-            Begun::Waits(waits) if waits.blocks() => {
-                // What came before it is answered then.
-                start = 0;
-                match self.block(args, checked, waits).await {
-                    Ok(next) => next,
-                    Err(end) => return Some(end),
-                }
-            }
-            Begun::Waits(waits) => {
-                let next = runner.go_on(checked, waits).await;
-                self.now = self.node.wall();
-                next
-            }
-        };
-        let silent = skips || self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
+        match self.runner(args).begin(checked) {
+            Begun::Done(next) => self.ran(args, answer, next, settings),
+            Begun::Waits(waits) => Step::Waits(checked, waits, answer),
+        }
+    }
+
+    /// A command has answered.
+    fn ran(&mut self, args: &[&[u8]], answer: Answer, next: Next, settings: &Settings) -> Step {
+        let Answer { start, skipped } = answer;
+        let silent = skipped || self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
         if silent {
             // What came before it may have left meanwhile.
             self.reply.truncate(start.min(self.reply.len()));
@@ -330,14 +378,49 @@ impl Connection {
         }
         match next {
             Next::Go => {}
-            Next::Abort(error) => return Some(End::Aborted(error)),
+            Next::Abort(error) => return Step::Ends(End::Aborted(error)),
             Next::TakeOver(command) => {
                 let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
-                return Some(End::TakeOver(command, args));
+                return Step::Ends(End::TakeOver(command, args));
             }
         }
         let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
-        if self.reply.len() >= limit { self.settle().await } else { None }
+        if self.reply.len() >= limit { Step::Full } else { Step::Done }
+    }
+
+    /// Waits for what a command waits for, and runs it to its end.
+    async fn go_on(&mut self, args: &[&[u8]], step: Step, settings: &Settings) -> Option<End> {
+        let mut step = step;
+        loop {
+            step = match step {
+                Step::Done => return None,
+                Step::Ends(end) => return Some(end),
+                Step::Full => return self.settle().await,
+                Step::Paused(checked) => match self.pause(checked).await {
+                    None => self.enter(args, checked, settings),
+                    ended => return ended,
+                },
+                Step::Settles(checked) => match self.settle().await {
+                    None => {
+                        self.since_ns = self.node.nanos();
+                        self.begin(args, checked, settings)
+                    }
+                    ended => return ended,
+                },
+                Step::Waits(checked, waits, answer) if waits.blocks() => {
+                    match self.block(args, checked, waits).await {
+                        // What came before it is answered.
+                        Ok(next) => self.ran(args, Answer { start: 0, ..answer }, next, settings),
+                        Err(end) => return Some(end),
+                    }
+                }
+                Step::Waits(checked, waits, answer) => {
+                    let next = self.runner(args).go_on(checked, waits).await;
+                    self.now = self.node.wall();
+                    self.ran(args, answer, next, settings)
+                }
+            };
+        }
     }
 
     /// Waits while CLIENT PAUSE holds the command back; what came before it is answered first.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Owner;
+
 /// Buckets of an octave.
 const PARTS: usize = 8;
 const PARTS_BITS: u32 = 3;
@@ -39,9 +41,9 @@ fn end_of(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Notes one.
-    pub fn note(&self, ns: u64) {
-        self.0[bucket_of(ns)].fetch_add(1, Ordering::Relaxed);
+    /// Notes one; it is a thread's of this kind.
+    pub fn note(&self, ns: u64, owner: Owner) {
+        owner.add(&self.0[bucket_of(ns)], 1);
     }
 
     /// Adds the counts to others.
@@ -50,11 +52,6 @@ impl Histogram {
         for (count, bucket) in counts.iter_mut().zip(&self.0) {
             *count += bucket.load(Ordering::Relaxed);
         }
-    }
-
-    /// Forgets all.
-    pub fn reset(&self) {
-        self.0.iter().for_each(|bucket| bucket.store(0, Ordering::Relaxed));
     }
 }
 
@@ -109,9 +106,9 @@ mod tests {
     #[test]
     fn percentiles_and_powers_are_told() {
         let histogram = Histogram::default();
-        (0..98).for_each(|_| histogram.note(900));
-        histogram.note(5_000);
-        histogram.note(5_000_000);
+        (0..98).for_each(|_| histogram.note(900, Owner::One));
+        histogram.note(5_000, Owner::Many);
+        histogram.note(5_000_000, Owner::One);
         let mut counts = Vec::new();
         histogram.add_to(&mut counts);
         assert!((900..=1024).contains(&percentile(&counts, 0.5)));

@@ -1,7 +1,8 @@
 //! What commands took: counters and latencies for INFO, the slow log, and the latency events of LATENCY.
 //!
-//! Every command is counted by the thread that ran it, in one of a few sets of counters, so that workers don't share cache
-//! lines. Any thread may read them all.
+//! Every command is counted by the thread that ran it, in one of a few sets of counters: those of the first threads are
+//! theirs alone, so that counting takes no more than a load and a store; others share one. Any thread may read them all.
+//! Counters only ever grow: what was counted when they were reset is remembered, and taken off.
 
 mod histogram;
 
@@ -14,8 +15,8 @@ pub use histogram::{Histogram, percentile, powers};
 use crate::config::Settings;
 use crate::table::{self, Command, Flags};
 
-/// Sets of counters: threads beyond it share one.
-const SETS: usize = 8;
+/// Sets of counters: all threads beyond it share the last one.
+const SETS: usize = 64;
 /// Samples that a latency event keeps, as in Redis.
 const SAMPLES_MAX: usize = 160;
 /// Different codes of errors that are counted; others are counted as one.
@@ -31,6 +32,27 @@ struct Counter {
     rejected: AtomicU64,
     failed: AtomicU64,
     latencies: OnceLock<Box<Histogram>>,
+}
+
+/// Whose a set of counters is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// This thread's: nobody else writes to it.
+    One,
+    /// Several threads'.
+    Many,
+}
+
+impl Owner {
+    /// Adds to a counter of the set.
+    fn add(self, counter: &AtomicU64, number: u64) {
+        match self {
+            Owner::One => counter.store(counter.load(Ordering::Relaxed) + number, Ordering::Relaxed),
+            Owner::Many => {
+                counter.fetch_add(number, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// What is known of one command's calls.
@@ -78,7 +100,10 @@ pub struct Event {
 /// See the file's head.
 #[derive(Debug)]
 pub struct Measured {
-    sets: Vec<Vec<Counter>>,
+    /// Each is made when its first thread counts something.
+    sets: Vec<OnceLock<Vec<Counter>>>,
+    /// What had been counted of each command at the last reset.
+    forgotten: Mutex<Vec<Figures>>,
     errors: Mutex<BTreeMap<String, u64>>,
     /// What is longer is logged; in microseconds, below zero nothing is.
     slow_us: AtomicI64,
@@ -91,10 +116,13 @@ pub struct Measured {
 }
 
 /// The set of counters of this thread.
-fn set_of_thread() -> usize {
+fn set_of_thread() -> (usize, Owner) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static SET: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SETS;
+        static SET: (usize, Owner) = match NEXT.fetch_add(1, Ordering::Relaxed) {
+            set if set < SETS - 1 => (set, Owner::One),
+            _ => (SETS - 1, Owner::Many),
+        };
     }
     SET.with(|set| *set)
 }
@@ -107,9 +135,9 @@ impl Measured {
     /// Nothing is counted yet.
     #[must_use]
     pub fn new(settings: &Settings) -> Measured {
-        let set = || (0..table::count()).map(|_| Counter::default()).collect();
         let measured = Measured {
-            sets: (0..SETS).map(|_| set()).collect(),
+            sets: (0..SETS).map(|_| OnceLock::new()).collect(),
+            forgotten: Mutex::default(),
             errors: Mutex::default(),
             slow_us: AtomicI64::new(0),
             slow_kept: AtomicUsize::new(0),
@@ -131,22 +159,30 @@ impl Measured {
         log.truncate(settings.slow_kept);
     }
 
+    fn counter(&self, command: &Command) -> (&Counter, Owner) {
+        let (set, owner) = set_of_thread();
+        let set = self.sets[set].get_or_init(|| (0..table::count()).map(|_| Counter::default()).collect());
+        (&set[command.id], owner)
+    }
+
     /// Counts a command that ran.
     pub fn ran(&self, command: &Command, took_ns: u64) {
-        let counter = &self.sets[set_of_thread()][command.id];
-        counter.calls.fetch_add(1, Ordering::Relaxed);
-        counter.took_ns.fetch_add(took_ns, Ordering::Relaxed);
-        counter.latencies.get_or_init(Box::default).note(took_ns);
+        let (counter, owner) = self.counter(command);
+        owner.add(&counter.calls, 1);
+        owner.add(&counter.took_ns, took_ns);
+        counter.latencies.get_or_init(Box::default).note(took_ns, owner);
     }
 
     /// Counts an error that a command answered.
     pub fn failed(&self, command: &Command) {
-        self.sets[set_of_thread()][command.id].failed.fetch_add(1, Ordering::Relaxed);
+        let (counter, owner) = self.counter(command);
+        owner.add(&counter.failed, 1);
     }
 
     /// Counts a command that was refused before it ran.
     pub fn rejected(&self, command: &Command) {
-        self.sets[set_of_thread()][command.id].rejected.fetch_add(1, Ordering::Relaxed);
+        let (counter, owner) = self.counter(command);
+        owner.add(&counter.rejected, 1);
     }
 
     /// Counts an error by its code.
@@ -164,8 +200,25 @@ impl Measured {
     /// What is known of a command, over all threads.
     #[must_use]
     pub fn of(&self, command: &Command) -> Figures {
+        // Locked first, so that what is taken off was counted before.
+        let forgotten = lock(&self.forgotten);
+        let mut out = self.of_all_time(command.id);
+        if let Some(forgotten) = forgotten.get(command.id) {
+            out.calls -= forgotten.calls;
+            out.took_ns -= forgotten.took_ns;
+            out.rejected -= forgotten.rejected;
+            out.failed -= forgotten.failed;
+            out.latencies
+                .iter_mut()
+                .zip(&forgotten.latencies)
+                .for_each(|(count, forgotten)| *count -= forgotten);
+        }
+        out
+    }
+
+    fn of_all_time(&self, command: usize) -> Figures {
         let mut out = Figures::default();
-        for counter in self.sets.iter().map(|set| &set[command.id]) {
+        for counter in self.sets.iter().filter_map(OnceLock::get).map(|set| &set[command]) {
             out.calls += counter.calls.load(Ordering::Relaxed);
             out.took_ns += counter.took_ns.load(Ordering::Relaxed);
             out.rejected += counter.rejected.load(Ordering::Relaxed);
@@ -179,14 +232,8 @@ impl Measured {
 
     /// Forgets all counts, as CONFIG RESETSTAT asks; the slow log and the events stay.
     pub fn reset(&self) {
-        for counter in self.sets.iter().flatten() {
-            for number in [&counter.calls, &counter.took_ns, &counter.rejected, &counter.failed] {
-                number.store(0, Ordering::Relaxed);
-            }
-            if let Some(latencies) = counter.latencies.get() {
-                latencies.reset();
-            }
-        }
+        let mut forgotten = lock(&self.forgotten);
+        *forgotten = (0..table::count()).map(|command| self.of_all_time(command)).collect();
         lock(&self.errors).clear();
     }
 

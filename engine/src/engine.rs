@@ -512,6 +512,11 @@ impl Engine {
         self.slots[slot.index()].lock().expect("a panic under a slot's lock ends the process")
     }
 
+    /// As [`Engine::lock`], unless somebody holds it.
+    pub(crate) fn try_lock(&self, slot: Slot) -> Option<MutexGuard<'_, SlotCell>> {
+        self.slots[slot.index()].try_lock().ok()
+    }
+
     pub(crate) fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().expect("a panic under the manifest's lock ends the process")
     }

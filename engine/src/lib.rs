@@ -36,6 +36,7 @@ pub mod log;
 pub mod manifest;
 #[doc(hidden)]
 pub mod memtable;
+mod near;
 mod overlay;
 pub mod pace;
 pub mod pins;

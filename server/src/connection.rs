@@ -4,7 +4,6 @@
 //! connections of the worker that have a batch at hand), the gate is waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
 //! bound. Replies are gathered up to a limit only; a client that does not read its replies is not read from.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,13 +19,17 @@ use haypile_replication::acks::Waited;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::ahead::{Ahead, Request};
 use crate::config::Settings;
 use crate::execute::{self, Begun, Checked, Next, Runner, Scratch, Waits};
 use crate::node::{Node, Stopping};
-use crate::resp::{Limits, Parsed, Parser, Proto, ReplyWriter};
+use crate::resp::{Limits, Parser, Proto, ReplyWriter};
 use crate::session::{Mode, Session, Taken};
-use crate::table::{Command, Flags, Run};
+use crate::table::{Command, Flags, Run, Unfit};
 use crate::unacked::Unacked;
+
+mod others;
+mod spare;
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -66,14 +69,6 @@ struct Answer {
     start: usize,
     /// Whether CLIENT REPLY SKIP was said of it.
     skipped: bool,
-}
-
-/// How far a batch got.
-#[derive(Default)]
-struct Progress {
-    commands: u64,
-    /// Bytes of requests that were begun.
-    taken: usize,
 }
 
 /// Serves a connection until it ends. Runs on its worker's runtime.
@@ -152,6 +147,8 @@ async fn gone(stream: &TcpStream) {
 struct Input {
     parser: Parser,
     unread: BytesMut,
+    /// What was found in `unread`. Empty between batches.
+    ahead: Ahead,
 }
 
 /// Commands that are run one after another without a look at the clock.
@@ -170,8 +167,9 @@ impl Connection {
             }
         });
         let mut ends = ends;
+        let mut seen = node.config.seen();
         loop {
-            let settings = self.node.config.now();
+            let settings = seen.now(&node.config);
             let mailbox = self.session.listening().cloned();
             let idle = Duration::from_secs(settings.timeout_s);
             let receive = poll_fn(|context| match self.poll_receive(input, context) {
@@ -202,8 +200,9 @@ impl Connection {
             {
                 return end;
             }
-            client.active_ms.store(self.node.monotonic_ms(), Ordering::Relaxed);
-            if let Some(end) = self.batch(input, &settings).await {
+            self.since_ns = self.node.nanos();
+            client.active_ms.store(self.since_ns / 1_000_000, Ordering::Relaxed);
+            if let Some(end) = self.batch(input, settings).await {
                 return end;
             }
             if client.is_killed() || self.session.closing {
@@ -258,39 +257,39 @@ impl Connection {
 
     /// Runs all commands that were received whole, and answers them.
     async fn batch(&mut self, input: &mut Input, settings: &Settings) -> Option<End> {
-        let mut progress = Progress::default();
-        self.since_ns = self.node.nanos();
-        let mut ended = None;
-        while let Some((step, at)) = self.run_ready(input, &mut progress, settings) {
-            let args = input.parser.args(&input.unread[at..]);
+        input.ahead = spare::take_ahead();
+        let (mut commands, mut ended) = (0, None);
+        while let Some((step, request)) = self.run_ready(input, &mut commands, settings) {
+            let args = input.ahead.args(&request, &input.parser, &input.unread);
             ended = self.go_on(&args, step, settings).await;
             if ended.is_some() {
                 break;
             }
         }
-        let unread = &mut input.unread;
-        unread.advance(progress.taken);
+        let Input { unread, ahead, .. } = input;
+        unread.advance(ahead.end());
+        spare::give_ahead(std::mem::take(ahead));
         if ended.is_some() {
             return ended;
         }
         if unread.is_empty() {
             spare::give(std::mem::take(unread));
         }
-        self.node.stats.commands_processed.fetch_add(progress.commands, Ordering::Relaxed);
+        self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
         let writes = std::mem::take(&mut self.writes);
         self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
         self.settle().await
     }
 
-    /// Runs commands until one does not come to its end by itself, which is told with the place of its request, or none is
-    /// left. No future is made for those that do.
+    /// Runs commands until one does not come to its end by itself, which is told with its request, or none is left. No
+    /// future is made for those that do.
     fn run_ready(
         &mut self,
         input: &mut Input,
-        progress: &mut Progress,
+        commands: &mut u64,
         settings: &Settings,
-    ) -> Option<(Step, usize)> {
-        let Input { parser, unread } = input;
+    ) -> Option<(Step, Request)> {
+        let Input { parser, unread, ahead } = input;
         while !self.session.closing {
             let limits = Limits {
                 bulk_bytes_max: settings.bulk_bytes_max,
@@ -298,22 +297,20 @@ impl Connection {
                 authenticated: self.session.authenticated,
                 ..Limits::default()
             };
-            let at = progress.taken;
-            let rest = &unread[at..];
-            match parser.next(rest, &limits) {
-                Ok(Parsed::Request(bytes)) => {
-                    progress.taken += bytes;
-                    if progress.commands % COMMANDS_A_LOOK == 0 {
+            match ahead.next(parser, unread, &limits, &self.node.engine) {
+                Ok(Some(request)) => {
+                    if commands.is_multiple_of(COMMANDS_A_LOOK) {
                         self.now = self.node.wall();
                     }
-                    progress.commands += 1;
-                    match self.command(&parser.args(rest), settings) {
+                    *commands += 1;
+                    self.scratch.know(ahead.take_keys(&request));
+                    let args = ahead.args(&request, parser, unread);
+                    match self.command(&args, request.command, settings) {
                         Step::Done => {}
-                        step => return Some((step, at)),
+                        step => return Some((step, request)),
                     }
                 }
-                Ok(Parsed::Nothing(bytes)) => progress.taken += bytes,
-                Ok(Parsed::Incomplete) => break,
+                Ok(None) => break,
                 Err(error) => {
                     self.reply.error(&format!("ERR {error}"));
                     self.session.closing = true;
@@ -324,8 +321,13 @@ impl Connection {
     }
 
     /// Runs a command as far as nothing has to be waited for: nearly always to its end.
-    fn command(&mut self, args: &[&[u8]], settings: &Settings) -> Step {
-        let checked = match execute::check(&self.node, &self.session, args) {
+    fn command(
+        &mut self,
+        args: &[&[u8]],
+        command: Result<&'static Command, Unfit>,
+        settings: &Settings,
+    ) -> Step {
+        let checked = match execute::check_found(&self.node, &self.session, args, command) {
             Ok(checked) => checked,
             Err(text) => {
                 let silent = self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
@@ -572,64 +574,5 @@ impl Connection {
         about.command = self.session.command;
         about.proto = self.reply.proto();
         about.queued = self.session.multi.as_ref().map(|multi| multi.queue.len());
-    }
-}
-
-/// Buffers to receive into, which a worker's connections pass on to each other.
-mod spare {
-    use super::{BytesMut, READ_BYTES, RefCell};
-
-    /// No more are kept.
-    const BUFFERS_MAX: usize = 64;
-
-    thread_local! {
-        static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-    }
-
-    /// A buffer without a byte in it.
-    pub fn take() -> BytesMut {
-        BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
-    }
-
-    /// Gives one back, unless it has grown.
-    pub fn give(mut buffer: BytesMut) {
-        buffer.clear();
-        if (1..=2 * READ_BYTES).contains(&buffer.capacity()) {
-            BUFFERS.with_borrow_mut(|buffers| {
-                if buffers.len() < BUFFERS_MAX {
-                    buffers.push(buffer);
-                }
-            });
-        }
-    }
-}
-
-/// How many connections a worker has.
-mod others {
-    use super::Cell;
-
-    thread_local! {
-        static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
-    }
-
-    /// One of them, on its worker's thread, where it also ends.
-    pub struct Counted(());
-
-    impl Counted {
-        pub fn new() -> Counted {
-            CONNECTIONS.set(CONNECTIONS.get() + 1);
-            Counted(())
-        }
-    }
-
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            CONNECTIONS.set(CONNECTIONS.get() - 1);
-        }
-    }
-
-    /// Whether a connection's worker has more than that one.
-    pub fn are_there() -> bool {
-        CONNECTIONS.get() > 1
     }
 }

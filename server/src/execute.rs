@@ -71,7 +71,20 @@ impl Checked {
 /// # Errors
 /// In Redis' words.
 pub fn check(node: &Node, session: &Session, args: &[&[u8]]) -> Result<Checked, String> {
-    let command = match table::resolve(args) {
+    check_found(node, session, args, table::resolve(args))
+}
+
+/// As [`check`], where it is known what [`table::resolve`] says.
+///
+/// # Errors
+/// In Redis' words.
+pub fn check_found(
+    node: &Node,
+    session: &Session,
+    args: &[&[u8]],
+    found: Result<&'static Command, Unfit>,
+) -> Result<Checked, String> {
+    let command = match found {
         Ok(command) => command,
         Err(Unfit::Unknown) => return Err(unknown(args)),
         Err(Unfit::UnknownSub(name)) => {
@@ -144,6 +157,8 @@ pub enum Elsewhere {
 pub struct Scratch {
     positions: Vec<usize>,
     keys: Vec<Key>,
+    /// The next command's keys, if they have been found before.
+    known: Vec<Key>,
     slots: Vec<Slot>,
     /// A proxy knows that the slot moves: it is told where the slot is, and nothing comes back for it.
     wrapped: Option<Wrapped>,
@@ -165,19 +180,25 @@ impl Scratch {
         self.wrapped.as_ref().and_then(|wrapped| wrapped.answer)
     }
 
+    /// The next command's keys, all of them, or none where they are not known.
+    pub fn know(&mut self, keys: impl Iterator<Item = Key>) {
+        self.known.clear();
+        self.known.extend(keys);
+    }
+
     /// Finds the command's keys and their slots.
     fn fill(&mut self, command: &Command, args: &[&[u8]]) {
-        self.positions.clear();
-        self.keys.clear();
-        self.slots.clear();
         self.seed =
             if self.seed == 0 { rand::random() } else { self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15) };
-        command.keys.positions(args, &mut self.positions);
-        for &at in &self.positions {
-            let key = Key::new(args[at]);
-            self.slots.push(key.slot());
-            self.keys.push(key);
+        std::mem::swap(&mut self.keys, &mut self.known);
+        self.known.clear();
+        if self.keys.is_empty() {
+            self.positions.clear();
+            command.keys.positions(args, &mut self.positions);
+            self.keys.extend(self.positions.iter().map(|&at| Key::new(args[at])));
         }
+        self.slots.clear();
+        self.slots.extend(self.keys.iter().map(Key::slot));
         if self.slots.len() > 1 {
             self.slots.sort_unstable();
             self.slots.dedup();

@@ -1,9 +1,10 @@
 //! Haypile's server: the Redis protocol in front of the engine.
 //!
 //! Layers, lower ones first: `number`, `glob`, `slot_group`; `resp`; `config`, `clients`; `node`, `topology`, `codis`, `blocked`, `measured`, `pubsub`, `notify`, `monitors`, `pause`, `multi`, `session`, `kept`, `cx`, `kind`;
-//! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `unacked`, `connection`; `workers`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
+//! `rdb`; `scripting`, `commands` and `types`; `table`; `execute`; `unacked`, `ahead`, `connection`; `workers`; `tools`; `serve`; `remote`, `screen`, `last_lines`;
 //! `demo`, `torture`; `cli`.
 
+mod ahead;
 pub mod blocked;
 pub mod cli;
 pub mod clients;

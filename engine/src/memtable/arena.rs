@@ -20,6 +20,9 @@ const APART_BYTES_MIN: usize = 2 << 10;
 /// The first chunk: most slots hold little. Each next one doubles what there is, up to the usual size.
 const CHUNK_BYTES_MIN: usize = 512;
 
+/// A line of the processor's cache.
+const LINE_BYTES: usize = 64;
+
 const HEAD_BYTES: usize = 12;
 const TOMBSTONE: u32 = u32::MAX;
 const APART: u32 = u32::MAX - 1;
@@ -121,6 +124,13 @@ impl Arena {
             length => Stored::Value(ValueRef::Inline(&rest[..length as usize])),
         };
         (key, stored)
+    }
+
+    /// Reads some of an entry's bytes, in each of the cache lines where most entries lie.
+    pub(super) fn look(&self, at: At) -> u64 {
+        let bytes = &self.chunks[at.chunk as usize][at.offset as usize..];
+        let look = |offset: usize| bytes.get(offset).copied().map_or(0, u64::from);
+        look(0) ^ look(LINE_BYTES) ^ look(2 * LINE_BYTES)
     }
 
     /// Adds an entry.

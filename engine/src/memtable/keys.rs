@@ -20,6 +20,9 @@ const HOMES_MIN: usize = 6;
 /// Places behind the last home, for keys that give way; more are added as they are needed.
 const BEHIND: usize = 2;
 
+/// A search looks at so many items, about.
+const LOOKS: usize = 3;
+
 /// A key's word and where it lies, or a gap.
 #[derive(Clone, Copy, Debug)]
 struct Item {
@@ -166,6 +169,26 @@ impl Keys {
         let Some(segment) = self.segments.get(number) else { return (Place { segment: 0, index: 0 }, false) };
         let (index, found) = segment.search(key, word, word << bits, arena);
         (Place { segment: number, index }, found)
+    }
+
+    /// Reads where the search for a key begins.
+    pub(super) fn look_home(&self, key: &[u8]) -> u64 {
+        let word = prefix_of(key);
+        let (number, bits) = self.segment_of(word);
+        let Some(segment) = self.segments.get(number) else { return 0 };
+        let home = segment.home(word << bits);
+        let look = |index: usize| segment.items.get(index).map_or(0, |item| item.word);
+        look(home) ^ look(home + LOOKS)
+    }
+
+    /// Where the first key with the word of this one lies, nearly always it itself if it is there.
+    pub(super) fn likely(&self, key: &[u8]) -> Option<At> {
+        let word = prefix_of(key);
+        let (number, bits) = self.segment_of(word);
+        let segment = self.segments.get(number)?;
+        let items = segment.items.get(segment.home(word << bits)..)?;
+        let item = items.iter().find(|item| item.is_gap() || item.word >= word)?;
+        (item.word == word && !item.is_gap()).then_some(item.at)
     }
 
     /// Whether a place, of whatever table and time, is where the key stands.

@@ -177,6 +177,16 @@ impl Memtable {
         at.map(|at| self.arena.get(at).1)
     }
 
+    /// Reads where the search for a user's own key will begin. What is read means nothing: see `near.rs`.
+    pub(crate) fn look_home(&self, key: &[u8]) -> u64 {
+        self.keys.look_home(key)
+    }
+
+    /// Reads what probably stands at a user's own key. What is read means nothing.
+    pub(crate) fn look_entry(&self, key: &[u8]) -> u64 {
+        self.keys.likely(key).map_or(0, |at| self.arena.look(at))
+    }
+
     /// Sets what stands at `key`.
     pub fn insert(&mut self, key: &[u8], stored: Stored<'_>) {
         self.insert_seen(key, stored, Seen::default());

@@ -4,6 +4,7 @@ mod file;
 mod forms;
 mod params;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use haypile_engine::engine::SyncMode;
@@ -168,13 +169,40 @@ pub fn find(name: &str) -> Option<&'static Param> {
 #[derive(Debug)]
 pub struct Config {
     settings: RwLock<Arc<Settings>>,
+    /// How often they were changed: stored once they are, and loaded by [`Seen::now`].
+    changes: AtomicU64,
+}
+
+/// Settings as somebody saw them, who looks often.
+#[derive(Debug)]
+pub struct Seen {
+    settings: Arc<Settings>,
+    changes: u64,
+}
+
+impl Seen {
+    /// The settings as they are now.
+    pub fn now(&mut self, config: &Config) -> &Settings {
+        let changes = config.changes.load(Ordering::Acquire);
+        if changes != self.changes {
+            *self = Seen { settings: config.now(), changes };
+        }
+        &self.settings
+    }
 }
 
 impl Config {
     /// Settings to start with.
     #[must_use]
     pub fn new(settings: Settings) -> Config {
-        Config { settings: RwLock::new(Arc::new(settings)) }
+        Config { settings: RwLock::new(Arc::new(settings)), changes: AtomicU64::new(0) }
+    }
+
+    /// The settings, for who looks at them again and again.
+    pub fn seen(&self) -> Seen {
+        // Counted before they are looked at: at worst they are looked at once more.
+        let changes = self.changes.load(Ordering::Acquire);
+        Seen { settings: self.now(), changes }
     }
 
     /// The settings as they are now.
@@ -198,6 +226,7 @@ impl Config {
             };
         }
         *slot = Arc::new(settings);
+        self.changes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }

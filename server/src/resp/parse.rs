@@ -138,6 +138,18 @@ impl Parser {
         self.found.iter().map(|range| &text[range.clone()]).collect()
     }
 
+    /// Where these arguments lie, counted from where the request begins; unless it is an inline one.
+    #[must_use]
+    pub fn places(&self) -> &[Range<usize>] {
+        &self.found
+    }
+
+    /// Whether the request is an inline one, whose arguments lie nowhere but here.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.words.is_some()
+    }
+
     /// How many more bytes the argument being read needs at least: a hint for the buffer's next growth.
     #[must_use]
     pub fn wanted(&self, buffer: &[u8]) -> usize {

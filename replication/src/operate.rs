@@ -25,6 +25,8 @@ use crate::transport::Connection;
 const HANDOVER_GRACE: Duration = Duration::from_secs(3);
 /// How often is looked whether a link has come up that an operator's step waits for.
 const LINK_LOOK: Duration = Duration::from_millis(100);
+/// How many questions a node may leave without an answer before it counts as one that hangs.
+const SILENT_ASKS: u32 = 2;
 /// Probes in one message.
 const PROBES_MAX: usize = 64;
 /// Nodes that a chain is followed through before a slot is attached to its end.
@@ -268,19 +270,7 @@ pub(crate) async fn no_one(
         }
         notes.extend(gone.into_iter().map(|slot| Note { slot, done: Done::Detached }));
     }
-    if !alone.is_empty() {
-        let slots: Vec<Slot> = alone.iter().map(|(slot, _)| *slot).collect();
-        let detached = detach(shared, &slots).await;
-        if let Err(error) = on_disk(shared, move |engine| engine.promote(&slots)).await {
-            attach_again(shared, detached);
-            return Err(error);
-        }
-        for (slot, why) in alone {
-            let note = Note { slot, done: Done::PromotedAlone { why } };
-            tracing::warn!("{note}");
-            notes.push(note);
-        }
-    }
+    promote_alone(shared, alone, &mut notes).await?;
     for slot in undone {
         on_disk(shared, move |engine| engine.undo_grant(slot)).await?;
         notes.push(Note { slot, done: Done::PromotedAlone { why: "force undid its grant".to_owned() } });
@@ -291,19 +281,65 @@ pub(crate) async fn no_one(
         let (done, wait) = oneshot::channel();
         if let Some(link) = shared.registry.link(&upstream) {
             // If the link is gone, so is `done`, and the wait ends at once.
-            let _ = link.commands.send(LinkCommand::Handover { slots, patience_ms, done });
+            let _ = link.commands.send(LinkCommand::Handover { slots: slots.clone(), patience_ms, done });
         }
-        waits.push((upstream, wait));
+        waits.push((upstream, slots, wait));
     }
-    let mut failures = Vec::new();
-    for (upstream, wait) in waits {
-        match wait.await {
-            Ok(Ok(done)) => notes.extend(done),
-            Ok(Err(why)) => failures.push(why),
-            Err(_) => failures.push(format!("the link to {upstream} ended")),
+    let (mut failures, mut left) = (Vec::new(), Vec::new());
+    for (upstream, slots, wait) in waits {
+        let answered = tokio::select! {
+            answered = wait => Some(answered),
+            () = silence(shared, &upstream) => None,
+        };
+        match answered {
+            Some(Ok(Ok(done))) => notes.extend(done),
+            Some(Ok(Err(why))) => failures.push(why),
+            Some(Err(_)) => failures.push(format!("the link to {upstream} ended")),
+            None => {
+                let follows = |slot: &Slot| matches!(shared.engine.role(*slot), Role::Replica { upstream: of } if of == upstream);
+                let why = || format!("{upstream} does not answer");
+                left.extend(slots.into_iter().filter(follows).map(|slot| (slot, why())));
+            }
         }
     }
+    promote_alone(shared, left, &mut notes).await?;
     if failures.is_empty() { Ok(notes) } else { Err(Refused::Other(failures.join("; "))) }
+}
+
+/// Makes this node the owner of slots without asking anybody; the reasons are told.
+async fn promote_alone(
+    shared: &Arc<Shared>,
+    alone: Vec<(Slot, String)>,
+    notes: &mut Vec<Note>,
+) -> Result<(), Refused> {
+    if alone.is_empty() {
+        return Ok(());
+    }
+    let slots: Vec<Slot> = alone.iter().map(|(slot, _)| *slot).collect();
+    let detached = detach(shared, &slots).await;
+    if let Err(error) = on_disk(shared, move |engine| engine.promote(&slots)).await {
+        attach_again(shared, detached);
+        return Err(error);
+    }
+    for (slot, why) in alone {
+        let note = Note { slot, done: Done::PromotedAlone { why } };
+        tracing::warn!("{note}");
+        notes.push(note);
+    }
+    Ok(())
+}
+
+/// Comes back once a node has stopped to answer whoever asks: its machine hangs, and its connections do not know yet.
+async fn silence(shared: &Shared, address: &str) {
+    let mut missed = 0;
+    while missed < SILENT_ASKS {
+        if Connection::answers(&shared.dial(address)).await {
+            missed = 0;
+            tokio::time::sleep(LINK_LOOK).await;
+        } else {
+            missed += 1;
+        }
+    }
 }
 
 fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
@@ -325,7 +361,8 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
         }
         Role::Replica { .. } if force => Step::Promote("force".to_owned()),
         Role::Replica { upstream } => match position.granted {
-            Some((to, _)) if to != shared.engine.node() => Step::Detach,
+            // If it was granted to the node that is followed here, this one only lacks what that one did with it.
+            Some((to, address)) if to != shared.engine.node() && address != upstream => Step::Detach,
             _ if upstream == NOBODY => Step::Promote("it is a checkpoint's and follows nobody".to_owned()),
             _ => {
                 let link = shared.registry.link_of(slot);

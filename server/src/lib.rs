@@ -47,4 +47,5 @@ pub mod topology;
 pub mod torture;
 pub mod types;
 pub mod unacked;
+pub mod whole;
 mod workers;

@@ -1,6 +1,6 @@
 //! What this node is to its slots: shown, and changed as an operator wants it, all or nothing.
 //!
-//! PKCLUSTER and SLAVEOF both come here. Every refusal contains Pika's words, where Pika has some, and the remedy. What
+//! PKCLUSTER and SLAVEOF (through `whole`) both come here. Every refusal contains Pika's words, where Pika has some, and the remedy. What
 //! waits for the disk is done off the worker, what waits for other nodes without blocking it.
 
 use std::sync::Arc;
@@ -17,11 +17,7 @@ use haypile_replication::status::CopyProgress;
 use crate::commands::pkcluster::grammar::Then;
 use crate::cx::Fail;
 use crate::node::Node;
-use crate::remote::{Client, Reply};
 use crate::slot_group;
-
-/// How long another node may take to say which slots it has.
-const QUESTION: Duration = Duration::from_secs(2);
 
 /// What is told of a slot.
 #[derive(Clone, Debug)]
@@ -216,74 +212,6 @@ fn removal_hindrance(node: &Node, slot: Slot) -> Option<String> {
 /// For the client; nothing has changed then.
 pub async fn follow(node: &Arc<Node>, slots: &[Slot], master: &str, force: Force) -> Result<(), Fail> {
     node.replication.follow(slots, master, force == Force::Yes).await.map_err(|why| refusal(&why))
-}
-
-/// Makes the whole node follow another: all slots of this one, or, if it has none, the slots that the other has. What is here
-/// is replaced if need be, as Redis' SLAVEOF does.
-///
-/// # Errors
-/// For the client; nothing has changed then.
-pub async fn follow_whole(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
-    let (gone, own): (Vec<Slot>, Vec<Slot>) = present(&node.engine)
-        .into_iter()
-        .partition(|&slot| matches!(node.engine.role(slot), Role::Moved { .. } | Role::Granted { .. }));
-    if !own.is_empty() || !gone.is_empty() {
-        let mut slots = own;
-        if !gone.is_empty()
-            && let Ok(Ok(there)) = tokio::time::timeout(QUESTION, slots_of(node, master)).await
-        {
-            // What was handed over to a third node is no part of what the two have in common.
-            slots.extend(gone.into_iter().filter(|slot| there.contains(slot)));
-            slots.sort_unstable();
-        }
-        return follow(node, &slots, master, Force::Yes).await;
-    }
-    let slots = match tokio::time::timeout(QUESTION, slots_of(node, master)).await {
-        Ok(Ok(slots)) => slots,
-        Ok(Err(why)) => return Err(Fail::error(format!("ERR Corruption: connect remote node error: {why}"))),
-        Err(_) => {
-            let why = format!("{master} did not answer within {QUESTION:?}");
-            return Err(Fail::error(format!("ERR Corruption: connect remote node error: {why}")));
-        }
-    };
-    if slots.is_empty() {
-        return Err(Fail::error(format!(
-            "ERR Slots set empty: neither this node nor {master} has any slots"
-        )));
-    }
-    add_replicas(node, slots.clone(), master).await?;
-    let followed = follow(node, &slots, master, Force::Yes).await;
-    if followed.is_err() {
-        // They were added a moment ago and hold nothing.
-        let is_empty = |slot: &Slot| matches!(node.engine.role(*slot), Role::Loading { .. });
-        remove(node, slots.into_iter().filter(is_empty).collect()).await?;
-    }
-    followed
-}
-
-/// Asks a node for its slots.
-async fn slots_of(node: &Node, address: &str) -> Result<Vec<Slot>, String> {
-    let named = |error: std::io::Error| format!("{address}: {error}");
-    let mut client = Client::connect(address).await.map_err(named)?;
-    let password = node.config.now().password_for_nodes().to_owned();
-    if !password.is_empty() {
-        client.push(&[b"AUTH", password.as_bytes()]);
-        client.send().await.map_err(named)?;
-        if let Reply::Error(why) = client.receive().await.map_err(named)? {
-            return Err(format!("{address} refused the password of masterauth: {why}"));
-        }
-    }
-    let slot = |item: &Reply| match item {
-        Reply::Array(pair) => match pair.first() {
-            Some(Reply::Integer(number)) => u16::try_from(*number).ok().and_then(Slot::new),
-            _ => None,
-        },
-        _ => None,
-    };
-    match client.call("SLOTSINFO").await.map_err(named)? {
-        Reply::Array(items) => Ok(items.iter().filter_map(slot).collect()),
-        reply => Err(format!("{address} was asked for its slots and said: {}", reply.text())),
-    }
 }
 
 /// Makes slots of this node follow nobody: it takes those over that it follows, if they are not somebody else's.

@@ -129,6 +129,30 @@ class Moving(Behind):
         self.assertEqual(replica.do("GET", key), b"v")
         self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
 
+    def test_a_replica_that_was_down_when_slots_came_takes_them_when_it_is_back(self):
+        one, two = self.cluster()
+        replica = self.node("two-b")
+        two.pkcluster("addslots", "100")
+        replica.do("SLAVEOF", "127.0.0.1", two.port)
+        self.wait_until_slave_has_all(two, replica, [100])
+        replica.kill()
+        for slot in SLOTS[:3]:
+            one.do("SET", key_in(slot, "k"), "v")
+            self.codis.migrate(slot, two)
+        replica.start()
+        self.wait(lambda: set(replica.slots()) == {100, *SLOTS[:3]}, lambda: f"it has all slots, not only {list(replica.slots())}")
+        self.wait_until_slave_has_all(two, replica, [100, *SLOTS[:3]])
+        self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
+
+    def test_a_master_that_a_slot_comes_to_is_one_to_its_dashboard_also_if_it_has_nothing_else(self):
+        one, two = self.cluster()
+        two.do("HAYPILE.ADOPT", 3, *one.address.split(":"))
+        self.assertEqual(two.client().info("replication")["role"], "master")
+        self.assertIn(two.do("SLAVEOF", "NO", "ONE"), (b"OK", True))
+        self.assertEqual((one.slot(3).role, two.slot(3).role), ("Master", "Slave"), "a slot is not taken by mistake")
+        self.codis.migrate(3, two)
+        self.assertEqual(two.slot(3).role, "Master")
+
     def test_an_old_master_follows_the_promoted_one_although_a_slot_of_it_went_to_another_group(self):
         one, two = self.cluster()
         heir = self.node("one-b")

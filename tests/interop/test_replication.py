@@ -123,6 +123,25 @@ class Replication(Case):
         self.assertIn(replica.do("REPLICAOF", "NO", "ONE"), (b"OK", True))
         self.assertEqual(replica.client().info("replication")["role"], "master")
 
+    def test_a_node_that_follows_the_one_it_handed_over_to_can_be_promoted_again_at_once(self):
+        # Its last record may still be the one that grants the slot to the other.
+        one, two = self.pair("0-63")
+        one.do("SET", key_in(5, "k"), "v")
+        self.assertIn(two.do("SLAVEOF", "127.0.0.1", one.port), (b"OK", True))
+        self.wait_until_slave_has_all(one, two, range(64))
+        for heir, other in ((two, one), (one, two)) * 3:
+            self.assertIn(heir.do("SLAVEOF", "NO", "ONE"), (b"OK", True))
+            self.assertEqual({info.role for info in heir.slots().values()}, {"Master"})
+            self.assertIn(other.do("SLAVEOF", "127.0.0.1", heir.port), (b"OK", True))
+        self.wait_until_slave_has_all(one, two, range(64))
+        self.assertEqual(two.do("GET", key_in(5, "k")), b"v")
+
+    def test_a_slave_takes_the_slots_that_its_master_has_besides(self):
+        master, replica = self.pair()
+        master.pkcluster("addslots", "20-22")
+        self.assertIn(replica.do("SLAVEOF", "127.0.0.1", master.port), (b"OK", True))
+        self.wait_until_slave_has_all(master, replica, [*range(10), *range(20, 23)])
+
     def test_a_slot_that_is_followed_is_not_removed(self):
         master, replica = self.pair("0-2")
         self.follow(replica, master, "1")

@@ -2,7 +2,9 @@
 //!
 //! Replicas of this whole node do the same right after it, each from this node: a group stays complete.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
@@ -13,9 +15,16 @@ use crate::cx::Fail;
 use crate::node::Node;
 use crate::remote::Reply;
 use crate::topology::{self, Force};
+use crate::whole;
 
 /// The command by which a node asks another to take a slot: `HAYPILE.ADOPT slot host port`.
 pub const COMMAND: &[u8] = b"HAYPILE.ADOPT";
+
+/// How long to wait before a replica that did not take a slot is asked again, at first and at most.
+const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// How often a replica is asked to take a slot: for an hour.
+const TELLS_MAX: usize = 1800;
 
 /// Adds the slot if it is not here, and follows it at `from`. It is never this node's on the way there: added, it waits for
 /// its copy, whatever happens next.
@@ -33,32 +42,104 @@ pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail>
     }
     followed?;
     node.moves.adopted(slot, node.monotonic_ms());
-    for address in whole_replicas(node, slot) {
-        let node = Arc::clone(node);
-        tokio::spawn(async move { tell(&node, slot, &address).await });
+    if is_replica_of(node, slot, from) {
+        // Whose it is its master knows.
+        whole::learn(node, &[slot], from).await;
+    } else if node.engine.role(slot) != Role::Master {
+        node.moves.set_foreign(slot, Some(from));
+        if node.moves.set_awaited(slot, true) {
+            let node = Arc::clone(node);
+            tokio::spawn(async move { await_handover(&node, slot).await });
+        }
     }
+    tell_replicas(node, slot);
     Ok(())
 }
 
-/// Who follows all slots that this node has besides this one.
-fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
-    let others = Slot::all()
-        .filter(|&other| other != slot)
-        .filter(|&other| {
-            !matches!(node.engine.role(other), Role::Absent | Role::Moved { .. } | Role::Granted { .. })
-        })
-        .count();
-    let peers = node.replication.peers().into_iter();
-    let whole = peers.filter(|peer| others > 0 && peer.slots + peer.copying >= others);
-    whole.map(|peer| peer.address).collect()
+/// Whether this node follows the one at `address` with what it has besides, and owns nothing.
+fn is_replica_of(node: &Node, slot: Slot, address: &str) -> bool {
+    let others = Slot::all().filter(|&other| other != slot && node.moves.foreign(other).is_none());
+    let roles: Vec<Role> = others.map(|other| node.engine.role(other)).collect();
+    let follows = |role: &Role| matches!(role, Role::Replica { upstream } if upstream == address);
+    roles.iter().any(follows) && !roles.iter().any(|role| matches!(role, Role::Master | Role::Fenced))
 }
 
-/// Asks a replica of this node to take the slot from here as well.
-async fn tell(node: &Arc<Node>, slot: Slot, replica: &str) {
-    match ask(node, slot, replica).await {
-        Ok(_) => tracing::info!(%slot, %replica, "a replica follows the slot that came"),
-        Err(why) => tracing::warn!(%slot, %replica, %why, "a replica does not follow the slot that came"),
+/// Waits until the slot is this node's, and tells its replicas.
+async fn await_handover(node: &Arc<Node>, slot: Slot) {
+    loop {
+        let seen = node.engine.role_changes().count();
+        match node.engine.role(slot) {
+            Role::Replica { .. } | Role::Loading { .. } => node.engine.role_changes().wait_past(seen).await,
+            role => {
+                node.moves.set_foreign(slot, None);
+                node.moves.set_awaited(slot, false);
+                if role == Role::Master {
+                    tell_replicas(node, slot);
+                }
+                return;
+            }
+        }
     }
+}
+
+fn tell_replicas(node: &Arc<Node>, slot: Slot) {
+    for address in whole_replicas(node, slot) {
+        if node.moves.set_telling(&address, slot, true) {
+            let node = Arc::clone(node);
+            tokio::spawn(async move {
+                tell(&node, slot, &address).await;
+                node.moves.set_telling(&address, slot, false);
+            });
+        }
+    }
+}
+
+/// Who follows all slots that this node owns besides this one, or did before its connection ended.
+fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
+    let is_owned = |other: &Slot| matches!(node.engine.role(*other), Role::Master | Role::Fenced);
+    let others: Vec<Slot> = Slot::all().filter(|other| *other != slot && is_owned(other)).collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for peer in node.replication.peers() {
+        counts.insert(peer.address, peer.slots + peer.copying);
+    }
+    for kept in node.replication.kept(&others) {
+        for away in kept.away {
+            *counts.entry(away.address).or_default() += 1;
+        }
+    }
+    // Those that come to it next.
+    for (address, slots) in node.moves.telling() {
+        *counts.entry(address).or_default() += slots;
+    }
+    let whole = counts.into_iter().filter(|(_, count)| *count >= others.len());
+    whole.map(|(address, _)| address).collect()
+}
+
+/// Asks a replica of this node to take the slot from here as well: again and again, it may be down.
+async fn tell(node: &Arc<Node>, slot: Slot, replica: &str) {
+    let mut pause = AGAIN;
+    for number in 0..TELLS_MAX {
+        match ask(node, slot, replica).await {
+            Ok(_) => {
+                tracing::info!(%slot, %replica, "a replica follows the slot that came");
+                return;
+            }
+            Err(Refusal::Busy) => {}
+            Err(why) if number == 0 => {
+                tracing::warn!(%slot, %replica, %why, "a replica does not follow the slot that came yet");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(AGAIN_MAX);
+        if matches!(node.engine.role(slot), Role::Absent | Role::Moved { .. } | Role::Granted { .. }) {
+            return;
+        }
+    }
+    tracing::warn!(%slot, %replica, "a replica does not follow the slot that came: SLAVEOF there adds it");
 }
 
 /// Asks the node at `address` to add the slot and to follow it here; that node's id.

@@ -52,7 +52,8 @@ pub async fn ask(node: &Node, address: &str, words: &[&[u8]]) -> Result<Reply, S
 pub async fn owns(node: &Node, address: &str, slot: Slot) -> bool {
     let number = slot.to_string();
     let answer = ask(node, address, &[b"PKCLUSTER", b"INFO", b"SLOT", number.as_bytes()]).await;
-    matches!(answer, Ok(Reply::Bulk(Some(text))) if String::from_utf8_lossy(&text).contains("Role: Master"))
+    let is_owner = |text: &str| text.contains("Role: Master") && !text.contains("Role: Slave");
+    matches!(answer, Ok(Reply::Bulk(Some(text))) if is_owner(&String::from_utf8_lossy(&text)))
 }
 
 /// How the node at `address` takes slots: asked once, by a command that a codis-server does not know.

@@ -3,7 +3,7 @@
 //! A move lives as long as somebody asks about it: the dashboard's question begins it and keeps it, and so do the
 //! requests that a proxy wraps meanwhile. Who waits for a change waits on one counter for all moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -150,6 +150,12 @@ pub struct Moves {
     changes: watch::Sender<u64>,
     /// When slots came here that another node wanted to move.
     adopted: Mutex<BTreeMap<Slot, u64>>,
+    /// Slots that this node follows and that are another group's, with their owners.
+    foreign: Mutex<BTreeMap<Slot, String>>,
+    /// Slots of which somebody waits until they are this node's.
+    awaited: Mutex<BTreeSet<Slot>>,
+    /// Replicas of this node that are told to take a slot, and have not yet.
+    told: Mutex<BTreeMap<String, BTreeSet<Slot>>>,
     /// How nodes take slots, as far as they were asked.
     ways: Mutex<BTreeMap<String, Way>>,
     /// How many are being fetched back: as many as [`Moves::take_back`] said `Begin` of and [`Moves::returned`] was not called for.
@@ -162,6 +168,9 @@ impl Default for Moves {
             moves: Mutex::default(),
             changes: watch::Sender::new(0),
             adopted: Mutex::default(),
+            foreign: Mutex::default(),
+            awaited: Mutex::default(),
+            told: Mutex::default(),
             ways: Mutex::default(),
             returning: AtomicUsize::new(0),
         }
@@ -295,6 +304,54 @@ impl Moves {
     pub fn was_adopted(&self, slot: Slot, now_ms: u64) -> bool {
         let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
         adopted.get(&slot).is_some_and(|at| now_ms.saturating_sub(*at) <= UNTOLD_MS_MAX)
+    }
+
+    /// The slot is another group's although this node follows it, or is not any more.
+    pub fn set_foreign(&self, slot: Slot, owner: Option<&str>) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        match owner {
+            Some(owner) => foreign.insert(slot, owner.to_owned()),
+            None => foreign.remove(&slot),
+        };
+    }
+
+    /// Who owns a slot that is another group's.
+    #[must_use]
+    pub fn foreign(&self, slot: Slot) -> Option<String> {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned()
+    }
+
+    /// All slots that are.
+    #[must_use]
+    pub fn all_foreign(&self) -> BTreeSet<Slot> {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Somebody begins to wait until the slot is this node's, or ends; whether that changes anything.
+    pub fn set_awaited(&self, slot: Slot, is_awaited: bool) -> bool {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_awaited { awaited.insert(slot) } else { awaited.remove(&slot) }
+    }
+
+    /// Somebody begins to tell a replica to take a slot, or ends; whether that changes anything.
+    pub fn set_telling(&self, replica: &str, slot: Slot, is_telling: bool) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_telling {
+            return told.entry(replica.to_owned()).or_default().insert(slot);
+        }
+        let Some(slots) = told.get_mut(replica) else { return false };
+        let was = slots.remove(&slot);
+        if slots.is_empty() {
+            told.remove(replica);
+        }
+        was
+    }
+
+    /// How many slots each replica is being told to take.
+    #[must_use]
+    pub fn telling(&self) -> Vec<(String, usize)> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().map(|(replica, slots)| (replica.clone(), slots.len())).collect()
     }
 
     /// Codis was told that the slot is the other node's.

@@ -76,6 +76,10 @@ fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
             section(cx.node, &mut lines);
         }
     }
+    // Among everything, a second `db0` would be taken for the keyspace's.
+    if named == ["replication"] {
+        super::replication::election(cx.node, &mut lines);
+    }
     cx.reply.verbatim("txt", &lines.0);
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::saves::Plan;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Group, Pending};
 use crate::topology;
+use crate::whole;
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[Group("cluster")
@@ -40,6 +41,7 @@ fn pkcluster<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             Request::Follow { master, slots, force } => {
                 let slots = local(cx, slots)?;
                 topology::follow(cx.node, &slots, &master, force).await?;
+                whole::learn(cx.node, &slots, &master).await;
             }
             Request::NoOne { slots, force } => {
                 let slots = local(cx, slots)?;

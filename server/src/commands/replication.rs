@@ -2,8 +2,8 @@
 //! command by which another node asks for the log.
 //!
 //! Roles are per slot here. To Redis' tools the node is a slave only if all its slots follow one common master, and a peer
-//! is its slave only if it follows all slots of this node: a slot that moves to another group meanwhile must not
-//! change what a sentinel sees.
+//! is its slave only if it follows all slots that this node owns (of one that owns none, all that it has): a slot that
+//! moves to or from another group meanwhile must not change what a sentinel sees.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +21,8 @@ use crate::cx::{Fail, is};
 use crate::node::Node;
 use crate::session::{SessionCx, Taken};
 use crate::table::{Command, Flags, Group, Keys, Pending, Run};
-use crate::topology::{self, Force, SlotView};
+use crate::topology::{self, SlotView};
+use crate::whole;
 
 const ADMIN: Flags = Flags::ADMIN.with(Flags::DANGEROUS);
 
@@ -61,11 +62,10 @@ fn slave_of<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             _ => return Err(Fail::syntax()),
         }
         if is(host, "no") && is(port, "one") {
-            let slots = topology::present(&cx.node.engine);
-            topology::no_one(cx.node, &slots, Force::No).await?;
+            whole::no_one(cx.node).await?;
         } else {
             let master = grammar::address(host, port).map_err(Fail::error)?;
-            topology::follow_whole(cx.node, &master).await?;
+            whole::follow(cx.node, &master).await?;
         }
         cx.reply.ok();
         Ok(())
@@ -84,8 +84,12 @@ struct Overview {
     down_ms: u64,
     /// How long ago the master said something, at most, in milliseconds.
     heard_ms: Option<u64>,
-    /// All records of all slots.
+    /// All records of the slots that a slave has to follow.
     offset: u64,
+    /// The terms of their epochs, all together: who has more of these has the newer data.
+    terms: u64,
+    /// Whether no slot waits for its first copy.
+    is_whole: bool,
     /// How many replicas count for `min-replicas-to-write`, of the slot that has fewest, if that is asked for.
     good_slaves: Option<usize>,
     /// Those that follow all slots.
@@ -99,6 +103,8 @@ struct Peer {
     address: String,
     is_online: bool,
     slots: usize,
+    /// Of these, those that a slave has to follow.
+    needed: usize,
     /// Records that it has of the slots that it follows.
     offset: u64,
     /// How long ago it said something, in milliseconds.
@@ -109,7 +115,7 @@ struct Peer {
 
 impl Overview {
     fn of(node: &Node) -> Overview {
-        Overview::from_views(&topology::views(node, Slot::all().collect()).collect::<Vec<_>>())
+        Overview::from_views(&whole::own_views(node))
     }
 
     fn from_views(texts: &[SlotView]) -> Overview {
@@ -118,6 +124,11 @@ impl Overview {
             .iter()
             .filter(|text| !matches!(text.role, Role::Moved { .. } | Role::Granted { .. }))
             .collect();
+        // What comes from another group is not this node's yet.
+        let is_owner = |text: &SlotView| matches!(text.role, Role::Master | Role::Fenced);
+        let owns_any = kept.iter().any(|text| is_owner(text));
+        let is_needed = |text: &SlotView| !owns_any || is_owner(text);
+        let needed: Vec<&SlotView> = kept.iter().copied().filter(|text| is_needed(text)).collect();
         let mut peers: BTreeMap<&str, Peer> = BTreeMap::new();
         for text in &kept {
             for replica in &text.replicas {
@@ -125,18 +136,22 @@ impl Overview {
                     address: replica.address.clone(),
                     is_online: true,
                     slots: 0,
+                    needed: 0,
                     offset: 0,
                     heard_ms: 0,
                     lag: 0,
                 });
-                peer.is_online &= replica.state == "SlaveBinlogSync";
                 peer.slots += 1;
-                peer.offset += text.last.0.saturating_sub(replica.lag);
+                if is_needed(text) {
+                    peer.is_online &= replica.state == "SlaveBinlogSync";
+                    peer.needed += 1;
+                    peer.offset += text.last.0.saturating_sub(replica.lag);
+                }
                 peer.heard_ms = peer.heard_ms.max(replica.heard_ms);
                 peer.lag = peer.lag.max(replica.lag);
             }
         }
-        let (slaves, partial_slaves) = peers.into_values().partition(|peer| peer.slots == kept.len());
+        let (slaves, partial_slaves) = peers.into_values().partition(|peer| peer.needed == needed.len());
         let states = || kept.iter().map(|text| text.upstream.as_ref());
         let down = |state: &str| state != "kConnected";
         Overview {
@@ -145,7 +160,9 @@ impl Overview {
             is_copying: states().flatten().any(|up| matches!(up.state, "kTryDBSync" | "kWaitDBSync")),
             down_ms: states().flatten().filter(|up| down(up.state)).map(|up| up.for_ms).max().unwrap_or(0),
             heard_ms: states().flatten().filter_map(|up| up.heard_ms).max(),
-            offset: kept.iter().map(|text| text.last.0).sum(),
+            offset: needed.iter().map(|text| text.last.0).sum(),
+            terms: needed.iter().filter_map(|text| text.epoch).map(|epoch| u64::from(epoch.term)).sum(),
+            is_whole: !needed.iter().any(|text| matches!(text.role, Role::Loading { .. })),
             good_slaves: None,
             slaves,
             partial_slaves,
@@ -173,7 +190,7 @@ pub fn role_word(node: &Node) -> &'static str {
 pub fn section(node: &Node, lines: &mut Lines) {
     let id = node.engine.node().to_string();
     let views: Vec<SlotView> = topology::views(node, Slot::all().collect()).collect();
-    let mut overview = Overview::from_views(&views);
+    let mut overview = Overview::from_views(&whole::own_views(node));
     if node.config.now().replicas_min > 0 {
         let own = Slot::all().filter(|&slot| matches!(node.engine.role(slot), Role::Master | Role::Fenced));
         overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();
@@ -192,6 +209,18 @@ pub fn section(node: &Node, lines: &mut Lines) {
             ),
         );
     }
+}
+
+/// What the dashboard of Pika's Codis asks for besides, to choose whom it promotes: whether this node may be, and how much
+/// it has.
+pub fn election(node: &Node, lines: &mut Lines) {
+    put_election(&Overview::of(node), lines);
+}
+
+fn put_election(overview: &Overview, lines: &mut Lines) {
+    lines.put("is_eligible_for_master_election", overview.is_whole);
+    let Overview { terms, offset, .. } = overview;
+    lines.put("db0", format_args!("binlog_offset={terms} {offset},safety_purge=none"));
 }
 
 /// The copies under way, all slots together.
@@ -383,6 +412,35 @@ mod tests {
             "master_repl_offset:30",
         ];
         assert_eq!(shown(&texts), expected);
+    }
+
+    #[test]
+    fn a_slot_that_comes_from_another_group_changes_nothing() {
+        let (two, five) = ("10.0.0.2:9221", "10.0.0.5:9221");
+        let mut texts = vec![text(0, Role::Master, 10, &[(two, "SlaveBinlogSync", 0)])];
+        let before = shown(&texts);
+        texts.push(text(1, follows(five), 20, &[]));
+        texts.push(text(2, Role::Loading { upstream: five.to_owned() }, 0, &[(two, "SlaveNotSync", 0)]));
+        assert_eq!(shown(&texts), before);
+        texts[1].role = Role::Master;
+        let lines = shown(&texts);
+        assert_eq!(lines[1], "connected_slaves:0", "it does not follow that slot: {lines:?}");
+        assert_eq!(lines[3], "partial_slave0:addr=10.0.0.2:9221,slots=2,lag=0");
+    }
+
+    #[test]
+    fn pikas_dashboard_learns_who_may_be_promoted_and_who_has_most() {
+        let told = |texts: &[SlotView]| {
+            let mut lines = Lines::default();
+            put_election(&Overview::from_views(texts), &mut lines);
+            lines.text().lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut texts =
+            [text(0, follows("10.0.0.1:9221"), 10, &[]), text(1, follows("10.0.0.1:9221"), 20, &[])];
+        let yes = ["is_eligible_for_master_election:true", "db0:binlog_offset=2 30,safety_purge=none"];
+        assert_eq!(told(&texts), yes);
+        texts[1].role = Role::Loading { upstream: "10.0.0.1:9221".to_owned() };
+        assert_eq!(told(&texts)[0], "is_eligible_for_master_election:false");
     }
 
     #[test]

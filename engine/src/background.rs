@@ -58,7 +58,10 @@ impl Engine {
     fn flush_step(&self) -> Result<bool> {
         let budget = self.options().budget();
         // A piece at a time: what it frees is there for writers that wait before the next begins.
-        let mut slots = self.piece_of(self.retention().flush, budget.flush_piece());
+        let mut slots = Vec::new();
+        if self.log().live_bytes() > self.log_unflushed_bytes() {
+            slots = self.piece_of(self.retention().flush, budget.flush_piece());
+        }
         if self.memtable_bytes() >= budget.flush_at() {
             slots.extend(self.largest_slots(budget.flush_piece()));
         }
@@ -72,7 +75,12 @@ impl Engine {
             return Ok(false);
         }
         let bytes = slots.iter().map(|&slot| self.lock(slot).memory_bytes()).sum();
-        let result = self.paced(bytes, || self.flush(&slots));
+        let result = self.paced(bytes, || {
+            if !self.must_shrink_log() {
+                self.wait_for_compaction(&slots);
+            }
+            self.flush(&slots)
+        });
         self.set_trouble(result.as_ref().err().cloned());
         result.map(|()| true)
     }
@@ -103,14 +111,15 @@ impl Engine {
         let needs = Needs {
             slots: Slot::all().filter_map(need).collect(),
             replicas,
-            unflushed_bytes_max: if self.must_shrink_log() {
-                0
-            } else {
-                self.options().log_unflushed_bytes()
-            },
+            unflushed_bytes_max: self.log_unflushed_bytes(),
             replica_bytes_max: self.options().log_retain_bytes,
         };
         retain(&segments, &needs)
+    }
+
+    /// Bytes of log that may wait for a flush now.
+    fn log_unflushed_bytes(&self) -> u64 {
+        if self.must_shrink_log() { 0 } else { self.options().log_unflushed_bytes() }
     }
 
     /// The log has no room to go on, but files have: what is in files holds no log, and that may make the room.

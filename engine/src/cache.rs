@@ -1,6 +1,7 @@
 //! The block cache: decompressed, checked blocks, within a budget of bytes. Any thread may use it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -10,6 +11,9 @@ use crate::sst::{Block, BlockId, Blocks, FileNo};
 
 /// What the crate is told to prepare for; only a guess.
 const BLOCK_BYTES_GUESS: u64 = 4 << 10;
+
+/// How often it is seen whether there is room, of the times that somebody asks.
+const LOOK_EVERY: u64 = 64;
 
 /// What a block is kept under.
 fn place(id: BlockId) -> BlockId {
@@ -28,6 +32,9 @@ impl Weighter<BlockId, Arc<Block>> for ByBytes {
 /// See the file's head. Its policy is S3-FIFO: a scan that reads each block once does not push out what is used.
 pub struct BlockCache {
     blocks: Cache<BlockId, Arc<Block>, ByBytes>,
+    /// How often it was asked for room, and whether there was none. Nothing is ordered by them.
+    asked: AtomicU64,
+    full: AtomicBool,
 }
 
 impl BlockCache {
@@ -35,7 +42,8 @@ impl BlockCache {
     #[must_use]
     pub fn new(bytes_max: u64) -> BlockCache {
         let blocks_guess = usize::try_from(bytes_max / BLOCK_BYTES_GUESS).unwrap_or(usize::MAX);
-        BlockCache { blocks: Cache::with_weighter(blocks_guess, bytes_max, ByBytes) }
+        let blocks = Cache::with_weighter(blocks_guess, bytes_max, ByBytes);
+        BlockCache { blocks, asked: AtomicU64::new(0), full: AtomicBool::new(false) }
     }
 
     /// The block, if it is there.
@@ -55,6 +63,18 @@ impl BlockCache {
         if !files.is_empty() {
             self.blocks.retain(|id, _| !files.contains(&id.file));
         }
+    }
+
+    /// Whether another block pushes none out, most likely: as it was when it was looked at last.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        // To look is to lock each shard.
+        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
+            // No shard is ever filled to the last byte.
+            let full = self.blocks.weight() >= self.blocks.capacity() / 4 * 3;
+            self.full.store(full, Ordering::Relaxed);
+        }
+        !self.full.load(Ordering::Relaxed)
     }
 
     /// Changes the budget; pushes out what is beyond it.

@@ -13,6 +13,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Time since some fixed moment. Never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// Time since a fixed moment of its own, at a fraction of the price: may stand still for some ten milliseconds.
+    fn roughly(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 /// The operating system's clocks.
@@ -45,5 +50,10 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    fn roughly(&self) -> Duration {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        Duration::try_from(since).unwrap_or_default()
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
+use smallvec::SmallVec;
+
 use crate::compact::{Job, MergeOptions, MergeOutcome, PickOptions, merge, pick};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -56,6 +58,7 @@ impl Engine {
         let did = self.compact(&works, cancel)?;
         // They were the last readers of the runs that were merged.
         drop(works);
+        self.compactions.notify();
         self.sweep_files()?;
         Ok(did)
     }
@@ -65,10 +68,10 @@ impl Engine {
         if cell.version.runs().is_empty() {
             return None;
         }
-        let metas = cell.version.metas();
         let has_bottom = !matches!(cell.role, Role::Loading { .. });
         let (life, version, now) = (cell.life, Arc::clone(&cell.version), cell.time);
         drop(cell);
+        let metas: SmallVec<[&RunMeta; 16]> = version.runs().iter().map(|run| run.meta()).collect();
         let job = pick(&metas, PickOptions { has_bottom, ..PickOptions::default() }, evacuate)?;
         // Expired values go by the owner's delete, so that every node counts the same keys.
         let run = self.options().run(0);
@@ -79,6 +82,7 @@ impl Engine {
             compress: run.compress,
             block_bytes: run.block_bytes,
         };
+        drop(metas);
         Some(Work { slot, life, version, options, job })
     }
 
@@ -91,18 +95,17 @@ impl Engine {
                 MergeOutcome::Done(_) => done += 1,
             }
         }
-        let outputs = pack.finish()?;
+        let outputs = pack.finish_open(self.packs())?;
         for work in &works[..done] {
-            let of_slot = outputs.iter().filter(|run| run.props.slot == work.slot);
-            of_slot.for_each(|run| self.work().compacted(work.job.reason, run));
+            let of_slot = outputs.iter().filter(|run| run.meta().props.slot == work.slot);
+            of_slot.for_each(|run| self.work().compacted(work.job.reason, run.meta()));
         }
-        self.install_compactions(&works[..done], &outputs)?;
+        self.install_compactions(&works[..done], outputs)?;
         Ok(true)
     }
 
-    fn install_compactions(&self, works: &[Work], outputs: &[RunMeta]) -> Result<()> {
-        let opened: Vec<Arc<Run>> =
-            outputs.iter().map(|meta| self.packs().open_run(meta)).collect::<Result<_>>()?;
+    fn install_compactions(&self, works: &[Work], opened: Vec<Arc<Run>>) -> Result<()> {
+        let outputs: Vec<RunMeta> = opened.iter().map(|run| run.meta().clone()).collect();
         let mut manifest = self.manifest();
         let mut edits = Vec::new();
         let mut changes = Vec::new();
@@ -114,9 +117,9 @@ impl Engine {
             edits.push(edit_runs(work.slot, &added, &removed));
             changes.push((work.slot, add, removed));
         }
-        self.packs().adopt(outputs);
+        self.packs().adopt(&outputs);
         if let Err(error) = self.apply(&mut manifest, &edits) {
-            self.give_up(outputs, &error);
+            self.give_up(&outputs, &error);
             return Err(error);
         }
         for (slot, add, removed) in &changes {

@@ -193,6 +193,8 @@ pub struct Engine {
     pace: Pace,
     /// Flushes that were finished: writers that wait for memory look again.
     pub(crate) flushes: Signal,
+    /// Compactions that were finished: a flush that waits for them looks again.
+    pub(crate) compactions: Signal,
     /// Memory or the log may call for a flush.
     pub(crate) pressure: Signal,
     /// Something was written that somebody waits to see synced.
@@ -259,6 +261,7 @@ impl Engine {
             role_changes: Signal::default(),
             pace: Pace::default(),
             flushes: Signal::default(),
+            compactions: Signal::default(),
             pressure: Signal::default(),
             unsynced: Signal::default(),
             work: Work::default(),
@@ -320,16 +323,33 @@ impl Engine {
     /// # Errors
     /// If it fails nothing is acknowledged any more.
     pub fn write(&self) -> Result<()> {
-        let begin = self.clock.monotonic();
-        let before = self.log.watermark().written_end();
-        self.log.write()?;
-        self.work.wrote_log(self.clock.monotonic().saturating_sub(begin));
-        let written = self.log.watermark().written_end();
-        let due = written.0 / SYNC_AHEAD_BYTES > before.0 / SYNC_AHEAD_BYTES;
+        let due = self.write_quietly()?;
         if due || self.sync_mode() == SyncMode::Always {
             self.unsynced.notify();
         }
         Ok(())
+    }
+
+    /// As [`Engine::write`]; says whether so much was written that it is time for a sync, whatever replies wait for.
+    fn write_quietly(&self) -> Result<bool> {
+        let begin = self.clock.roughly();
+        let before = self.log.watermark().written_end();
+        self.log.write()?;
+        self.work.wrote_log(self.clock.roughly().saturating_sub(begin));
+        let written = self.log.watermark().written_end();
+        Ok(written.0 / SYNC_AHEAD_BYTES > before.0 / SYNC_AHEAD_BYTES)
+    }
+
+    /// Blocks the thread until a reply with this gate may leave: writes what is pending and, in [`SyncMode::Always`], syncs it
+    /// here, together with what others have written, instead of waiting for the thread that does so for those who can't block.
+    ///
+    /// # Errors
+    /// If it can't be reached any more: the reply must not leave.
+    pub fn settle(&self, gate: Gate) -> Result<()> {
+        if !self.is_written(gate)? && self.write_quietly()? && self.sync_mode() != SyncMode::Always {
+            self.unsynced.notify();
+        }
+        if self.is_reached(gate)? { Ok(()) } else { self.log.sync_past(gate.0) }
     }
 
     /// Makes everything durable that was appended before the call, whatever the mode: written and synced.

@@ -88,20 +88,19 @@ impl Engine {
         self.release_log()
     }
 
-    fn write_parts(&self, parts: &[Part]) -> Result<Vec<RunMeta>> {
+    fn write_parts(&self, parts: &[Part]) -> Result<Vec<Arc<Run>>> {
         let mut pack = self.new_pack()?;
         for part in parts {
             write_part(&mut pack, part, self.options())?;
         }
-        let runs = pack.finish()?;
-        self.work().flushed(&runs);
+        let runs = pack.finish_open(self.packs())?;
+        self.work().flushed(runs.iter().map(|run| run.meta()));
         Ok(runs)
     }
 
-    fn install_flush(&self, parts: &[Part], runs: Vec<RunMeta>) -> Result<()> {
+    fn install_flush(&self, parts: &[Part], opened: Vec<Arc<Run>>) -> Result<()> {
+        let runs: Vec<RunMeta> = opened.iter().map(|run| run.meta().clone()).collect();
         let mut manifest = self.manifest();
-        let opened: Vec<Arc<Run>> =
-            runs.iter().map(|meta| self.packs().open_run(meta)).collect::<Result<_>>()?;
         let lives =
             |part: &&Part| planted::is(Bug::FormerLifeInstalled) || self.lock(part.slot).life == part.life;
         let alive: Vec<&Part> = parts.iter().filter(lives).collect();

@@ -18,6 +18,7 @@ pub mod compact;
 mod compaction;
 #[doc(hidden)]
 pub mod copy;
+mod debt;
 pub mod digest;
 pub mod engine;
 pub mod error;

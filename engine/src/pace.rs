@@ -137,6 +137,11 @@ impl Pace {
         change(&mut self.gauge.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether there is a thread that ticks, and with it all others that work in the background.
+    pub(crate) fn is_running(&self) -> bool {
+        self.runs.load(Ordering::Acquire)
+    }
+
     /// The thread that ticks is there, or has ended.
     pub(crate) fn set_running(&self, runs: bool) {
         self.runs.store(runs, Ordering::Release);

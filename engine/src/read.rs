@@ -15,9 +15,10 @@ use crate::log::record::{BODY_BYTES_MAX, HEADER_BYTES};
 use crate::memtable::{self, Entry, Memtable, Seen, Stored, ValueRef};
 use crate::overlay::{self, Overlay, Written, wide};
 use crate::slot::SlotCell;
-use crate::sst::{Block, BlockId, Blocks, Probe, Run, RunCursor, Step};
+use crate::sst::{Block, BlockId, Blocks, Looked, Probe, Run, RunCursor, Step};
 use crate::sync::Arc;
 use crate::tx::{Read, Stop};
+use crate::value::Header;
 use crate::version::Answer;
 use crate::watch::Watched;
 
@@ -150,6 +151,17 @@ impl Blocks for &BlockSource<'_> {
     fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
         self.fetched.get(id).cloned().or_else(|| self.cache.get(id))
     }
+
+    /// What the system has in memory is read at once: to give the command up and run it again costs as much as that.
+    fn missing(&mut self, run: &Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        let block = run.peek_block(id)?;
+        self.cache.insert(id, std::sync::Arc::clone(&block));
+        Some(block)
+    }
+
+    fn keeps_looked_at(&self) -> bool {
+        self.cache.has_room()
+    }
 }
 
 impl BlockSource<'_> {
@@ -203,28 +215,8 @@ impl<'a> Layers<'a> {
         seen: &mut Seen,
         read: impl FnOnce(ValueRef<'_>) -> T,
     ) -> Read<Option<T>> {
-        if let Some(written) = self.writes.overlay.get(key) {
-            return Ok(self.writes.stored(written).value().map(read));
-        }
-        if self.writes.cleared {
-            return Ok(None);
-        }
-        if let Some(stored) = self.cell.memtable.get_noting(key, seen) {
-            return Ok(stored.value().map(read));
-        }
-        if self.cell.memtable.clears_older() {
-            return Ok(None);
-        }
-        for table in self.tables().skip(1) {
-            if let Some(stored) = table.get(key) {
-                return Ok(stored.value().map(read));
-            }
-            if table.clears_older() {
-                return Ok(None);
-            }
-        }
-        if self.cell.version.runs().is_empty() {
-            return Ok(None);
+        if let Some(found) = self.in_memory(key, seen) {
+            return Ok(found.map(read));
         }
         let mut blocks = self.blocks;
         match self.cell.version.get(Probe::new(key), &mut blocks) {
@@ -235,6 +227,53 @@ impl<'a> Layers<'a> {
                 Err(Stop::Miss)
             }
         }
+    }
+
+    /// The header of the value at a user's key, which is about to be written, if there is a value; the inner `None` if it has
+    /// no meaning. As [`Layers::get_noting`], but a block that is read for this one look only comes into the cache where that
+    /// has room: the key's newest value is in memory from now on.
+    pub fn header(&self, key: &[u8], seen: &mut Seen) -> Read<Option<Option<Header>>> {
+        if let Some(found) = self.in_memory(key, seen) {
+            return Ok(found.map(|value| Header::decode(&value)));
+        }
+        let (probe, mut blocks) = (Probe::new(key), self.blocks);
+        for run in self.cell.version.runs() {
+            let header = |stored: Stored<'_>| stored.value().map(|value| Header::decode(&value));
+            match run.look(probe, &mut blocks, header)? {
+                Looked::Found(found) => return Ok(found),
+                Looked::Absent => {}
+                Looked::NeedsBlock(id) => {
+                    self.blocks.want(run, id);
+                    return Err(Stop::Miss);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands at a key, if what is in memory says; the inner `None` if nothing does.
+    fn in_memory(&self, key: &[u8], seen: &mut Seen) -> Option<Option<ValueRef<'_>>> {
+        if let Some(written) = self.writes.overlay.get(key) {
+            return Some(self.writes.stored(written).value());
+        }
+        if self.writes.cleared {
+            return Some(None);
+        }
+        if let Some(stored) = self.cell.memtable.get_noting(key, seen) {
+            return Some(stored.value());
+        }
+        if self.cell.memtable.clears_older() {
+            return Some(None);
+        }
+        for table in self.tables().skip(1) {
+            if let Some(stored) = table.get(key) {
+                return Some(stored.value());
+            }
+            if table.clears_older() {
+                return Some(None);
+            }
+        }
+        self.cell.version.runs().is_empty().then_some(None)
     }
 
     fn tables(&self) -> impl Iterator<Item = &'a Memtable> + use<'a> {

@@ -41,6 +41,10 @@ pub struct Stats {
     pub slowed_for: Duration,
     /// The longest of these waits.
     pub slowed_worst: Duration,
+    /// Flushes that waited since compaction was far behind, and slowed writers by that.
+    pub held: u64,
+    /// How long they waited.
+    pub held_for: Duration,
     /// Bytes of memtables a second that flushes have been freeing of late: what writers are slowed to.
     pub flush_rate: u64,
     /// How often one write of the log took longer than [`SLOW_LOG_WRITE`].
@@ -133,14 +137,15 @@ pub(crate) struct Work {
     compaction_write_bytes: [AtomicU64; REASONS.len()],
     stalled: Waits,
     slowed: Waits,
+    held: Waits,
     slow_log_writes: AtomicU64,
     slow_log_write_worst_ns: AtomicU64,
 }
 
 impl Work {
     /// A flush wrote these runs.
-    pub fn flushed(&self, runs: &[RunMeta]) {
-        self.flush_write_bytes.fetch_add(bytes(runs), Ordering::Relaxed);
+    pub fn flushed<'a>(&self, runs: impl Iterator<Item = &'a RunMeta>) {
+        self.flush_write_bytes.fetch_add(runs.map(|run| run.len).sum(), Ordering::Relaxed);
     }
 
     /// A compaction wrote this run.
@@ -158,6 +163,13 @@ impl Work {
         }
     }
 
+    /// A flush waited so long for compaction, if it did.
+    pub fn held_for_compaction(&self, waited: Duration) {
+        if !waited.is_zero() {
+            self.held.add(waited);
+        }
+    }
+
     /// A writer had to wait for memory so long, and this was the worst of it.
     pub fn waited(&self, crowd: Crowd, waited: Duration) {
         match crowd {
@@ -169,10 +181,6 @@ impl Work {
 
 fn nanoseconds(took: Duration) -> u64 {
     u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn bytes(runs: &[RunMeta]) -> u64 {
-    runs.iter().map(|run| run.len).sum()
 }
 
 impl Engine {
@@ -199,6 +207,8 @@ impl Engine {
             slowed: count(&work.slowed.count),
             slowed_for: nanoseconds(&work.slowed.sum_ns),
             slowed_worst: nanoseconds(&work.slowed.worst_ns),
+            held: count(&work.held.count),
+            held_for: nanoseconds(&work.held.sum_ns),
             flush_rate: self.flush_rate(),
             slow_log_writes: count(&work.slow_log_writes),
             slow_log_write_worst: nanoseconds(&work.slow_log_write_worst_ns),

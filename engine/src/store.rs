@@ -203,10 +203,7 @@ impl Store {
             };
             self.engine.fetch(wanted, &mut fetched)?;
         };
-        if !self.engine.is_written(gate)? {
-            self.engine.write()?;
-        }
-        block_on(self.engine.reached(gate))?;
+        self.engine.settle(gate)?;
         Ok(out)
     }
 

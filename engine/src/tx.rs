@@ -163,7 +163,12 @@ impl<'e> Tx<'e> {
         if let Some((_, header)) = self.found.take_if(|(found, _)| found[..] == *key.entry()) {
             return Ok(header);
         }
-        let header = self.lookup(key.slot(), key.entry(), |bytes| Header::decode(&bytes))?;
+        let locked = self.locked(key.slot());
+        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+        let mut seen = self.seen.get();
+        let header = layers.header(key.entry(), &mut seen);
+        self.seen.set(seen);
+        let header = header?;
         Ok(header.map(|header| sound(header, key)).transpose()?)
     }
 

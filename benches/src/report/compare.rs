@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{METRICS, Metric, Results, Spread};
+use super::{METRICS, Metric, Results, Spread, shown};
 use crate::record::Run;
 
 /// Writes the comparison.
@@ -11,16 +11,21 @@ use crate::record::Run;
 /// As the output says.
 pub fn write(results: &Results, out: &mut dyn Write) -> io::Result<()> {
     for (index, side) in results.sides.iter().enumerate() {
-        let settings = side.configuration.iter().map(|(name, value)| format!("{name}={value}"));
-        writeln!(out, "[{}] {}: {}", index + 1, side.label, settings.collect::<Vec<_>>().join(" "))?;
+        writeln!(out, "[{}] {}: {}", index + 1, side.label, shown(&side.common()))?;
     }
     if results.machines.len() > 1 {
         writeln!(out, "These ran on different machines:")?;
         results.machines.iter().try_for_each(|machine| writeln!(out, "  {machine}"))?;
     }
-    for case in &results.cases {
+    for (number, case) in results.cases.iter().enumerate() {
         let present: Vec<usize> = (0..case.runs.len()).filter(|&side| !case.runs[side].is_empty()).collect();
         writeln!(out, "\n{}", case.label)?;
+        for &side in &present {
+            let special = results.sides[side].special(number);
+            if !special.is_empty() {
+                writeln!(out, "  [{}] has {}", side + 1, shown(&special))?;
+            }
+        }
         let errors: u64 = case.runs.iter().flatten().map(|run| run.errors).sum();
         if errors > 0 {
             writeln!(out, "  {errors} OPERATIONS WERE ANSWERED WITH AN ERROR")?;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::svg::{Axis, Bar, COLOURS, Line, Scale, bar_chart, escape, line_chart};
-use super::{Case, METRICS, Metric, Results, Spread, bytes, nanoseconds, whole};
+use super::{Case, METRICS, Metric, Results, Spread, bytes, nanoseconds, shown, whole};
 use crate::record::{PERCENTILES, Run};
 
 /// Told apart by people who see few colours, too (Okabe and Ito).
@@ -22,6 +22,7 @@ th:first-child,td:first-child{text-align:left}
 th{font-weight:600}.soft{color:var(--soft)}.wide{overflow-x:auto}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:1.2em 2em}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
+td.settings{white-space:normal;text-align:left;width:100%}
 .bad{color:#c0392b;font-weight:600}
 svg{width:100%;height:auto}svg text{fill:var(--ink);font:11px system-ui,sans-serif}
 svg .title{font-size:13px;font-weight:600}svg .tick,svg .axis{fill:var(--soft)}
@@ -63,7 +64,7 @@ pub fn page(results: &Results) -> String {
         }
     }
     out += "</div>";
-    results.cases.iter().for_each(|case| of_case(case, results, &mut out));
+    (0..results.cases.len()).for_each(|number| of_case(number, results, &mut out));
     out + "</body></html>\n"
 }
 
@@ -73,14 +74,15 @@ fn sides(results: &Results, out: &mut String) {
         "<div class=\"wide\"><table><tr><th>target</th><th style=\"text-align:left\">settings</th></tr>",
     );
     for (index, side) in results.sides.iter().enumerate() {
-        let settings: Vec<String> =
-            side.configuration.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let common = side.common();
+        let others = side.configurations.iter().flatten().any(|one| *one != common);
         put!(
             out,
-            "<tr><td>{}{}</td><td class=\"soft\" style=\"white-space:normal;text-align:left\">{}</td></tr>",
+            "<tr><td>{}{}</td><td class=\"soft settings\">{}{}</td></tr>",
             key(index),
             escape(&side.label),
-            escape(&settings.join(" "))
+            escape(&shown(&common)),
+            if others { "; more with each workload" } else { "" }
         );
     }
     out.push_str("</table></div>");
@@ -109,7 +111,8 @@ fn bars(metric: &Metric, results: &Results) -> String {
     format!("<div>{}</div>", bar_chart(metric.name, metric.show, &groups))
 }
 
-fn of_case(case: &Case, results: &Results, out: &mut String) {
+fn of_case(number: usize, results: &Results, out: &mut String) {
+    let case = &results.cases[number];
     put!(out, "<h2>{}</h2>", escape(&case.label));
     let plan = &case.plan;
     let limits = [
@@ -131,6 +134,16 @@ fn of_case(case: &Case, results: &Results, out: &mut String) {
         plan.settle,
         limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
     );
+    let special = |side: usize| {
+        let special = results.sides[side].special(number);
+        let text =
+            format!("{}{}: {}", key(side), escape(&results.sides[side].label), escape(&shown(&special)));
+        (!special.is_empty()).then_some(text)
+    };
+    let special: Vec<String> = (0..results.sides.len()).filter_map(special).collect();
+    if !special.is_empty() {
+        put!(out, "<p class=\"soft\">{}</p>", special.join("<br>"));
+    }
     let errors: u64 = case.runs.iter().flatten().map(|run| run.errors).sum();
     if errors > 0 {
         put!(out, "<p class=\"bad\">{errors} operations were answered with an error</p>");

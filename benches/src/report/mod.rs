@@ -1,8 +1,9 @@
 //! Kept results, side by side: as text ([`compare`]) and as a page ([`html`]).
 //!
-//! A *side* is a target with its settings, in one file of results; a *case* is a workload with its settings. What a side
-//! measured in a case are its repetitions, of which the median counts and the least and greatest are shown. Only what has
-//! equal settings is a case: nothing is compared that was loaded differently.
+//! A *side* is a target in one file of results; a *case* is a workload with its settings. What a side measured in a case are
+//! its repetitions, of which the median counts and the least and greatest are shown. Only what has equal settings is a case:
+//! nothing is compared that was loaded differently. A target that was set differently for different cases (more memory for
+//! one than for another) is one side still; where it met one case with several settings, each of them is a side.
 
 pub mod compare;
 pub mod html;
@@ -23,13 +24,42 @@ const PLACES: [&str; 2] = ["address", "process"];
 /// Settings of a load that follow from others.
 const FOLLOWING: [&str; 3] = ["ordered", "sliding", "tagged"];
 
-/// A target with its settings, in one file.
+/// A target's settings.
+pub type Configuration = BTreeMap<String, String>;
+
+/// A target, in one file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Side {
     /// What it is called, unlike all others.
     pub label: String,
-    /// Its settings.
-    pub configuration: BTreeMap<String, String>,
+    /// The settings that it had in each case, in the order of [`Results::cases`]; none where it did not run.
+    pub configurations: Vec<Option<Configuration>>,
+}
+
+impl Side {
+    /// The settings that it had in all of its cases.
+    #[must_use]
+    pub fn common(&self) -> Configuration {
+        let mut all = self.configurations.iter().flatten();
+        let mut common = all.next().cloned().unwrap_or_default();
+        all.for_each(|one| common.retain(|name, value| one.get(name) == Some(value)));
+        common
+    }
+
+    /// Those settings of a case that it did not have in all others.
+    #[must_use]
+    pub fn special(&self, case: usize) -> Configuration {
+        let common = self.common();
+        let mut special = self.configurations.get(case).cloned().flatten().unwrap_or_default();
+        special.retain(|name, _| !common.contains_key(name));
+        special
+    }
+}
+
+/// Settings as text.
+fn shown(configuration: &Configuration) -> String {
+    let settings = configuration.iter().map(|(name, value)| format!("{name}={value}"));
+    settings.collect::<Vec<_>>().join(" ")
 }
 
 /// A workload with its settings, and what each side measured in it.
@@ -76,7 +106,7 @@ impl Results {
     /// Sorts the runs of some files, each with what its file is called.
     #[must_use]
     pub fn sort(files: &[(String, Vec<Run>)]) -> Results {
-        let mut keys: Vec<(&str, &str, BTreeMap<String, String>)> = Vec::new();
+        let mut keys: Vec<Key<'_>> = Vec::new();
         let mut cases: Vec<Case> = Vec::new();
         let mut machines: Vec<String> = Vec::new();
         for (file, run) in files.iter().flat_map(|(file, runs)| runs.iter().map(move |run| (file, run))) {
@@ -100,8 +130,51 @@ impl Results {
         }
         cases.iter_mut().for_each(|case| case.runs.resize(keys.len(), Vec::new()));
         name_cases(&mut cases);
-        Results { sides: name_sides(&keys), cases, machines }
+        let sides = join_sides(&keys, &mut cases);
+        Results { sides, cases, machines }
     }
+}
+
+/// File, target and settings of runs.
+type Key<'a> = (&'a str, &'a str, Configuration);
+
+/// Makes one side of the runs of a target with different settings, unless two of them are of one case.
+fn join_sides(keys: &[Key<'_>], cases: &mut [Case]) -> Vec<Side> {
+    let of_target = |index: &usize| {
+        let (file, target, _) = &keys[*index];
+        (0..keys.len()).filter(move |other| (keys[*other].0, keys[*other].1) == (*file, *target))
+    };
+    let meets_itself = |index: &usize| {
+        cases.iter().any(|case| of_target(index).filter(|&key| !case.runs[key].is_empty()).count() > 1)
+    };
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for index in 0..keys.len() {
+        if meets_itself(&index) {
+            groups.push(vec![index]);
+        } else if of_target(&index).next() == Some(index) {
+            groups.push(of_target(&index).collect());
+        }
+    }
+    let labels = name_sides(keys);
+    let side = |group: &Vec<usize>| {
+        let settings = |case: &Case| {
+            let key = group.iter().find(|&&key| !case.runs[key].is_empty())?;
+            Some(keys[*key].2.clone())
+        };
+        let label = match group[..] {
+            [only] => labels[only].clone(),
+            _ => name_of(keys, group[0]),
+        };
+        Side { label, configurations: cases.iter().map(settings).collect() }
+    };
+    let sides = groups.iter().map(side).collect();
+    for case in cases {
+        let mut runs = std::mem::take(&mut case.runs);
+        let of_group =
+            |group: &Vec<usize>| group.iter().flat_map(|&key| std::mem::take(&mut runs[key])).collect();
+        case.runs = groups.iter().map(of_group).collect();
+    }
+    sides
 }
 
 /// The place of an item in a list, at its end if it was not there.
@@ -118,12 +191,17 @@ fn comparable(a: &Plan, b: &Plan) -> bool {
     load(a) == load(b)
 }
 
-fn name_sides(keys: &[(&str, &str, BTreeMap<String, String>)]) -> Vec<Side> {
+/// A target's name, with its file's where there are several.
+fn name_of(keys: &[Key<'_>], index: usize) -> String {
     let one_file = keys.windows(2).all(|two| two[0].0 == two[1].0);
+    let (file, target, _) = &keys[index];
+    if one_file { (*target).to_owned() } else { format!("{file}: {target}") }
+}
+
+/// Names that tell targets apart by what is set otherwise, too.
+fn name_sides(keys: &[Key<'_>]) -> Vec<String> {
     let label = |index: usize| {
         let (file, target, configuration) = &keys[index];
-        let mut label = if one_file { (*target).to_owned() } else { format!("{file}: {target}") };
-        // Others of that name are told apart by what is set otherwise.
         let others = keys.iter().filter(|(f, t, c)| (f, t) == (file, target) && c != configuration);
         let mut different: Vec<String> = others
             .flat_map(|(_, _, other)| {
@@ -133,12 +211,12 @@ fn name_sides(keys: &[(&str, &str, BTreeMap<String, String>)]) -> Vec<Side> {
             .collect();
         different.sort();
         different.dedup();
-        if !different.is_empty() {
-            label += &format!(" ({})", different.join(" "));
+        match different.is_empty() {
+            true => name_of(keys, index),
+            false => format!("{} ({})", name_of(keys, index), different.join(" ")),
         }
-        label
     };
-    (0..keys.len()).map(|index| Side { label: label(index), configuration: keys[index].2.clone() }).collect()
+    (0..keys.len()).map(label).collect()
 }
 
 fn name_cases(cases: &mut [Case]) {

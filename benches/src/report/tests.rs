@@ -82,6 +82,28 @@ fn targets_of_one_name_are_told_apart_by_their_settings() {
 }
 
 #[test]
+fn a_target_with_other_settings_for_another_load_is_one_side() {
+    let mut other = run("one", "readrandom", 1, 1.0);
+    other.configuration.insert("memory".to_owned(), "5".to_owned());
+    other.configuration.insert("block".to_owned(), "4096".to_owned());
+    let mut first = run("one", "overwrite", 1, 1.0);
+    first.configuration.insert("block".to_owned(), "4096".to_owned());
+    let runs = vec![first, other, run("two", "readrandom", 1, 1.0)];
+    let results = Results::sort(&[("a".to_owned(), runs)]);
+    let labels: Vec<&str> = results.sides.iter().map(|side| side.label.as_str()).collect();
+    assert_eq!(labels, ["one", "two"]);
+    let counts: Vec<Vec<usize>> =
+        results.cases.iter().map(|case| case.runs.iter().map(Vec::len).collect()).collect();
+    assert_eq!(counts, [[1, 0], [1, 1]]);
+    let one = &results.sides[0];
+    assert_eq!(shown(&one.common()), "block=4096");
+    assert_eq!((shown(&one.special(0)), shown(&one.special(1))), ("memory=1 <2>".into(), "memory=5".into()));
+    assert_eq!(shown(&results.sides[1].special(1)), "");
+    let page = html::page(&results);
+    assert!(page.contains("one: memory=5") && page.contains("block=4096; more with each workload"));
+}
+
+#[test]
 fn a_comparison_has_medians_spreads_and_ratios() {
     let mut out = Vec::new();
     compare::write(&results(), &mut out).expect("writes");

@@ -171,6 +171,8 @@ impl Target for EngineTarget {
             Counter::total("stall_ms", stall_ms),
             Counter::total("slowed", stats.slowed),
             Counter::total("slowed_ms", slowed_ms),
+            Counter::total("held", stats.held),
+            Counter::total("held_ms", ms(stats.held_for)),
             Counter::level("stall_worst_ms", stats.stalled_worst.as_secs_f64() * 1e3),
             Counter::level("slowed_worst_ms", stats.slowed_worst.as_secs_f64() * 1e3),
             Counter::level("log_write_worst_ms", stats.slow_log_write_worst.as_secs_f64() * 1e3),
@@ -256,8 +258,7 @@ fn write<T>(
         tasks.wait(engine.room())?;
     }
     let (value, gate) = run(engine, slots, command)?;
-    engine.write()?;
-    tasks.wait(engine.reached(gate))?;
+    engine.settle(gate)?;
     Ok(value)
 }
 

@@ -9,6 +9,7 @@
 //! A job into the bottom rewrites all of it: for slots of many GiB it takes long (it can be cancelled). Cutting the
 //! bottom into ranges of keys is what would bound it.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use crate::sst::{FileNo, RunMeta};
@@ -70,18 +71,22 @@ const TOMBSTONES_MIN: u64 = 1000;
 /// The job that a slot needs most, if any. `runs` are all its runs, newest first; `evacuate` tells the pack files
 /// that are mostly dead.
 #[must_use]
-pub fn pick(runs: &[RunMeta], options: PickOptions, evacuate: &dyn Fn(FileNo) -> bool) -> Option<Job> {
+pub fn pick<R: Borrow<RunMeta>>(
+    runs: &[R],
+    options: PickOptions,
+    evacuate: &dyn Fn(FileNo) -> bool,
+) -> Option<Job> {
     let job = |inputs: Range<usize>, reason| Some(job_of(runs, inputs, options, reason));
     let upper_count = if options.has_bottom { runs.len().saturating_sub(1) } else { runs.len() };
     let upper = &runs[..upper_count];
-    if let Some(bottom) = runs.get(upper_count) {
+    if let Some(bottom) = runs.get(upper_count).map(Borrow::borrow) {
         let upper_bytes = bytes_of(upper);
         if upper.len() + 1 >= options.tier_runs
             && upper_bytes.saturating_mul(options.bottom_ratio) >= bottom.len
         {
             return job(0..runs.len(), Reason::Bottom);
         }
-        let tombstones: u64 = upper.iter().map(|run| run.props.tombstones).sum();
+        let tombstones: u64 = upper.iter().map(|run| run.borrow().props.tombstones).sum();
         if tombstones >= TOMBSTONES_MIN && tombstones.saturating_mul(2) >= bottom.props.entries {
             return job(0..runs.len(), Reason::Tombstones);
         }
@@ -95,7 +100,7 @@ pub fn pick(runs: &[RunMeta], options: PickOptions, evacuate: &dyn Fn(FileNo) ->
         let cheapest = windows.min_by_key(|window| bytes_of(&upper[window.clone()]))?;
         return job(cheapest, Reason::TooManyRuns);
     }
-    let evacuated = runs.iter().position(|run| evacuate(run.file))?;
+    let evacuated = runs.iter().position(|run| evacuate(run.borrow().file))?;
     job(evacuated..evacuated + 1, Reason::Evacuation)
 }
 
@@ -106,22 +111,23 @@ pub fn pick_all(runs: &[RunMeta], options: PickOptions) -> Option<Job> {
     gains.then(|| job_of(runs, 0..runs.len(), options, Reason::Asked))
 }
 
-fn job_of(runs: &[RunMeta], inputs: Range<usize>, options: PickOptions, reason: Reason) -> Job {
+fn job_of<R: Borrow<RunMeta>>(runs: &[R], inputs: Range<usize>, options: PickOptions, reason: Reason) -> Job {
     let to_bottom = options.has_bottom && inputs.end == runs.len();
     Job { to_bottom, bytes: bytes_of(&runs[inputs.clone()]), inputs, reason }
 }
 
-fn bytes_of(runs: &[RunMeta]) -> u64 {
-    runs.iter().map(|run| run.len).sum()
+fn bytes_of<R: Borrow<RunMeta>>(runs: &[R]) -> u64 {
+    runs.iter().map(|run| run.borrow().len).sum()
 }
 
 /// The cheapest of the longest rows of neighbours of like size, if one is long enough.
-fn like_neighbours(upper: &[RunMeta], tier_runs: usize) -> Option<Range<usize>> {
+fn like_neighbours<R: Borrow<RunMeta>>(upper: &[R], tier_runs: usize) -> Option<Range<usize>> {
     let row_from = |start: usize| {
         let (mut least, mut most) = (u64::MAX, 0);
         let like = upper[start..].iter().take_while(|run| {
-            least = least.min(run.len);
-            most = most.max(run.len);
+            let run: &RunMeta = R::borrow(run);
+            let len = run.len;
+            (least, most) = (least.min(len), most.max(len));
             most < least.saturating_mul(LIKE_FACTOR)
         });
         start..start + like.count()

@@ -77,6 +77,8 @@ pub trait File: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// As [`File::read_at`], but `Ok(None)` where the device would have to be waited for.
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
+    /// As [`File::try_read_at`], and `Ok(None)` too where the system can't tell whether it would have to wait: never waits.
+    fn peek_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
     /// Writes all of `buf` at `offset`, growing the file if need be.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file's bytes and size durable. Never retried after a failure: the kernel forgets.

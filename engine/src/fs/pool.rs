@@ -127,6 +127,10 @@ impl File for PooledFile {
         self.held().map_or(Ok(None), |file| file.try_read_at(buf, offset))
     }
 
+    fn peek_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.held().map_or(Ok(None), |file| file.peek_at(buf, offset))
+    }
+
     fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
         Err(only_read())
     }

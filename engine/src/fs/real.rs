@@ -98,6 +98,31 @@ impl Fs for RealFs {
 
 struct RealFile(fs::File);
 
+/// What a read that does not wait found.
+enum Cached {
+    /// So many bytes.
+    Read(usize),
+    /// The device would have to be waited for.
+    No,
+    /// The file system can't tell.
+    Unknown,
+}
+
+impl RealFile {
+    fn read_nowait(&self, buf: &mut [u8], offset: u64) -> io::Result<Cached> {
+        let wanted = buf.len();
+        let slices = &mut [IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.0, slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == wanted => Ok(Cached::Read(count)),
+            // Fewer bytes: the end of the file, or the rest is not in memory.
+            Ok(count) if offset + count as u64 >= self.size()? => Ok(Cached::Read(count)),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(Cached::No),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(Cached::Unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -113,15 +138,17 @@ impl File for RealFile {
     }
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
-        let wanted = buf.len();
-        let slices = &mut [IoSliceMut::new(buf)];
-        match rustix::io::preadv2(&self.0, slices, offset, ReadWriteFlags::NOWAIT) {
-            Ok(count) if count == wanted => Ok(Some(count)),
-            // Fewer bytes: the end of the file, or the rest is not in memory.
-            Ok(count) if offset + count as u64 >= self.size()? => Ok(Some(count)),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.read_at(buf, offset).map(Some),
-            Err(error) => Err(error.into()),
+        match self.read_nowait(buf, offset)? {
+            Cached::Read(count) => Ok(Some(count)),
+            Cached::No => Ok(None),
+            Cached::Unknown => self.read_at(buf, offset).map(Some),
+        }
+    }
+
+    fn peek_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        match self.read_nowait(buf, offset)? {
+            Cached::Read(count) => Ok(Some(count)),
+            Cached::No | Cached::Unknown => Ok(None),
         }
     }
 

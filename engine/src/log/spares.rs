@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::planted::{self, Bug};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(super) struct Spares {
     last: AtomicU64,
     /// Why nothing may be appended now.
     full: Mutex<Option<String>>,
+    /// Whether that is so. Stored (Release) under the lock of `full`, loaded (Acquire) by appenders, who look no further.
+    is_full: AtomicBool,
 }
 
 impl Spares {
@@ -32,6 +34,7 @@ impl Spares {
             ready: Mutex::default(),
             last: AtomicU64::new(active),
             full: Mutex::default(),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -47,7 +50,13 @@ impl Spares {
 
     /// Why nothing may be appended now.
     pub(super) fn full(&self) -> Option<String> {
-        lock(&self.full).clone()
+        self.is_full.load(Ordering::Acquire).then(|| lock(&self.full).clone()).flatten()
+    }
+
+    fn set_full(&self, why: Option<String>) {
+        let mut full = lock(&self.full);
+        self.is_full.store(why.is_some(), Ordering::Release);
+        *full = why;
     }
 
     /// Makes one segment if none is ready; says whether it did. Success ends the state of being full.
@@ -64,7 +73,7 @@ impl Spares {
             self.prepare(fs, dir, geometry, room)?;
         }
         if !planted::is(Bug::FullForEver) {
-            *lock(&self.full) = None;
+            self.set_full(None);
         }
         Ok(missing)
     }
@@ -114,7 +123,7 @@ impl Spares {
                 );
                 // With a segment in hand only what is larger than it is refused.
                 if lock(&self.ready).is_empty() {
-                    *lock(&self.full) = Some(why.clone());
+                    self.set_full(Some(why.clone()));
                 }
                 Err(Error::ReadOnly(why))
             }

@@ -3,7 +3,7 @@
 //! The futures here need no runtime: they keep a waker each and are woken once. Once the log is poisoned every
 //! wait fails, also for what had been reached before: nothing is acknowledged any more. Any thread may wait.
 //!
-//! Atomics: `written_ticket`, `written_lsn`, `synced_ticket` and `poisoned` are stored (Release) under the lock
+//! Atomics: `written_ticket`, `written_lsn`, `synced_ticket`, `synced_lsn` and `poisoned` are stored (Release) under the lock
 //! and loaded (Acquire) by whoever only looks; a waiter looks again under the lock before it registers.
 
 use super::lock;
@@ -44,6 +44,7 @@ struct Shared {
     written_ticket: AtomicU64,
     written_lsn: AtomicU64,
     synced_ticket: AtomicU64,
+    synced_lsn: AtomicU64,
     poisoned: AtomicBool,
 }
 
@@ -53,6 +54,8 @@ struct Marks {
     synced: Mark,
     poison: Option<String>,
     waiters_made: u64,
+    /// How often somebody who synced the log let others do so.
+    turns: u64,
     /// Threads that wait on `moved`. To wake nobody is a system call too, so it is not done for every write.
     blocked: usize,
     /// By what is waited for and a number of the waiter's own.
@@ -84,8 +87,14 @@ impl Marks {
     fn take_ready(&mut self, event: Event) -> impl Iterator<Item = Waker> + use<> {
         let first_waiting = (self.reached(event).saturating_add(1), 0);
         let waiters = &mut self.waiters[event as usize];
-        let still_waiting = waiters.split_off(&first_waiting);
-        std::mem::replace(waiters, still_waiting).into_values()
+        let ready = match waiters.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let still_waiting = waiters.split_off(&first_waiting);
+                std::mem::replace(waiters, still_waiting)
+            }
+        };
+        ready.into_values()
     }
 }
 
@@ -110,6 +119,12 @@ impl Watermark {
     #[must_use]
     pub fn written_end(&self) -> Lsn {
         Lsn(self.shared.written_lsn.load(Ordering::Acquire))
+    }
+
+    /// Where the last group commit that a finished sync covers ends.
+    #[must_use]
+    pub fn synced_end(&self) -> Lsn {
+        Lsn(self.shared.synced_lsn.load(Ordering::Acquire))
     }
 
     /// The last group commit that a finished sync covers.
@@ -202,17 +217,20 @@ impl Watermark {
 
     /// Does nothing once the log is poisoned.
     pub(super) fn publish_synced(&self, mark: Mark) {
-        let ready = {
+        let (ready, blocked) = {
             let mut marks = lock(&self.shared.marks);
             if marks.poison.is_some() || mark.lsn < marks.synced.lsn {
                 return;
             }
             assert!(mark.lsn <= marks.written.lsn, "only what is written can be synced");
             marks.synced = mark;
+            self.shared.synced_lsn.store(mark.lsn.0, Ordering::Release);
             self.shared.synced_ticket.store(mark.ticket.0, Ordering::Release);
-            marks.take_ready(Event::Synced)
+            (marks.take_ready(Event::Synced), marks.blocked)
         };
-        self.shared.moved.notify_all();
+        if blocked > 0 {
+            self.shared.moved.notify_all();
+        }
         ready.for_each(Waker::wake);
     }
 
@@ -229,6 +247,33 @@ impl Watermark {
         self.shared.moved.notify_all();
         wakers.into_iter().for_each(Waker::wake);
         error
+    }
+
+    /// How often somebody who synced the log let others do so: see [`Watermark::block_turn`].
+    pub(super) fn turn(&self) -> u64 {
+        lock(&self.shared.marks).turns
+    }
+
+    /// Somebody who synced the log, or tried to, has let others do so.
+    pub(super) fn end_turn(&self) {
+        let blocked = {
+            let mut marks = lock(&self.shared.marks);
+            marks.turns += 1;
+            marks.blocked
+        };
+        if blocked > 0 {
+            self.shared.moved.notify_all();
+        }
+    }
+
+    /// Blocks the thread until a turn after `seen` has ended.
+    pub(super) fn block_turn(&self, seen: u64) {
+        let mut marks = lock(&self.shared.marks);
+        while marks.turns == seen {
+            marks.blocked += 1;
+            marks = self.shared.moved.wait(marks).unwrap_or_else(PoisonError::into_inner);
+            marks.blocked -= 1;
+        }
     }
 
     fn peek(&self, event: Event, wanted: u64) -> Result<bool> {

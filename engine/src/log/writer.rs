@@ -24,10 +24,11 @@ use crate::fs::pool::FilePool;
 use crate::planted::{self, Bug};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Lsn, Seq, Slot};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, TryLockError};
 
 /// Buffers that grew beyond this are not kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -196,8 +197,10 @@ impl Log {
     /// `Poisoned`.
     pub fn write(&self) -> Result<Ticket> {
         let mut writer = self.lock_writer()?;
-        self.write_pending(&mut writer)?;
-        Ok(self.watermark.written().ticket)
+        match self.write_pending(&mut writer)? {
+            Some(ticket) => Ok(ticket),
+            None => Ok(self.watermark.written().ticket),
+        }
     }
 
     fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>> {
@@ -206,12 +209,15 @@ impl Log {
         })
     }
 
-    fn write_pending(&self, writer: &mut Writer) -> Result<()> {
+    /// Says which group commit was written; `None` if nothing was pending.
+    fn write_pending(&self, writer: &mut Writer) -> Result<Option<Ticket>> {
         if let Some(error) = self.watermark.poison() {
             return Err(error);
         }
-        let Some(batch) = self.take_pending(writer) else { return Ok(()) };
-        self.write_batch(writer, batch).map_err(|error| self.watermark.poison_with(&error))
+        let Some(batch) = self.take_pending(writer) else { return Ok(None) };
+        let ticket = batch.ticket;
+        self.write_batch(writer, batch).map_err(|error| self.watermark.poison_with(&error))?;
+        Ok(Some(ticket))
     }
 
     fn take_pending(&self, writer: &mut Writer) -> Option<Batch> {
@@ -235,26 +241,31 @@ impl Log {
         assert_eq!(writer.at, batch.from, "frames are written where they were planned");
         let body_bytes = batch.buffer.len() - FRAME_HEADER_BYTES;
         self.record_bytes.fetch_add(body_bytes as u64, Ordering::Relaxed);
-        let mut parts = Vec::with_capacity(1);
+        let mut parts: SmallVec<[Part; 1]> = SmallVec::new();
         let end = self.geometry.plan(batch.from, body_bytes as u64, |part| parts.push(part));
         let first = parts[0].at;
         if first.segment != writer.segment.header.number {
             self.rotate(writer)?;
         }
         let offset = u32::try_from(first.offset).expect("a segment is at most 1 GiB");
-        {
-            let view = &mut *lock(&self.view);
-            batch.records.iter().for_each(|&(slot, seq)| view.index.add(slot, seq, offset));
-        }
-        if parts.len() == 1 {
+        let note = |view: &mut View, records: &[(Slot, Seq)]| {
+            records.iter().for_each(|&(slot, seq)| view.index.add(slot, seq, offset));
+        };
+        let in_one = parts.len() == 1;
+        if in_one {
             self.write_frame(writer, &mut batch.buffer, first, 0)?;
         } else {
+            // The segment that it begins in is sealed on the way, with its index.
+            note(&mut lock(&self.view), &batch.records);
             self.write_parts(writer, &mut batch.buffer, &parts)?;
         }
         assert_eq!(writer.at, end, "a frame ends where it was planned to");
         let (lsn, end) = (self.geometry.lsn(first), self.geometry.lsn(end));
         {
             let view = &mut *lock(&self.view);
+            if in_one {
+                note(view, &batch.records);
+            }
             let body = &batch.buffer[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + body_bytes];
             // Without a reader it would be a copy for nobody: one that comes later finds in the file what came before it.
             if Arc::strong_count(&self.view) > 1 {
@@ -318,7 +329,7 @@ impl Log {
             flags,
             incarnation: self.incarnation,
             lsn: segment.header.base.advance(at.offset),
-            synced: self.watermark.synced().lsn,
+            synced: self.watermark.synced_end(),
         };
         frame::seal(buffer, body_bytes, &header, segment.salt);
         segment
@@ -390,9 +401,45 @@ impl Log {
         self.sync().map(|_| true)
     }
 
+    /// Makes durable what is written, if a group commit that is written is not durable yet. Of many who come while a sync is
+    /// under way one syncs for all.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    pub fn sync_past(&self, ticket: Ticket) -> Result<()> {
+        loop {
+            let turn = self.watermark.turn();
+            if self.watermark.is_synced(ticket)? {
+                return Ok(());
+            }
+            let one_at_a_time = match self.syncing.try_lock() {
+                Ok(free) => free,
+                Err(TryLockError::Poisoned(free)) => free.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    self.watermark.block_turn(turn);
+                    continue;
+                }
+            };
+            let written = self.watermark.written();
+            let active = Arc::clone(&lock(&self.view).active);
+            self.sync_locked(one_at_a_time, &active, written)?;
+        }
+    }
+
     /// Syncs a segment that holds, together with those before it, all up to `covered`.
     fn sync_segment(&self, segment: &Segment, covered: Mark) -> Result<()> {
-        let _one_at_a_time = lock(&self.syncing);
+        self.sync_locked(lock(&self.syncing), segment, covered)
+    }
+
+    fn sync_locked(&self, one_at_a_time: MutexGuard<'_, ()>, segment: &Segment, covered: Mark) -> Result<()> {
+        let done = self.sync_now(segment, covered);
+        // Whoever finds it locked waits for the end of the turn: so the lock goes first.
+        drop(one_at_a_time);
+        self.watermark.end_turn();
+        done
+    }
+
+    fn sync_now(&self, segment: &Segment, covered: Mark) -> Result<()> {
         if let Some(error) = self.watermark.poison() {
             return Err(error);
         }
@@ -459,6 +506,14 @@ impl Log {
     #[must_use]
     pub fn end(&self) -> Lsn {
         lock(&self.view).end
+    }
+
+    /// Bytes from the beginning of its oldest segment to where it ends.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        let view = lock(&self.view);
+        let oldest = view.sealed.front().unwrap_or(&view.active).header.base;
+        view.end.0.saturating_sub(oldest.0)
     }
 
     /// Bytes of memory that the log's last frames take.

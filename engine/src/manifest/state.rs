@@ -1,6 +1,7 @@
 //! What the manifest says, as a value: the fold of all edits. Pure.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::clock::TimeMs;
 use crate::history::History;
@@ -286,7 +287,11 @@ impl State {
             match edit {
                 Edit::Node(_) | Edit::LogSynced(_) => {}
                 Edit::Slot(slot, _) | Edit::Runs { slot, .. } | Edit::Incoming(slot, _) => {
-                    part.slots.extend(self.slots.get(slot).map(|entry| (*slot, entry.clone())));
+                    if let (Some(entry), Entry::Vacant(place)) =
+                        (self.slots.get(slot), part.slots.entry(*slot))
+                    {
+                        place.insert(entry.clone());
+                    }
                 }
                 Edit::Registration { node, .. } | Edit::ReplicaForgotten(node) => {
                     part.replicas.extend(self.replicas.get(node).map(|replica| (*node, replica.clone())));

@@ -19,6 +19,7 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use lz4_flex::block::CompressTable;
 
 use super::entry::EntryRef;
 use super::search::{partition_point, prefix_of};
@@ -62,6 +63,17 @@ pub struct BlockId {
 pub trait Blocks {
     /// The block, or `None` if it has to be read from disk first.
     fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>>;
+
+    /// A block of a run that was not there, if it can be had after all without waiting.
+    fn missing(&mut self, run: &super::Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        let _ = (run, id);
+        None
+    }
+
+    /// Whether a block that was read for one look at it should come into memory.
+    fn keeps_looked_at(&self) -> bool {
+        false
+    }
 }
 
 /// A block in memory: checked, decompressed, every entry readable.
@@ -111,6 +123,57 @@ fn checked(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<(&[u8], u8, 
     let raw_len = u32::from_le_bytes([len0, len1, len2, len3]);
     let raw_len = usize::try_from(raw_len).map_err(|_| "block too large for this machine")?;
     Ok((payload, codec, raw_len))
+}
+
+/// Looks a key up in a stored block and gives what stands there to `look`: spares the making of a [`Block`] for one look.
+/// `room` is any buffer.
+///
+/// # Errors
+/// What does not hold.
+pub(super) fn look_up<T>(
+    stored: &[u8],
+    (slot, offset_in_run): (Slot, u64),
+    key: &[u8],
+    room: &mut Vec<u8>,
+    look: impl FnOnce(Stored<'_>) -> T,
+) -> Result<Option<T>, &'static str> {
+    let (payload, codec, raw_len) = checked(stored, slot, offset_in_run)?;
+    let raw = match codec {
+        CODEC_RAW if payload.len() == raw_len => payload,
+        CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
+            if room.len() < raw_len {
+                room.resize(raw_len, 0);
+            }
+            match lz4_flex::block::decompress_into(payload, &mut room[..raw_len]) {
+                Ok(len) if len == raw_len => &room[..raw_len],
+                Ok(_) => return Err("LZ4 expands to the wrong length"),
+                Err(_) => return Err("LZ4 does not expand"),
+            }
+        }
+        CODEC_RAW | CODEC_LZ4 => return Err("block of the wrong length"),
+        _ => return Err("unknown codec of a block: written by a newer version"),
+    };
+    let parsed = find_in(raw, key).ok_or(NO_MEANING)?;
+    Ok(parsed.map(|parsed| look(parsed.value.map_or(Stored::Tombstone, |value| Stored::inline(&raw[value])))))
+}
+
+/// Where the entry of a key lies in a block's raw form; the outer `None` if that has no meaning.
+fn find_in(raw: &[u8], key: &[u8]) -> Option<Option<Parsed>> {
+    let (rest, count) = raw.split_last_chunk::<2>()?;
+    let offsets_at = rest.len().checked_sub(2 * usize::from(u16::from_le_bytes(*count)))?;
+    let (entries, offsets) = rest.split_at(offsets_at);
+    let (offsets, _) = offsets.as_chunks::<2>();
+    let (mut low, mut high) = (0, offsets.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        let parsed = parse_entry(entries, usize::from(u16::from_le_bytes(offsets[middle])))?;
+        match entries.get(parsed.key.clone())?.cmp(key) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+            Ordering::Equal => return Some(Some(parsed)),
+        }
+    }
+    Some(None)
 }
 
 impl Block {
@@ -284,6 +347,8 @@ pub struct BlockBuilder {
     entries: Vec<u8>,
     offsets: Vec<u8>,
     scratch: Vec<u8>,
+    /// What the compression remembers; made when it is used first.
+    table: Option<CompressTable>,
 }
 
 impl BlockBuilder {
@@ -336,9 +401,13 @@ impl BlockBuilder {
         let start = out.len();
         let mut codec = CODEC_RAW;
         if compress && raw.len() <= COMPRESS_BYTES_MAX {
-            self.scratch.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-            let len =
-                lz4_flex::block::compress_into(raw, &mut self.scratch).expect("room for the worst case");
+            let room = lz4_flex::block::get_maximum_output_size(raw.len());
+            if self.scratch.len() < room {
+                self.scratch.resize(room, 0);
+            }
+            let table = self.table.get_or_insert_default();
+            let len = lz4_flex::block::compress_into_with_table(raw, &mut self.scratch, table)
+                .expect("room for the worst case");
             if len < raw.len() / 8 * 7 {
                 codec = CODEC_LZ4;
                 out.extend_from_slice(&self.scratch[..len]);
@@ -358,6 +427,7 @@ impl BlockBuilder {
         self.offsets.clear();
         // One huge value must not keep its memory for all the blocks that follow.
         self.entries.shrink_to(COMPRESS_BYTES_MAX);
+        self.scratch.truncate(COMPRESS_BYTES_MAX);
         self.scratch.shrink_to(COMPRESS_BYTES_MAX);
     }
 }

@@ -90,6 +90,12 @@ impl PackFile {
         // A part is as good as nothing: the read that waits tells a cut file from a cold page.
         Ok(got == Some(buf.len()))
     }
+
+    /// As [`PackFile::try_read`], and never waits, whatever the file system.
+    pub(super) fn peek(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        let got = self.file.peek_at(buf, offset).map_err(|error| Error::io(&self.path, "read", &error))?;
+        Ok(got == Some(buf.len()))
+    }
 }
 
 impl Drop for PackFile {

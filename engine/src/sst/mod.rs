@@ -32,7 +32,7 @@ pub use index::{Index, IndexBuilder};
 pub(crate) use packs::file_no_of;
 pub use packs::{FileNo, OPEN_FILES_MAX, PackUsage, Packs, pack_path};
 pub use properties::{Properties, RunMeta};
-pub use run::{Found, Lookup, Probe, Run};
+pub use run::{Found, Looked, Lookup, Probe, Run};
 pub use scan::Scan;
 pub(crate) use search::{first_not_below_few, partition_within, prefix_of};
 pub use writer::{PackWriter, RunOptions};

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{OpenFiles, PackFile, lock};
+use super::filter::Filter;
+use super::index::Index;
 use super::properties::RunMeta;
 use super::run::Run;
 use crate::error::{Error, Result};
@@ -113,12 +115,17 @@ impl Packs {
     /// # Errors
     /// `Corrupt` if it is not what the manifest means, `Unusable` if its format is newer, `Io`.
     pub fn open_run(&self, meta: &RunMeta) -> Result<sync::Arc<Run>> {
-        let held = lock(&self.known).get(&meta.file).and_then(|known| known.open.upgrade());
-        let file = match held {
-            Some(file) => file,
-            None => self.open_file(meta.file)?,
-        };
-        Run::open(file, meta)
+        Run::open(self.file(meta.file)?, meta)
+    }
+
+    /// Opens a run that was just written, of which this stays in memory.
+    pub(super) fn open_made(&self, meta: RunMeta, filter: Filter, index: Index) -> Result<sync::Arc<Run>> {
+        Ok(Run::made(self.file(meta.file)?, meta, filter, index))
+    }
+
+    fn file(&self, file_no: FileNo) -> Result<sync::Arc<PackFile>> {
+        let held = lock(&self.known).get(&file_no).and_then(|known| known.open.upgrade());
+        held.map_or_else(|| self.open_file(file_no), Ok)
     }
 
     fn open_file(&self, file_no: FileNo) -> Result<sync::Arc<PackFile>> {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use super::block::{BLOCK_BYTES_MAX, Block, BlockId, Blocks, Parsed};
+use super::block::{BLOCK_BYTES_MAX, Block, BlockId, Blocks, Parsed, look_up};
 use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
 use super::footer;
@@ -68,6 +68,17 @@ pub enum Lookup {
     NeedsBlock(BlockId),
 }
 
+/// What a run says about a key of which one look was wanted.
+#[derive(Debug)]
+pub enum Looked<T> {
+    /// This. It hides whatever older runs say.
+    Found(T),
+    /// Nothing: ask older runs.
+    Absent,
+    /// Unknown until this block is there.
+    NeedsBlock(BlockId),
+}
+
 /// See the file's head.
 pub struct Run {
     meta: RunMeta,
@@ -110,6 +121,17 @@ fn with_room<T>(bytes: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
     found
 }
 
+/// Gives `work` a buffer for what a block expands to.
+fn with_raw_room<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    thread_local!(static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    let mut room = ROOM.take();
+    let out = work(&mut room);
+    room.truncate(KEPT_BYTES);
+    room.shrink_to(KEPT_BYTES);
+    ROOM.set(room);
+    out
+}
+
 impl Run {
     /// Opens the run at a place of a file, whose properties it must have.
     pub(super) fn open(file: Arc<PackFile>, meta: &RunMeta) -> Result<Arc<Run>> {
@@ -121,6 +143,13 @@ impl Run {
         }
         run.pinned = run.file.pin(run.pinned_bytes());
         Ok(Arc::new(run))
+    }
+
+    /// The run that was just written there, of which this stays in memory.
+    pub(super) fn made(file: Arc<PackFile>, meta: RunMeta, filter: Filter, index: Index) -> Arc<Run> {
+        let mut run = Run { meta, file, index, filter, pinned: 0 };
+        run.pinned = run.file.pin(run.pinned_bytes());
+        Arc::new(run)
     }
 
     /// Opens whatever run lies there.
@@ -164,13 +193,52 @@ impl Run {
             return Lookup::Absent;
         }
         let id = self.block_id(self.index.block_of(probe.key));
-        match blocks.block(id) {
+        match blocks.block(id).or_else(|| blocks.missing(self, id)) {
             Some(block) => match block.find(probe.key) {
                 Some(place) => Lookup::Found(Found { block, place }),
                 None => Lookup::Absent,
             },
             None => Lookup::NeedsBlock(id),
         }
+    }
+
+    /// As [`Run::get`], where one look is all that is wanted: a block that the system has in memory is looked at there.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn look<T>(
+        &self,
+        probe: Probe<'_>,
+        blocks: &mut dyn Blocks,
+        look: impl FnOnce(Stored<'_>) -> T,
+    ) -> Result<Looked<T>> {
+        if !self.filter.may_contain(probe.hash) {
+            return Ok(Looked::Absent);
+        }
+        let number = self.index.block_of(probe.key);
+        let id = self.block_id(number);
+        let mut block = blocks.block(id);
+        if block.is_none() && blocks.keeps_looked_at() {
+            block = blocks.missing(self, id);
+        }
+        if let Some(block) = block {
+            let place = block.find(probe.key);
+            return Ok(place.map_or(Looked::Absent, |place| Looked::Found(block.read(&place, look))));
+        }
+        let extent = self.index.extent(number);
+        let bytes = self.len_of(&extent)?;
+        if bytes > KEPT_BYTES {
+            return Ok(Looked::NeedsBlock(id));
+        }
+        with_room(bytes, |stored| {
+            if !self.file.peek(stored, id.offset)? {
+                return Ok(Looked::NeedsBlock(id));
+            }
+            let place = (self.meta.props.slot, extent.start);
+            let found = with_raw_room(|room| look_up(stored, place, probe.key, room, look));
+            let found = found.map_err(|what| self.corrupt(extent.start, what))?;
+            Ok(found.map_or(Looked::Absent, Looked::Found))
+        })
     }
 
     /// `false` if the run certainly says nothing about the key.
@@ -246,6 +314,19 @@ impl Run {
                 return Ok(None);
             }
             self.decode(stored, extent.start).map(|block| Some(std::sync::Arc::new(block)))
+        })
+    }
+
+    /// As [`Run::try_read_block`], and never waits: also `None` where that can't be known, for large blocks, and where it fails,
+    /// which whoever waits for it hears.
+    #[must_use]
+    pub fn peek_block(&self, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        let extent = self.extent_of(id);
+        let bytes = self.len_of(&extent).ok().filter(|bytes| *bytes <= KEPT_BYTES)?;
+        with_room(bytes, |stored| {
+            let read = self.file.peek(stored, id.offset).ok()?;
+            let block = read.then(|| self.decode(stored, extent.start).ok()).flatten()?;
+            Some(std::sync::Arc::new(block))
         })
     }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::fs::memory::MemoryFs;
 use crate::fs::{Fs, OpenMode};
 use crate::key::{Generation, element_key, entry_key};
-use crate::memtable::Entry;
+use crate::memtable::{Entry, Stored};
 use crate::types::{NodeId, Seq, Slot};
 
 type Model = BTreeMap<Vec<u8>, Entry>;
@@ -76,6 +76,20 @@ impl Fetched {
                 Lookup::Found(found) => return Some(found.to_entry()),
                 Lookup::Absent => return None,
                 Lookup::NeedsBlock(id) => self.only(run, id),
+            }
+        }
+    }
+
+    /// As [`Fetched::get`], by looks at blocks where they lie.
+    fn look(&mut self, run: &Run, key: &[u8]) -> Result<Option<Entry>> {
+        let entry = |stored: Stored<'_>| {
+            stored.value().map_or(Entry::Tombstone, |value| Entry::Value(value.to_bytes()))
+        };
+        loop {
+            match run.look(Probe::new(key), self, entry)? {
+                Looked::Found(found) => return Ok(Some(found)),
+                Looked::Absent => return Ok(None),
+                Looked::NeedsBlock(id) => _ = self.0.insert(id, run.read_block(id)?),
             }
         }
     }
@@ -155,6 +169,8 @@ proptest! {
         let mut blocks = Fetched::default();
         for key in probes.iter().chain(model.keys()) {
             prop_assert_eq!(blocks.get(&run, key), model.get(key).cloned());
+            blocks.0.clear();
+            prop_assert_eq!(blocks.look(&run, key).expect("sound"), model.get(key).cloned());
         }
         let mut cursor = RunCursor::new(run.clone());
         for key in probes.iter().chain(model.keys().take(20)) {
@@ -221,6 +237,13 @@ fn every_flipped_bit_of_a_pack_is_reported_or_harmless() {
         for (meta, model) in metas.iter().zip([&first, &second]) {
             let all =
                 open(&fs, meta).and_then(|run| scan_all(&run).and_then(|all| run.verify().map(|()| all)));
+            if let Ok(run) = open(&fs, meta) {
+                let wrong = |key: &Vec<u8>| {
+                    let looked = Fetched::default().look(&run, key);
+                    looked.is_ok_and(|entry| entry.as_ref() != model.get(key))
+                };
+                assert_eq!(model.keys().find(|key| wrong(key)), None, "bit {bit} changes the data");
+            }
             match all {
                 Ok(all) => assert!(all.into_iter().eq(model.clone()), "bit {bit} changes the data"),
                 Err(Error::Corrupt { path: named, offset, what }) => {
@@ -511,6 +534,12 @@ proptest! {
         }
         let crc = block::checksum(&stored[..body], slot(5), 77);
         stored[body..].copy_from_slice(&crc.to_le_bytes());
+        for key in model.keys() {
+            let looked = block::look_up(&stored, (slot(5), 77), key, &mut Vec::new(), |entry| {
+                entry.value().map_or(0, |value| value.len())
+            });
+            prop_assert!(looked.is_err() || looked.is_ok_and(|len| len.is_none_or(|len| len < 1 << 20)));
+        }
         if let Ok(block) = Block::decode(&stored, slot(5), 77) {
             for key in model.keys() {
                 prop_assert!(block.lower_bound(key) <= block.count());

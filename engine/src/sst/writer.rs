@@ -4,6 +4,7 @@
 //! the file counts until [`PackWriter::finish`] has returned and the manifest refers to it; a writer that is
 //! dropped before removes its file. One thread.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use super::entry::EntryRef;
 use super::file::PackFile;
 use super::filter::{Filter, KeyHash};
 use super::footer::{self, DirectoryEntry, RUNS_MAX, RunFooter};
-use super::index::IndexBuilder;
-use super::packs::pack_path;
+use super::index::{Index, IndexBuilder};
+use super::packs::{Packs, pack_path};
 use super::properties::{Properties, RunMeta, bound_above, bound_below};
 use super::run::Run;
 use crate::clock::TimeMs;
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs, OpenMode};
 use crate::key;
 use crate::planted::{self, Bug};
+use crate::sync;
 use crate::types::{NodeId, Seq, Slot};
 use crate::value::Header;
 
@@ -93,6 +95,10 @@ pub struct PackWriter {
     buffer: Vec<u8>,
     state: State,
     runs: Vec<RunMeta>,
+    /// Between runs: room that is used again.
+    block: BlockBuilder,
+    /// What of each run that was made here stays in memory when it is open, by its first byte in the file.
+    pinned: BTreeMap<u64, (Filter, Index)>,
     finished: bool,
     /// The file's name is durable.
     named: bool,
@@ -117,6 +123,8 @@ impl PackWriter {
             buffer: Vec::new(),
             state: State::Between,
             runs: Vec::new(),
+            block: BlockBuilder::default(),
+            pinned: BTreeMap::new(),
             finished: false,
             named: false,
         })
@@ -156,6 +164,8 @@ impl PackWriter {
             buffer: Vec::new(),
             state: State::Between,
             runs: Vec::new(),
+            block: BlockBuilder::default(),
+            pinned: BTreeMap::new(),
             finished: true,
             named: true,
         })
@@ -216,7 +226,7 @@ impl PackWriter {
             options,
             offset: self.len(),
             crc: crc32fast::Hasher::new(),
-            block: BlockBuilder::default(),
+            block: std::mem::take(&mut self.block),
             index: IndexBuilder::default(),
             filter: Filter::for_keys(options.entries_max),
             first_key: Vec::new(),
@@ -270,9 +280,11 @@ impl PackWriter {
             panic!("the end of a run that was not begun")
         };
         if run.entries == 0 {
+            self.block = run.block;
             return Ok(None);
         }
         run.finish_block(self.written, &mut self.buffer);
+        self.block = std::mem::take(&mut run.block);
         let props = run.properties(min_seq, max_seq);
         let tail_from = self.buffer.len();
         let position = |buffer: &Vec<u8>| self.written + buffer.len() as u64 - run.offset;
@@ -283,6 +295,7 @@ impl PackWriter {
         let index_at = position(&self.buffer);
         let from = self.buffer.len();
         run.index.encode(&mut self.buffer);
+        let index = Index::decode(&self.buffer[from..], filter_at).expect("an index that was just made");
         footer::seal(&mut self.buffer, from);
         let properties_at = position(&self.buffer);
         let from = self.buffer.len();
@@ -292,9 +305,11 @@ impl PackWriter {
         let parts = RunFooter { filter_at, index_at, properties_at, run_len: len, slot: run.slot };
         parts.encode(&mut self.buffer);
         run.crc.update(&self.buffer[tail_from..]);
-        let meta = RunMeta { file: self.file_no, offset: run.offset, len, crc: run.crc.finalize(), props };
+        let crc = run.crc.finalize();
+        let meta = RunMeta { file: self.file_no, offset: run.offset, len, crc, props };
         assert_eq!(run.offset + len, self.len(), "a run is as long as it says");
         self.runs.push(meta.clone());
+        self.pinned.insert(run.offset, (run.filter, index));
         if self.buffer.len() >= WRITE_BYTES {
             self.write_buffer()?;
         }
@@ -433,6 +448,22 @@ impl PackWriter {
         let file = crate::sync::Arc::new(file);
         let (run, _) = Run::read(file, offset, len, crc)?;
         Ok(run.meta().clone())
+    }
+
+    /// As [`PackWriter::finish`], and opens the runs: those that were made here without reading anything of them again.
+    ///
+    /// # Errors
+    /// `Io`.
+    ///
+    /// # Panics
+    /// If a run is open.
+    pub fn finish_open(mut self, packs: &Packs) -> Result<Vec<sync::Arc<Run>>> {
+        let mut pinned = std::mem::take(&mut self.pinned);
+        let open = |meta: RunMeta| match pinned.remove(&meta.offset) {
+            Some((filter, index)) => packs.open_made(meta, filter, index),
+            None => packs.open_run(&meta),
+        };
+        self.finish()?.into_iter().map(open).collect()
     }
 
     /// Writes directory and footer and makes the file durable: bytes, then name. No file is left if it holds no

@@ -193,6 +193,8 @@ fn engine_stats(stats: &Stats, lines: &mut Lines) {
     lines.put("slowed_for_memory", stats.slowed);
     lines.put("slowed_for_memory_ms", ms(stats.slowed_for));
     lines.put("slowed_for_memory_worst_ms", ms(stats.slowed_worst));
+    lines.put("flushes_held_for_compaction", stats.held);
+    lines.put("flushes_held_for_compaction_ms", ms(stats.held_for));
     lines.put("flush_bytes_per_sec", stats.flush_rate);
     lines.put("stalls_of_log_writes", stats.slow_log_writes);
     lines.put("stalls_of_log_writes_worst_ms", ms(stats.slow_log_write_worst));

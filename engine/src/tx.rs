@@ -483,6 +483,12 @@ impl<'e> Tx<'e> {
         matches!(self.locked(key.slot()).writes.overlay.get(key.entry()), Some(Written::Value(_)))
     }
 
+    /// Whether the key was removed and nothing stands there now.
+    #[must_use]
+    pub fn has_removed(&self, key: &Key) -> bool {
+        matches!(self.locked(key.slot()).writes.overlay.get(key.entry()), Some(Written::Tombstone))
+    }
+
     /// Gives up what was written so far and keeps the locks.
     pub fn forget_writes(&mut self) {
         self.found = None;

@@ -9,21 +9,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::key::{self, EntryKey};
+use crate::signal::Signal;
 
 /// A watcher's flag: raised once one of its keys has changed. Clones are the same flag.
 #[derive(Clone, Debug, Default)]
-pub struct Flag(Arc<AtomicBool>);
+pub struct Flag(Arc<Raised>);
+
+#[derive(Debug, Default)]
+struct Raised {
+    is: AtomicBool,
+    signal: Signal,
+}
 
 impl Flag {
     /// Whether it was raised. Certain only for keys whose slots are locked; there it misses nothing.
     #[must_use]
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is.load(Ordering::Relaxed)
     }
 
     /// Raises it. The slot's lock orders this before whoever looks at it under that lock.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        if !self.0.is.swap(true, Ordering::Relaxed) {
+            self.0.signal.notify();
+        }
+    }
+
+    /// Waits until it is raised.
+    pub async fn raised(&self) {
+        self.0.signal.wait_past(0).await;
     }
 
     fn is(&self, other: &Flag) -> bool {

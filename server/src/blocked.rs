@@ -1,4 +1,4 @@
-//! Clients that wait for an item of a list or a sorted set: first come, first served.
+//! Clients that wait for an item of a list or a sorted set, or an entry of a stream: first come, first served.
 //!
 //! Who finds nothing enters itself under its keys while their slots are locked. Whoever then writes one of these keys runs
 //! the waiting commands in its own transaction, in the order in which they came, right before the commit: nobody else
@@ -60,7 +60,7 @@ impl Waiter {
     pub fn new(
         client: u64,
         command: &'static Command,
-        args: &[&[u8]],
+        args: Vec<Bytes>,
         waits_for: Vec<Key>,
         needs_all: Option<Vec<Key>>,
         proto: Proto,
@@ -69,7 +69,7 @@ impl Waiter {
         Waiter {
             client,
             command,
-            args: args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
+            args,
             waits_for,
             needs_all,
             proto,
@@ -169,6 +169,16 @@ impl Blocked {
         waiter.map(|waiter| waiter.give(answer)).is_some()
     }
 
+    /// Lets all who wait for keys look again: many keys are gone at once.
+    pub fn wake_all(&self) {
+        if self.any() {
+            self.clients()
+                .values()
+                .filter(|waiter| !waiter.waits_for.is_empty())
+                .for_each(|waiter| waiter.wake());
+        }
+    }
+
     /// Enters a waiter; its slots are locked. One that waits for no key is found by CLIENT UNBLOCK only.
     pub fn enter(self: &Arc<Blocked>, waiter: &Arc<Waiter>) -> Waiting {
         let mut slots = self.slots();
@@ -236,7 +246,8 @@ mod tests {
 
     fn waiter() -> Waiter {
         let command = crate::table::find(b"blpop").expect("a command");
-        Waiter::new(1, command, &[b"blpop", b"key", b"0"], vec![Key::new(b"key")], None, Proto::Resp2, 0)
+        let args = ["blpop", "key", "0"].map(|arg| Bytes::from_static(arg.as_bytes())).to_vec();
+        Waiter::new(1, command, args, vec![Key::new(b"key")], None, Proto::Resp2, 0)
     }
 
     async fn is_woken(waiter: &Waiter) -> bool {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
@@ -29,12 +30,28 @@ pub enum Fail {
 }
 
 /// How a command waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Blocks {
     /// For how long; for ever if `None`.
     pub timeout_ms: Option<u64>,
     /// Whether it waits for its first key and needs the others too; else it waits for any one key, and needs no other.
     pub needs_all: bool,
+    /// What it is run again with, where its own arguments mean what is so when it comes.
+    pub args: Option<Vec<Bytes>>,
+}
+
+impl Blocks {
+    /// Waits for any one of its keys.
+    #[must_use]
+    pub fn for_any(timeout_ms: Option<u64>) -> Blocks {
+        Blocks { timeout_ms, needs_all: false, args: None }
+    }
+
+    /// Waits for its first key, and needs the others too.
+    #[must_use]
+    pub fn for_first(timeout_ms: Option<u64>) -> Blocks {
+        Blocks { timeout_ms, needs_all: true, args: None }
+    }
 }
 
 /// Reads for how long a command waits: seconds, with a fraction.

@@ -25,6 +25,7 @@ use crate::commands::events;
 use crate::commands::slotsrestore;
 use crate::cx::{Blocks, Cx, Fail};
 use crate::kept::Kept;
+use crate::multi::Watching;
 use crate::node::{Node, Profile};
 use crate::operator;
 use crate::resp::{Proto, ReplyWriter};
@@ -303,7 +304,7 @@ impl Runner<'_> {
                 if self.must_wait_for_room(command) {
                     return Begun::Waits(Waits(For::Room(body)));
                 }
-                match self.attempt(command, body, &Fetched::default(), true) {
+                match self.attempt(command, body, self.args, &Fetched::default(), true) {
                     Attempt::Done(done) => done,
                     attempt => return Begun::Waits(Waits(For::Data(body, attempt))),
                 }
@@ -410,8 +411,8 @@ enum Attempt {
     Missed(Wanted),
     /// Before, this many changes of roles were counted.
     Fenced(Slot, u64),
-    /// There is nothing for it yet. It has entered, unless it had before.
-    Blocked(Blocks, Option<Waiting>),
+    /// There is nothing for it yet. It has entered, unless it had before; and watches keys that another node writes.
+    Blocked(Blocks, Option<Waiting>, Option<Watching>),
 }
 
 impl Runner<'_> {
@@ -446,7 +447,7 @@ impl Runner<'_> {
                 Some(Attempt::Done(done)) => return done,
                 Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
                 Some(Attempt::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
-                Some(Attempt::Blocked(blocks, entered)) => {
+                Some(Attempt::Blocked(blocks, entered, watched)) => {
                     if let Some(entered) = entered {
                         until_ms = blocks.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
                         waiting = Some(entered);
@@ -454,7 +455,7 @@ impl Runner<'_> {
                     let Some(waiting) = &waiting else { unreachable!("it has entered") };
                     loop {
                         let began = node.nanos();
-                        let item = self.item(waiting, changes, until_ms).await;
+                        let item = self.item(waiting, watched.as_ref(), changes, until_ms).await;
                         // What it waits for others is no time that it takes.
                         *self.since_ns += node.nanos().saturating_sub(began);
                         if let Some(answer) = item {
@@ -474,7 +475,10 @@ impl Runner<'_> {
             }
             self.now = node.wall();
             changes = node.engine.role_changes().count();
-            attempt = Some(self.attempt(command, body, &fetched, waiting.is_none()));
+            let again: Option<Vec<&[u8]>> =
+                waiting.as_ref().map(|waiting| waiting.waiter.args.iter().map(|arg| &arg[..]).collect());
+            let args = again.as_deref().unwrap_or(self.args);
+            attempt = Some(self.attempt(command, body, args, &fetched, waiting.is_none()));
             // Nobody else serves it while it tries by itself.
             if let (Some(waiting), Some(Attempt::Blocked(..))) = (&waiting, &attempt) {
                 waiting.waiter.unclaim();
@@ -485,7 +489,14 @@ impl Runner<'_> {
 
     /// Locks, checks, runs, commits: all that is done under locks, in one function without a wait. Leaves no reply unless
     /// it is done.
-    fn attempt(&mut self, command: &'static Command, body: Body, fetched: &Fetched, enters: bool) -> Attempt {
+    fn attempt(
+        &mut self,
+        command: &'static Command,
+        body: Body,
+        args: &[&[u8]],
+        fetched: &Fetched,
+        enters: bool,
+    ) -> Attempt {
         let engine = &self.node.engine;
         let Scratch { keys, slots, seed, wrapped, .. } = &*self.scratch;
         let changes = engine.role_changes().count();
@@ -539,7 +550,7 @@ impl Runner<'_> {
         waiting_args = waits::args_of(&waiting);
         let mut cx = Cx {
             tx,
-            args: self.args,
+            args,
             keys,
             reply: self.reply,
             seed: *seed,
@@ -568,17 +579,26 @@ impl Runner<'_> {
                 cx.tx.discard()
             }
             Err(Fail::Blocks(blocks)) => {
-                let blocks = *blocks;
+                let blocks = blocks.clone();
                 cx.reply.truncate(start);
-                let Cx { tx, reply, .. } = cx;
+                let Cx { mut tx, reply, .. } = cx;
+                let (watching, watched) = waits::watch(self.node, &mut tx, keys);
+                match watched {
+                    Ok(()) => {}
+                    Err(Stop::Miss) => return Attempt::Missed(tx.abandon()),
+                    Err(stop) => {
+                        drop(tx);
+                        return Attempt::Done(Err(stop.into()));
+                    }
+                }
                 let entered = enters.then(|| {
                     let who = (self.session.client.id, reply.proto());
-                    waits::enter(self.node, who, command, self.args, (keys, *seed), blocks)
+                    waits::enter(self.node, who, command, args, (keys, *seed), blocks.clone())
                 });
                 return match tx.discard() {
                     Ok(seen) => {
                         self.gate.join(seen);
-                        Attempt::Blocked(blocks, entered)
+                        Attempt::Blocked(blocks, entered, watching)
                     }
                     Err(error) => Attempt::Done(Err(error.into())),
                 };

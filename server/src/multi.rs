@@ -93,6 +93,11 @@ impl Watching {
         self.keys.iter().map(|watched| &watched.key)
     }
 
+    /// Waits until one of the keys has been written.
+    pub async fn changed(&self) {
+        self.flag.raised().await;
+    }
+
     /// Whether a key is not any more what it was, or has expired since. All slots of the keys are locked.
     ///
     /// # Errors

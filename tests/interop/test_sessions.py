@@ -7,7 +7,7 @@ import time
 
 import redis
 
-from harness import LONG, Case, seed
+from harness import LONG, Case, eventually, seed
 from test_differential import Commands, alike, settled, start_redis
 
 SECONDS = 120 if LONG else 10
@@ -132,6 +132,17 @@ class Sessions(Case):
         self.assertGreater(min(counts.values()), 5, counts)
         print(f"       {len(history)} steps answered alike; {counts}")
 
+    def heard(self, line, what):
+        try:
+            return line.hear()
+        except redis.TimeoutError as error:
+            raise AssertionError(what) from error
+
+    def waits(self, line):
+        """How many clients of a server wait for others."""
+        told = line.ask(["INFO", "clients"]).decode()
+        return int(told.split("blocked_clients:")[1].split()[0])
+
     def test_those_who_wait_are_served_as_redis_serves_them(self):
         theirs, ours = start_redis(self), self.node("node", "--standalone")
         pairs = {name: [Line(port) for port in (theirs, ours.port)] for name in "abcp"}
@@ -142,19 +153,36 @@ class Sessions(Case):
                  ("=", "a"), ("=", "b"), ("p", "EXISTS z"), ("a", "BRPOPLPUSH l m 0"), ("p", "SET m x"), ("p", "RPUSH l 1"), ("=", "a"), ("p", "LRANGE l 0 -1"),
                  ("a", "BLPOP nothing 0.01"), ("=", "a"), ("a", "BLMOVE nothing l LEFT LEFT 0.01"), ("=", "a"), ("a", "BLMPOP 0.01 1 nothing LEFT"), ("=", "a"),
                  ("p", "BLPOP l x"), ("p", "BLPOP l -1"), ("p", "BLPOP m 0"), ("p", "MULTI"), ("p", "BLPOP no 0"), ("p", "BLMOVE no l LEFT LEFT 0"), ("p", "EXEC"),
-                 ("p", "BLPOP no l 0"), ("a", "BLPOP r 0"), ("p", "RPUSH s 1"), ("p", "RENAME s r"), ("=", "a")]
+                 ("p", "BLPOP no l 0"), ("a", "BLPOP r 0"), ("p", "RPUSH s 1"), ("p", "RENAME s r"), ("=", "a"),
+                 # What is read of a stream stays there: who waits for the same gets the same, one of a group alone.
+                 ("a", "XREAD BLOCK 0 STREAMS x $"), ("b", "XREAD COUNT 5 BLOCK 0 STREAMS y x $ 0"), ("p", "XADD x 1-1 f v"), ("=", "a"), ("=", "b"),
+                 ("a", "XREAD BLOCK 10 STREAMS x $"), ("=", "a"), ("a", "XREAD BLOCK 0 STREAMS n 5-0"), ("p", "XADD n 1-1 f v"), ("p", "XADD n 6-0 f v"), ("=", "a"),
+                 ("a", "XREAD BLOCK 0 STREAMS x y $ $"), ("p", "MULTI"), ("p", "XADD y 1-1 f v"), ("p", "XADD x 2-1 f v"), ("p", "XADD y 1-2 f v"), ("p", "EXEC"),
+                 ("=", "a"), ("p", "XGROUP CREATE x g $"), ("a", "XREADGROUP GROUP g one BLOCK 0 STREAMS x >"), ("b", "XREADGROUP GROUP g two BLOCK 0 STREAMS y x > >"),
+                 ("=", "b"), ("p", "XGROUP CREATE y g $"), ("b", "XREADGROUP GROUP g two BLOCK 0 STREAMS y x > >"), ("p", "MULTI"), ("p", "XADD x 3-1 f v"),
+                 ("p", "XADD x 3-2 f v"), ("p", "EXEC"), ("=", "a"), ("p", "XADD x 3-3 f v"), ("=", "b"), ("p", "XPENDING x g"),
+                 ("a", "XREADGROUP GROUP g one BLOCK 0 STREAMS x >"), ("p", "XGROUP DESTROY x g"), ("=", "a"), ("p", "XGROUP CREATE x g $"),
+                 ("a", "XREADGROUP GROUP g one BLOCK 0 STREAMS x >"), ("p", "XADD x 3-3 f v"), ("p", "XTRIM x MAXLEN 1"), ("p", "DEL x"), ("=", "a"),
+                 ("p", "XGROUP CREATE x g $ MKSTREAM"), ("a", "XREADGROUP GROUP g one BLOCK 0 STREAMS x >"), ("p", "SET x y"), ("=", "a"),
+                 ("p", "XREAD BLOCK 0 STREAMS x 0"), ("p", "DEL x"), ("a", "XREAD BLOCK 0 STREAMS x 0"), ("p", "SET x y"), ("p", "DEL x"), ("p", "XADD x 1-1 f v"),
+                 ("=", "a"), ("a", "XREAD BLOCK 0 STREAMS q 0"), ("p", "RENAME x q"), ("=", "a"), ("p", "XREAD BLOCK 0 STREAMS q 0"),
+                 ("p", "MULTI"), ("p", "XREAD BLOCK 0 STREAMS q $"), ("p", "EXEC"), ("p", "XREAD BLOCK -1 STREAMS q $"), ("p", "XREAD BLOCK x STREAMS q $"),
+                 ("p", "XREAD BLOCK 9223372036854775807 STREAMS q $"), ("p", "EVAL return{redis.call('xread','block','0','streams','q','$')} 1 q")]
         for number, (who, text) in enumerate(steps):
             if who == "=":
-                their, our = (line.hear() for line in pairs[text])
+                their, our = (self.heard(line, f"{name} answers {text} in step {number}: {steps[: number + 1][-12:]}")
+                              for name, line in zip(("Redis", "the node"), pairs[text], strict=True))
                 self.assertEqual(str(their), str(our), f"step {number}: {steps[: number + 1][-12:]}")
             elif who == "p":
                 their, our = (line.ask(text.split()) for line in pairs[who])
                 self.assertEqual(str(their), str(our), f"step {number}: {steps[: number + 1][-12:]}")
             else:
+                answers_soon = steps[number + 1] == ("=", who)
                 for line, other in zip(pairs[who], pairs["p"], strict=True):
-                    line.ask(["PING"])
+                    waited = self.waits(other)
                     line.connection.send_command(*text.split())
-                time.sleep(0.02)
+                    if not answers_soon:
+                        eventually(lambda: self.waits(other) > waited, f"{text} waits")
         print(f"       {len(steps)} steps answered alike")
 
 

@@ -117,7 +117,7 @@ fn bpop(cx: &mut Cx<'_>, end: End) -> Result<(), Fail> {
         }
     }
     cx.reply.null_array();
-    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+    Err(Fail::Blocks(Blocks::for_any(timeout_ms)))
 }
 
 fn brpoplpush(cx: &mut Cx<'_>) -> Result<(), Fail> {
@@ -134,7 +134,7 @@ fn blmove(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn transfer_or_wait(cx: &mut Cx<'_>, from: End, to: End, timeout_ms: Option<u64>) -> Result<(), Fail> {
     if open(cx, cx.key(0))?.is_none() {
         cx.reply.null();
-        return Err(Fail::Blocks(Blocks { timeout_ms, needs_all: true }));
+        return Err(Fail::Blocks(Blocks::for_first(timeout_ms)));
     }
     transfer(cx, from, to)
 }
@@ -144,7 +144,7 @@ fn blmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
     if take_first(cx, &cx.args[2..])? {
         return Ok(());
     }
-    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+    Err(Fail::Blocks(Blocks::for_any(timeout_ms)))
 }
 
 fn lmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {

@@ -93,7 +93,8 @@ async fn wait_for(cx: &SessionCx<'_>, asked: &Asked, records: &[(Slot, Seq)]) ->
     }
     let Some(wait) = node.replication.acks().wait(records, asked.replicas) else { return Ok(()) };
     let command = crate::table::find(b"wait").expect("it is in the table");
-    let waiter = Waiter::new(cx.session.client.id, command, cx.args, Vec::new(), None, cx.reply.proto(), 0);
+    let waiter =
+        Waiter::new(cx.session.client.id, command, Vec::new(), Vec::new(), None, cx.reply.proto(), 0);
     let waiting = node.blocked.enter(&Arc::new(waiter));
     let until_ms = asked.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
     loop {

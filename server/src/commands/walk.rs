@@ -222,6 +222,8 @@ pub(super) async fn clear(
     let written = &mut cx.session.written;
     let ((), gate) = cx.node.transact_noting(slots, work, |slot, seq| written.note(slot, seq)).await?;
     cx.gate.join(gate);
+    // A group that somebody waits in may be gone.
+    cx.node.blocked.wake_all();
     Ok(())
 }
 

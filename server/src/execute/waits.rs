@@ -7,6 +7,8 @@ use haypile_engine::types::Seq;
 use super::*;
 use crate::blocked::{Answer, Waiter, Waiting};
 use crate::cx::Blocks;
+use crate::kind::Kind;
+use crate::multi::Watching;
 
 /// So many of those who wait for a key are served by one write. One that pushes more items at once leaves the rest of them
 /// to the next write, or to who asks.
@@ -83,7 +85,9 @@ pub(super) fn serve<'a>(
     loop {
         let before = served.0.len();
         for (one, args) in candidates.iter().zip(args) {
-            if !cx.tx.has_written(&one.key) || served.has(&one.waiter) {
+            // Who reads in a group is told that it is gone.
+            let told = one.waiter.command.name == "xreadgroup" && cx.tx.has_removed(&one.key);
+            if !(told || cx.tx.has_written(&one.key)) || served.has(&one.waiter) {
                 continue;
             }
             if !one.locked || !one.waiter.claim() {
@@ -123,6 +127,17 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
             cx.reply.error(&text);
             Ok(true)
         }
+        Err(Fail::Error(_)) if one.waiter.command.name == "xreadgroup" => {
+            cx.reply.truncate(start);
+            cx.tx.read(&one.key, |value| value.kind == Kind::Stream as u8).map(|is_stream| {
+                cx.reply.error(if is_stream == Some(true) {
+                    "NOGROUP the consumer group this client was blocked on no longer exists"
+                } else {
+                    "UNBLOCKED the stream key no longer exists"
+                });
+                true
+            })
+        }
         // Nothing is left, or it is of another type.
         Err(Fail::Error(_) | Fail::Blocks(_)) => Ok(false),
     };
@@ -130,6 +145,18 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
     cx.reply.truncate(start);
     cx.reply.switch(proto);
     done.map(|served| served.then_some(reply))
+}
+
+/// Watches the keys of a reader who waits in slots that another node writes: what that wrote serves nobody by itself. No
+/// slot may be locked when this is dropped.
+pub(super) fn watch(node: &Arc<Node>, tx: &mut Tx<'_>, keys: &[Key]) -> (Option<Watching>, Result<(), Stop>) {
+    let is_written_here = |key: &Key| matches!(tx.role(key.slot()), Role::Master | Role::Fenced);
+    if keys.iter().all(is_written_here) {
+        return (None, Ok(()));
+    }
+    let mut watching = Watching::new(node.clone());
+    let watched = keys.iter().try_for_each(|key| watching.add(tx, key));
+    (Some(watching), watched)
 }
 
 /// Enters a command among those who wait; its slots are locked. `who` is its client and the protocol that it speaks.
@@ -143,16 +170,18 @@ pub(super) fn enter(
 ) -> Waiting {
     let (waits_for, needs_all) =
         if blocks.needs_all { (keys[..1].to_vec(), Some(keys.to_vec())) } else { (keys.to_vec(), None) };
+    let args = blocks.args.unwrap_or_else(|| args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect());
     let waiter = Waiter::new(who.0, command, args, waits_for, needs_all, who.1, seed);
     node.blocked.enter(&Arc::new(waiter))
 }
 
 impl Runner<'_> {
     /// Waits until there may be an item, a slot has changed hands (`changes` is how many such changes were counted before
-    /// the last attempt), or the time is over. `None`: try again.
+    /// the last attempt), or the time is over; or, where another node writes, until it wrote. `None`: try again.
     pub(super) async fn item(
         &self,
         waiting: &Waiting,
+        watching: Option<&Watching>,
         changes: u64,
         until_ms: Option<u64>,
     ) -> Option<Answer> {
@@ -166,8 +195,15 @@ impl Runner<'_> {
                 }
             }
         };
+        let written = async {
+            match watching {
+                None => std::future::pending().await,
+                Some(watching) => watching.changed().await,
+            }
+        };
         tokio::select! {
             () = waiter.woken() => {}
+            () = written => {}
             () = self.node.engine.role_changes().wait_past(changes) => {}
             // Else somebody is serving it right now: it is woken.
             () = over => if waiter.claim() { return Some(Answer::TimedOut) } else { waiter.woken().await },

@@ -5,7 +5,7 @@ use haypile_engine::read::Direction;
 
 use super::range::reply_range;
 use super::{Done, no_group, now_ms, open, open_group_at, reply_entry, reply_id, strict_id};
-use crate::cx::{Cx, Fail, integer, is};
+use crate::cx::{Blocks, Cx, Fail, integer, is};
 use crate::resp::Proto;
 use crate::types::stream::groups::Group;
 use crate::types::stream::{Id, Stream};
@@ -37,22 +37,34 @@ struct Request<'a> {
     /// Group and consumer.
     group: Option<(&'a [u8], &'a [u8])>,
     no_ack: bool,
-    /// Whether to wait where there is nothing.
-    blocks: bool,
+    /// For how many milliseconds to wait where there is nothing; 0 is for ever.
+    block_ms: Option<u64>,
+    /// The streams' keys.
+    names: &'a [&'a [u8]],
     /// The ids, one for each key.
     ids: &'a [&'a [u8]],
 }
 
+impl<'a> Request<'a> {
+    /// The id for the command's key of this number. A writer who serves it runs it with the one key that has something.
+    fn id(&self, cx: &Cx<'_>, index: usize) -> &'a [u8] {
+        let at = match self.names.iter().position(|name| *name == cx.key(index).user()) {
+            Some(at) if cx.keys.len() < self.names.len() => at,
+            _ => index,
+        };
+        self.ids[at]
+    }
+}
+
 fn request<'a>(cx: &Cx<'a>, for_group: bool) -> Result<Request<'a>, Fail> {
     let args = cx.args;
-    let mut out = Request { count: 0, group: None, no_ack: false, blocks: false, ids: &[] };
+    let mut out = Request { count: 0, group: None, no_ack: false, block_ms: None, names: &[], ids: &[] };
     let mut streams = None;
     let mut at = 1;
     while at < args.len() {
         let (option, more) = (args[at], args.len() - 1 - at);
         if is(option, "block") && more > 0 {
-            timeout(args[at + 1])?;
-            out.blocks = true;
+            out.block_ms = Some(timeout(args[at + 1])?);
             at += 1;
         } else if is(option, "count") && more > 0 {
             out.count = usize::try_from(integer(args[at + 1])?).unwrap_or(0);
@@ -63,7 +75,7 @@ fn request<'a>(cx: &Cx<'a>, for_group: bool) -> Result<Request<'a>, Fail> {
                     "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
                 ));
             }
-            streams = Some(at + 1 + more / 2);
+            streams = Some((at + 1, at + 1 + more / 2));
             break;
         } else if is(option, "group") && more >= 2 {
             if !for_group {
@@ -81,7 +93,8 @@ fn request<'a>(cx: &Cx<'a>, for_group: bool) -> Result<Request<'a>, Fail> {
         }
         at += 1;
     }
-    out.ids = &args[streams.ok_or_else(Fail::syntax)?..];
+    let (names, ids) = streams.ok_or_else(Fail::syntax)?;
+    (out.names, out.ids) = (&args[names..ids], &args[ids..]);
     if for_group && out.group.is_none() {
         return Err(Fail::error("ERR Missing GROUP option for XREADGROUP"));
     }
@@ -105,9 +118,9 @@ fn timeout(text: &[u8]) -> Result<u64, Fail> {
 pub(super) fn xread(cx: &mut Cx<'_>) -> Done {
     let request = request(cx, false)?;
     let mut streams = Vec::new();
-    for (index, text) in request.ids.iter().enumerate() {
+    for index in 0..cx.keys.len() {
         let stream = open(cx, index)?;
-        let after = match *text {
+        let after = match request.id(cx, index) {
             b"$" => stream.as_ref().map_or(Id::MIN, |stream| stream.meta.last),
             b">" => {
                 return Err(Fail::error(
@@ -119,6 +132,8 @@ pub(super) fn xread(cx: &mut Cx<'_>) -> Done {
         };
         streams.push((stream, after));
     }
+    // What was the last entry when it came stays that while it waits.
+    let ids: Vec<Id> = streams.iter().map(|(_, after)| *after).collect();
     let mut served = Vec::new();
     for (index, (stream, after)) in streams.into_iter().enumerate() {
         let (Some(stream), Some(from)) = (stream, after.next()) else { continue };
@@ -127,7 +142,7 @@ pub(super) fn xread(cx: &mut Cx<'_>) -> Done {
             served.push((index, stream, from));
         }
     }
-    head(cx, served.len(), &request)?;
+    head(cx, served.len(), &request, &ids)?;
     for (index, stream, from) in served {
         name(cx, index);
         reply_range(cx, index, &stream, (from, Id::MAX), Direction::Forward, request.count)?;
@@ -135,15 +150,22 @@ pub(super) fn xread(cx: &mut Cx<'_>) -> Done {
     Ok(())
 }
 
-/// The head of the reply, for so many streams.
-fn head(cx: &mut Cx<'_>, streams: usize, request: &Request<'_>) -> Done {
+/// The head of the reply, for so many streams. Where there is none it may be that it waits, for what comes after these ids
+/// if they are given.
+fn head(cx: &mut Cx<'_>, streams: usize, request: &Request<'_>, ids: &[Id]) -> Done {
     match (streams, cx.reply.proto()) {
-        (0, _) if request.blocks => {
-            return Err(Fail::error(
-                "ERR there is nothing to read, and BLOCK does not wait here: ask again later",
-            ));
+        (0, _) => {
+            cx.reply.null_array();
+            if let Some(ms) = request.block_ms {
+                let mut args: Vec<Bytes> = cx.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+                let from = args.len() - request.ids.len();
+                for (arg, id) in args[from..].iter_mut().zip(ids) {
+                    *arg = Bytes::from(id.to_string());
+                }
+                let waits = Blocks::for_any(Some(ms).filter(|ms| *ms > 0));
+                return Err(Fail::Blocks(Blocks { args: Some(args), ..waits }));
+            }
         }
-        (0, _) => cx.reply.null_array(),
         (_, Proto::Resp2) => cx.reply.array(streams),
         (_, Proto::Resp3) => cx.reply.map(streams),
     }
@@ -174,12 +196,12 @@ pub(super) fn xreadgroup(cx: &mut Cx<'_>) -> Done {
     let request = request(cx, true)?;
     let Some((group, consumer)) = request.group else { return Err(Fail::syntax()) };
     let mut wanted = Vec::new();
-    for (index, text) in request.ids.iter().enumerate() {
+    for index in 0..cx.keys.len() {
         if open_group_at(cx, index, group)?.is_none() {
             let more = " in XREADGROUP with GROUP option";
             return Err(no_group(cx.key(index).user(), group, more));
         }
-        wanted.push(match *text {
+        wanted.push(match request.id(cx, index) {
             b"$" => {
                 return Err(Fail::error(
                     "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this \
@@ -211,7 +233,7 @@ pub(super) fn xreadgroup(cx: &mut Cx<'_>) -> Done {
             served.push((index, given));
         }
     }
-    head(cx, served.len(), &request)?;
+    head(cx, served.len(), &request, &[])?;
     for (index, given) in served {
         name(cx, index);
         cx.reply.array(given.len());

@@ -44,7 +44,7 @@ pub fn bzpop(cx: &mut Cx<'_>, direction: Direction) -> Result<(), Fail> {
         }
     }
     cx.reply.null_array();
-    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+    Err(Fail::Blocks(Blocks::for_any(timeout_ms)))
 }
 
 pub fn bzmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
@@ -52,7 +52,7 @@ pub fn bzmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {
     if take_first(cx, &cx.args[2..])? {
         return Ok(());
     }
-    Err(Fail::Blocks(Blocks { timeout_ms, needs_all: false }))
+    Err(Fail::Blocks(Blocks::for_any(timeout_ms)))
 }
 
 pub fn zmpop(cx: &mut Cx<'_>) -> Result<(), Fail> {

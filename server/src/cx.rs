@@ -27,6 +27,19 @@ pub enum Fail {
     Error(Cow<'static, str>),
     /// There is nothing yet, and the command waits for it. What it replied is the answer if it does not get anything.
     Blocks(Blocks),
+    /// It runs for long, and keeps a worker from others: it is to be run again off the workers. Nothing of it is kept.
+    Long,
+}
+
+/// Where a command runs, which says for how long it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// On a worker, by itself: it can be run elsewhere.
+    Worker,
+    /// On a worker, among others: it has to end there.
+    Transaction,
+    /// Off the workers.
+    Aside,
 }
 
 /// How a command waits.
@@ -170,6 +183,8 @@ pub struct Cx<'a> {
     pub node: &'a Node,
     /// The arguments of commands that it runs, if it is a script.
     pub kept: &'a Kept<'a>,
+    /// Where it runs.
+    pub turn: Turn,
     /// What it tells who listens to keys, once it is committed.
     pub events: Vec<Event>,
 }

@@ -23,19 +23,22 @@ use crate::codis::mover;
 use crate::codis::moves::Way;
 use crate::commands::events;
 use crate::commands::slotsrestore;
-use crate::cx::{Blocks, Cx, Fail};
+use crate::cx::{Blocks, Cx, Fail, Turn};
 use crate::kept::Kept;
 use crate::multi::Watching;
 use crate::node::{Node, Profile};
 use crate::operator;
 use crate::resp::{Proto, ReplyWriter};
+use crate::scripting::aside::{Aside, Held};
 use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run, Unfit};
 
+mod aside;
 mod exec;
 mod measure;
 mod waits;
 
+pub(crate) use aside::free;
 pub use measure::may_write;
 
 use exec::{Exec, ExecBegun, Tried};
@@ -163,6 +166,8 @@ pub struct Scratch {
     slots: Vec<Slot>,
     /// A proxy knows that the slot moves: it is told where the slot is, and nothing comes back for it.
     wrapped: Option<Wrapped>,
+    /// Whether this is for a command that runs off the workers.
+    aside: bool,
     /// The command's random seed: a counter with a random start and long strides, as its users mix it well.
     seed: u64,
 }
@@ -247,6 +252,8 @@ impl Waits {
 }
 
 enum For {
+    /// A long script that holds a slot, then all of the command.
+    Script(Arc<Aside>),
     /// Memory for writes, then all of the command.
     Room(Body),
     /// What its first attempt lacked; then it is run again.
@@ -297,6 +304,9 @@ impl Runner<'_> {
         if self.node.monitors.any() && !matches!(command.run, Run::Exec) {
             measure::tell_monitors(self.node, self.session, command, self.args, self.now);
         }
+        if let Some(script) = self.in_the_way(command) {
+            return Begun::Waits(Waits(For::Script(script)));
+        }
         let start = self.reply.len();
         let done = match command.run {
             Run::Data(body) => {
@@ -327,6 +337,14 @@ impl Runner<'_> {
     pub async fn go_on(&mut self, Checked(command): Checked, Waits(waits): Waits) -> Next {
         let start = self.reply.len();
         let done = match waits {
+            For::Script(script) => match aside::free(self.node, &script).await {
+                Ok(()) => match command.run {
+                    Run::Session(body) => body(&mut self.session_cx()),
+                    Run::Async(body) | Run::Waiting(_, body) => body(&mut self.session_cx()).await,
+                    _ => unreachable!("these are not on keys"),
+                },
+                Err(fail) => Err(fail),
+            },
             For::Room(body) => self.data(command, body, None).await,
             For::Data(body, attempt) => self.data(command, body, Some(attempt)).await,
             For::Itself(body) | For::Others(body) => body(&mut self.session_cx()).await,
@@ -388,6 +406,7 @@ pub fn words(fail: &Fail) -> String {
     match fail {
         Fail::Error(text) => text.clone().into_owned(),
         Fail::Blocks(_) => "ERR there is nothing".to_owned(),
+        Fail::Long => "ERR it runs too long".to_owned(),
         Fail::Stop(Stop::Miss) => "ERR the data could not be brought into memory".to_owned(),
         Fail::Stop(Stop::Failed(error @ Error::ReadOnly(_))) => format!("MISCONF {error}"),
         Fail::Stop(Stop::Failed(error)) => format!("ERR {error}"),
@@ -411,6 +430,10 @@ enum Attempt {
     Missed(Wanted),
     /// Before, this many changes of roles were counted.
     Fenced(Slot, u64),
+    /// A long script holds a slot.
+    Busy(Arc<Aside>),
+    /// It is long itself.
+    Long(Held),
     /// There is nothing for it yet. It has entered, unless it had before; and watches keys that another node writes.
     Blocked(Blocks, Option<Waiting>, Option<Watching>),
 }
@@ -447,6 +470,8 @@ impl Runner<'_> {
                 Some(Attempt::Done(done)) => return done,
                 Some(Attempt::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
                 Some(Attempt::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
+                Some(Attempt::Busy(script)) => aside::free(node, &script).await?,
+                Some(Attempt::Long(held)) => return self.aside(command, body, held).await,
                 Some(Attempt::Blocked(blocks, entered, watched)) => {
                     if let Some(entered) = entered {
                         until_ms = blocks.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
@@ -500,6 +525,17 @@ impl Runner<'_> {
         let engine = &self.node.engine;
         let Scratch { keys, slots, seed, wrapped, .. } = &*self.scratch;
         let changes = engine.role_changes().count();
+        let asides = &self.node.scripts.asides;
+        if !self.scratch.aside
+            && let Some(script) = asides.holder(slots)
+        {
+            return Attempt::Busy(script);
+        }
+        let turn = match self.scratch.aside {
+            true => Turn::Aside,
+            false if asides.has_room() => Turn::Worker,
+            false => Turn::Transaction,
+        };
         // Declared before what borrows them.
         let (waiting, waiting_args);
         let kept = Kept::default();
@@ -556,6 +592,7 @@ impl Runner<'_> {
             seed: *seed,
             node: self.node,
             kept: &kept,
+            turn,
             events: Vec::new(),
         };
         let mut done = events::run(&mut cx, command, body);
@@ -606,6 +643,11 @@ impl Runner<'_> {
             Err(Fail::Stop(Stop::Miss)) => {
                 cx.reply.truncate(start);
                 return Attempt::Missed(cx.tx.abandon());
+            }
+            Err(Fail::Long) => {
+                cx.reply.truncate(start);
+                // The slots are locked still.
+                return Attempt::Long(aside::hold(self.node, command, slots, *self.since_ns));
             }
             // An error tells of what was read, too: it waits until that can't vanish any more.
             Err(_) => cx.tx.discard(),

@@ -323,6 +323,7 @@ impl Node {
 
     /// Asks the process to end.
     pub fn stop(&self) {
+        self.scripts.asides.end();
         self.stopping.send_replace(Stopping::Cleanly);
     }
 
@@ -364,6 +365,9 @@ impl Node {
         let mut fetched = Fetched::default();
         loop {
             let wanted = {
+                if let Some(script) = self.scripts.asides.holder(slots) {
+                    execute::free(self, &script).await?;
+                }
                 let mut tx = self.engine.begin(slots, &fetched);
                 match work(&mut tx) {
                     Ok(answer) => return Ok((answer, tx.commit_noting(&mut wrote)?)),

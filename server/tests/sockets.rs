@@ -213,3 +213,47 @@ fn a_new_connection_is_heard_while_a_script_has_the_only_worker() {
     assert!(runs.line().contains("Script killed by user"));
     running.stop().expect("the node stops");
 }
+
+#[test]
+fn a_long_script_keeps_no_worker_and_others_are_told_that_it_is_busy() {
+    let settings =
+        Settings { worker_threads: 1, script_busy_ms: 300, script_ms_max: 600_000, ..standalone() };
+    let running = start(settings);
+    let [mut runs, mut other] = [(); 2].map(|()| Client::connect(running.address));
+    other.ask("set elsewhere 1", "+OK\r\n");
+    runs.send(b"EVAL \"redis.call('set', KEYS[1], 1) while true do end\" 1 k\r\n");
+    let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+    // Until the script has begun there is nothing to wait for.
+    let told = (0..3000).any(|_| {
+        other.send(b"exists k\r\n");
+        other.line() == busy
+    });
+    assert!(told, "nobody was told");
+    // The connections of its worker, and the slots that it does not hold, are served.
+    other.ask("incr elsewhere", ":2\r\n");
+    for line in ["dbsize", "set k 2", "eval \"return 1\" 1 k", "scan 0"] {
+        other.ask(line, &format!("{busy}\r\n"));
+    }
+    other.ask("multi", "+OK\r\n");
+    other.ask("incr k", "+QUEUED\r\n");
+    other.ask("exec", &format!("-EXECABORT Transaction discarded because of: {}\r\n", &busy[1..]));
+    other.ask("script kill", "+OK\r\n");
+    assert!(runs.line().contains("Script killed by user"));
+    other.ask("exists k", ":0\r\n");
+    running.stop().expect("the node stops");
+}
+
+#[test]
+fn a_long_script_ends_with_what_it_did_and_who_waited_for_it_goes_on() {
+    let running = start(Settings { worker_threads: 1, ..standalone() });
+    let [mut runs, mut other] = [(); 2].map(|()| Client::connect(running.address));
+    let script = "local function ms() local t = redis.call('time') return t[1] * 1000 + t[2] / 1000 end \
+         local begin = ms() while ms() < begin + 300 do end return redis.call('incr', KEYS[1])";
+    runs.send(&common::command(&[b"EVAL", script.as_bytes(), b"1", b"k"]));
+    other.send(b"INCR k\r\n");
+    let mut counted = [runs.line(), other.line()];
+    counted.sort();
+    assert_eq!(counted, [":1", ":2"]);
+    other.ask("get k", "$1\r\n2\r\n");
+    running.stop().expect("the node stops");
+}

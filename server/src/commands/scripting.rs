@@ -16,8 +16,9 @@ const KEYS: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positio
 const T: Group = Group(GROUP);
 
 /// How scripts differ.
-const HOLDS: &str = "a script holds the slots of its keys: commands on those wait, others go on, and nobody is answered BUSY; \
-     one that runs longer than lua-time-limit is stopped and nothing of it is kept; keys in slots of none of KEYS are refused";
+const HOLDS: &str = "a script holds the slots of its keys: commands on those wait, and are answered BUSY once it has run for longer \
+     than lua-time-limit; all others go on; one that runs longer than script-time-max, or in MULTI than lua-time-limit, is \
+     stopped and nothing of it is kept; keys in slots of none of KEYS are refused";
 
 type Done = Result<(), Fail>;
 

@@ -131,6 +131,15 @@ pub static PARAMS: &[Param] = &[
     ),
     param!("bind", "IP", Start, "the address to listen at", bind, filled, String::clone),
     param!(
+        "busy-reply-threshold",
+        "MS",
+        Always,
+        "the same as lua-time-limit",
+        script_busy_ms,
+        |text| forms::number(text, 1, 600_000),
+        u64::to_string
+    ),
+    param!(
         "client-output-buffer-limit",
         "pubsub HARD SOFT SECONDS",
         Always,
@@ -207,8 +216,8 @@ pub static PARAMS: &[Param] = &[
         "lua-time-limit",
         "MS",
         Always,
-        "how long a script may run before it is stopped and all that it did is dropped",
-        script_ms_max,
+        "how long a script may run before others are answered BUSY, and one within MULTI is stopped",
+        script_busy_ms,
         |text| forms::number(text, 1, 600_000),
         u64::to_string
     ),
@@ -312,6 +321,15 @@ pub static PARAMS: &[Param] = &[
         requirepass,
         text,
         String::clone
+    ),
+    param!(
+        "script-time-max",
+        "MS",
+        Always,
+        "how long a script may run before it is stopped and all that it did is dropped",
+        script_ms_max,
+        |text| forms::number(text, 1, 86_400_000),
+        u64::to_string
     ),
     param!(
         "slave-priority",

@@ -9,7 +9,9 @@
 use std::ops::Range;
 
 use super::*;
-use crate::multi::{Multi, Queued, Watching};
+use crate::cx::Turn;
+use crate::multi::{Multi, Queued};
+use crate::scripting::aside::Aside;
 
 /// More commands than this don't fail after they wrote, each of which costs a run of all before it.
 const UNDONE_MAX: usize = 64;
@@ -39,6 +41,8 @@ pub(super) enum Tried {
     Changed,
     Missed(Wanted),
     Fenced(Slot, u64),
+    /// A long script holds a slot.
+    Busy(Arc<Aside>),
 }
 
 impl Exec {
@@ -143,7 +147,7 @@ impl Runner<'_> {
             _ => return ExecBegun::Waits(exec, None),
         };
         match tried {
-            Tried::Missed(_) | Tried::Fenced(..) => ExecBegun::Waits(exec, Some(tried)),
+            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) => ExecBegun::Waits(exec, Some(tried)),
             tried => ExecBegun::Done(self.end_part(&exec, 0, tried).map(drop)),
         }
     }
@@ -188,6 +192,11 @@ impl Runner<'_> {
                 None => {}
                 Some(Tried::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
                 Some(Tried::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
+                Some(Tried::Busy(script)) => {
+                    if let Err(fail) = aside::free(node, &script).await {
+                        return Ok(Tried::Failed(fail));
+                    }
+                }
                 Some(tried) => return Ok(tried),
             }
             self.now = node.wall();
@@ -203,6 +212,9 @@ impl Runner<'_> {
         };
         let engine = &self.node.engine;
         let changes = engine.role_changes().count();
+        if let Some(script) = self.node.scripts.asides.holder(slots) {
+            return Tried::Busy(script);
+        }
         // Declared before what borrows them.
         let (waiting, waiting_args);
         let mut tx = engine.begin_at(slots, fetched, self.now);
@@ -267,6 +279,7 @@ impl Runner<'_> {
             seed: 0,
             node: self.node,
             kept: &kept,
+            turn: Turn::Transaction,
             events: Vec::new(),
         };
         // Commands that failed after they had written: the next run leaves them out. The locks stay, so that nothing else
@@ -327,7 +340,7 @@ impl Runner<'_> {
                 }
                 (replies.as_bytes().to_vec(), ends)
             }
-            Tried::Missed(_) | Tried::Fenced(..) => unreachable!("these are tried again"),
+            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) => unreachable!("these are tried again"),
         };
         if at == 0 {
             self.reply.array(exec.queue.len());
@@ -422,6 +435,7 @@ fn run_all<'a>(
                     return Ok(None);
                 }
                 Err(Fail::Stop(stop)) => return Err(stop),
+                Err(Fail::Long) => unreachable!("a script in a transaction is stopped instead"),
             }
         }
         let now_ns = cx.node.nanos();

@@ -8,7 +8,6 @@ use super::*;
 use crate::blocked::{Answer, Waiter, Waiting};
 use crate::cx::Blocks;
 use crate::kind::Kind;
-use crate::multi::Watching;
 
 /// So many of those who wait for a key are served by one write. One that pushes more items at once leaves the rest of them
 /// to the next write, or to who asks.
@@ -139,7 +138,7 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
             })
         }
         // Nothing is left, or it is of another type.
-        Err(Fail::Error(_) | Fail::Blocks(_)) => Ok(false),
+        Err(Fail::Error(_) | Fail::Blocks(_) | Fail::Long) => Ok(false),
     };
     let reply = cx.reply.as_bytes()[start..].to_vec();
     cx.reply.truncate(start);

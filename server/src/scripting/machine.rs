@@ -17,11 +17,12 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variad
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
+use super::aside::Asides;
 use super::functions::{self, Library};
 use super::{Running, Script, bits, convert, json, msgpack, sha1hex, structs};
 use crate::clients::monotonic_ms;
 use crate::commands::events;
-use crate::cx::{Cx, Fail};
+use crate::cx::{Cx, Fail, Turn};
 use crate::kept::Call;
 use crate::number;
 use crate::resp::Proto;
@@ -32,6 +33,9 @@ const MEMORY_MAX: usize = 256 << 20;
 
 /// Compiled scripts that a worker keeps.
 const COMPILED_MAX: usize = 4096;
+
+/// A script that has run on a worker for so long is given up, to be run off the workers; in milliseconds.
+const WORKER_MS: u64 = 50;
 
 /// Instructions between two looks at the time.
 const INSTRUCTIONS: u32 = 20_000;
@@ -95,14 +99,20 @@ struct Watch {
 struct Limit {
     engine: Arc<Engine>,
     until_ms: u64,
+    /// What it means if it has run for longer.
+    then: Why,
     running: Arc<Running>,
+    asides: Arc<Asides>,
 }
 
 /// Why a script was stopped from outside.
 #[derive(Clone, Copy)]
 enum Why {
     Killed,
-    TooLong,
+    /// This setting says so.
+    TooLong(&'static str),
+    /// It is to run off the worker.
+    Long,
 }
 
 impl Watch {
@@ -112,10 +122,10 @@ impl Watch {
             self.stopped.set(left == 0);
         }
         if let Some(limit) = &*self.limit.borrow() {
-            let why = if limit.running.is_killed() {
+            let why = if limit.running.is_killed() || limit.asides.has_ended() {
                 Some(Why::Killed)
             } else {
-                (monotonic_ms(limit.engine.clock()) > limit.until_ms).then_some(Why::TooLong)
+                (monotonic_ms(limit.engine.clock()) > limit.until_ms).then_some(limit.then)
             };
             if why.is_some() {
                 self.why.set(why);
@@ -340,10 +350,20 @@ impl Machine {
         self.watch.in_resp3.set(false);
         self.watch.log.borrow_mut().clear();
         *self.watch.random.borrow_mut() = Xoshiro256PlusPlus::seed_from_u64(cx.seed);
+        let settings = node.config.now();
+        let (limit_ms, then) = match cx.turn {
+            Turn::Worker => (WORKER_MS, Why::Long),
+            Turn::Transaction => {
+                (settings.script_busy_ms.min(settings.script_ms_max), Why::TooLong("lua-time-limit"))
+            }
+            Turn::Aside => (settings.script_ms_max, Why::TooLong("script-time-max")),
+        };
         *self.watch.limit.borrow_mut() = Some(Limit {
             engine: node.engine.clone(),
-            until_ms: node.monotonic_ms() + node.config.now().script_ms_max,
+            until_ms: node.monotonic_ms() + limit_ms,
+            then,
             running: running.clone(),
+            asides: node.scripts.asides.clone(),
         });
         let (start, proto, seed) = (cx.reply.len(), cx.reply.proto(), cx.seed);
         let mut stop = None;
@@ -362,11 +382,12 @@ impl Machine {
                     "ERR Script killed by user with SCRIPT KILL. Nothing of it is kept.",
                 ));
             }
-            Some(Why::TooLong) => {
-                return Err(Fail::error(
-                    "ERR the script ran longer than lua-time-limit and was stopped; nothing of it is kept",
-                ));
+            Some(Why::TooLong(setting)) => {
+                return Err(Fail::error(format!(
+                    "ERR the script ran longer than {setting} and was stopped; nothing of it is kept"
+                )));
             }
+            Some(Why::Long) => return Err(Fail::Long),
             None => {}
         }
         for (level, text) in self.watch.log.borrow_mut().drain(..) {
@@ -431,6 +452,7 @@ impl Machine {
                         cx.reply.truncate(start);
                         convert::error_table(lua, text.as_bytes()).map(Err)
                     }
+                    Err(Fail::Long) => unreachable!("no script calls a script"),
                     Err(Fail::Stop(why)) => {
                         **stop = Some(why);
                         self.watch.stopped.set(true);

@@ -2,10 +2,12 @@
 //!
 //! A script runs as one command: under the locks of its keys' slots, in one transaction, committed as a whole. When it
 //! needs a block that is not in memory it is run again from its start, like any command: nothing that it does is seen
-//! before it ends. So a script that runs too long, or is killed, leaves nothing, whatever it has written.
+//! before it ends. So a script that runs too long, or is killed, leaves nothing, whatever it has written. One that runs for
+//! more than a moment is given up and runs again off the workers ([`aside`]).
 //!
 //! Each worker has a Lua state of its own ([`machine`]); what scripts are known is the node's ([`Scripts`]).
 
+pub mod aside;
 mod bits;
 mod convert;
 pub mod functions;
@@ -142,6 +144,8 @@ impl Running {
 pub struct Scripts {
     known: Mutex<Known>,
     running: Mutex<Vec<Arc<Running>>>,
+    /// Those that run off the workers.
+    pub asides: Arc<aside::Asides>,
     /// Goes up when all are forgotten: workers forget theirs, too.
     flushes: AtomicU64,
 }

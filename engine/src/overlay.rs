@@ -93,6 +93,7 @@ impl Overlay {
             Overlay::Many(entries) => {
                 // A tree panics on an inverted range; such a range is empty.
                 let inverted = match (from, to) {
+                    (Bound::Included(a), Bound::Included(b)) => a > b,
                     (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
                         a >= b
                     }
@@ -163,9 +164,14 @@ mod tests {
             }
             prop_assert_eq!(overlay.is_empty(), model.is_empty());
             prop_assert_eq!(overlay.get(&from), model.get(&from));
-            let expected: Vec<_> = model.iter().filter(|(key, _)| inside(key, Bound::Included(&from), Bound::Excluded(&to))).map(|(key, entry)| (&key[..], entry)).collect();
-            let got: Vec<_> = overlay.range(Bound::Included(&from), Bound::Excluded(&to)).collect();
-            prop_assert_eq!(got, expected);
+            let bounds = |key| [Bound::Included(key), Bound::Excluded(key), Bound::Unbounded];
+            for from in bounds(&from[..]) {
+                for to in bounds(&to[..]).into_iter().chain([from]) {
+                    let inside = model.iter().filter(|(key, _)| inside(key, from, to));
+                    let expected: Vec<_> = inside.map(|(key, entry)| (&key[..], entry)).collect();
+                    prop_assert_eq!(overlay.range(from, to).collect::<Vec<_>>(), expected);
+                }
+            }
             let mut all = Vec::new();
             overlay.for_each(|key, entry| all.push((key.to_vec(), entry.clone())));
             prop_assert!(all.into_iter().eq(model));

@@ -5,21 +5,24 @@
 //!                     little-endian f64
 //! large    payload, part of the format
 //!  0   8   count      little-endian, number of members; each has two elements
+//!  8   n   index      see `index`; nothing in sets that have none
 //! element of a member, part of the format
 //!  sub-key  7+n       tag 1, hash48 of the member, the member (see `hashed`)
 //!  value    8         the score, little-endian f64
 //! element of a score, part of the format
 //!  sub-key  9+n       tag 2, the score so that bytes sort as the numbers do (see `score`), the member
 //!  value    0         nothing
+//! elements of counts   see `index`
 //! ```
 //! A score is never not-a-number, and a zero has no sign (as in Redis' small sorted sets; its large ones keep it).
 //!
 //! **Costs** of a large one with n members: a member's score, adding and removing are look-ups; a range of scores costs
 //! what it gives, of members too if all have one score (else everything is read: such a range has no meaning in Redis
-//! either); a range of ranks costs its distance to the nearer end; a member's rank costs its distance to the end that
-//! it is counted from. All are read in pages.
+//! either); a rank, how many members a range has, and where a range of ranks begins cost a walk over a few hundred elements
+//! and nodes, however many members there are. All are read in pages.
 
 mod chance;
+mod index;
 mod range;
 mod score;
 
@@ -32,8 +35,9 @@ use haypile_engine::key::{Generation, Key};
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
+use self::index::{At, Index};
 use super::small::{self, Items};
-use super::{LARGE, Misses, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, SMALL, SubKey, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Tag of the elements that are found by their member.
@@ -59,6 +63,8 @@ enum Form {
     Large {
         generation: Generation,
         count: usize,
+        /// One that was made before there were any has none.
+        index: Option<Index>,
     },
 }
 
@@ -84,9 +90,8 @@ impl<'k> Zset<'k> {
                 Form::Small(items)
             }
             (LARGE, Some(generation)) => {
-                let count = value.payload.as_ref().try_into().ok().map(u64::from_le_bytes);
-                let count = count.and_then(|count| usize::try_from(count).ok());
-                Form::Large { generation, count: count.ok_or_else(|| damaged(key))? }
+                let (count, index) = large(value.payload.as_ref()).ok_or_else(|| damaged(key))?;
+                Form::Large { generation, count, index }
             }
             _ => return Err(damaged(key)),
         };
@@ -111,11 +116,7 @@ impl<'k> Zset<'k> {
                 return Ok(out);
             }
         }
-        let generation = new_generation(tx, key)?;
-        for (member, score) in members {
-            put_elements(tx, key, generation, member, *score);
-        }
-        out.form = Form::Large { generation, count: members.len() };
+        out.form = become_large(tx, key, members.iter().map(|(member, score)| (&member[..], *score)))?;
         Ok(out)
     }
 
@@ -151,10 +152,14 @@ impl<'k> Zset<'k> {
         if self.is_empty() {
             return tx.delete(self.key).map(drop);
         }
-        let count_bytes = (self.len() as u64).to_le_bytes();
+        let mut large = Vec::new();
         let (encoding, generation, payload) = match &self.form {
             Form::Small(items) => (SMALL, None, items.payload()),
-            Form::Large { generation, .. } => (LARGE, Some(*generation), &count_bytes[..]),
+            Form::Large { generation, count, index } => {
+                large.extend_from_slice(&(*count as u64).to_le_bytes());
+                index.iter().for_each(|index| index.encode(&mut large));
+                (LARGE, Some(*generation), &large[..])
+            }
         };
         let kind = Kind::SortedSet as u8;
         tx.put(self.key, &Value { kind, encoding, expiry: self.expiry, generation, payload })
@@ -198,6 +203,24 @@ impl<'k> Zset<'k> {
         misses.end()
     }
 
+    /// Brings what it takes to add or remove members with these scores into memory together.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn gather_places<'n>(
+        &self,
+        tx: &mut Tx<'_>,
+        members: impl Iterator<Item = (&'n [u8], f64)>,
+    ) -> Read<()> {
+        let Form::Large { generation, index: Some(index), .. } = &self.form else { return Ok(()) };
+        let mut misses = Misses::default();
+        for (member, score) in members {
+            let sub = score::sub_key(score, member);
+            index.gather(tx, At(self.key, *generation), &sub[1..], &mut misses)?;
+        }
+        misses.end()
+    }
+
     /// Gives a member a score; `old` is what [`Zset::score`] says of it now.
     ///
     /// # Errors
@@ -219,39 +242,61 @@ impl<'k> Zset<'k> {
                 let fits = small::takes(member) && items.fit(2);
                 if fits { Ok(()) } else { self.grow(tx) }
             }
-            Form::Large { generation, count } => {
-                match old {
-                    Some(old) => tx.delete_element(self.key, *generation, &score::sub_key(old, member)),
+            Form::Large { generation, count, index } => {
+                let at = At(self.key, *generation);
+                let old = old.map(|old| score::sub_key(old, member));
+                match &old {
+                    Some(old) => tx.delete_element(at.0, at.1, old),
                     None => *count += 1,
                 }
-                put_elements(tx, self.key, *generation, member, score);
+                let new = put_elements(tx, at, member, score);
+                let Some(index) = index else { return Ok(()) };
+                let (before, len) = (index.clone(), *count as u64);
+                match old {
+                    Some(old) => index.shift(tx, at, &old[1..], &new[1..], len)?,
+                    None => index.add(tx, at, &new[1..], len)?,
+                }
+                self.changed |= before != *index;
                 Ok(())
             }
         }
     }
 
     /// Removes a member that has this score.
-    pub fn remove(&mut self, tx: &mut Tx<'_>, member: &[u8], score: f64) {
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn remove(&mut self, tx: &mut Tx<'_>, member: &[u8], score: f64) -> Read<()> {
         self.changed = true;
         match &mut self.form {
             Form::Small(items) => remove_pair(items, member),
-            Form::Large { generation, count } => {
+            Form::Large { generation, count, index } => {
                 *count -= 1;
-                tx.delete_element(self.key, *generation, &hashed::sub_key(MEMBERS, member));
-                tx.delete_element(self.key, *generation, &score::sub_key(score, member));
+                let at = At(self.key, *generation);
+                let sub = score::sub_key(score, member);
+                tx.delete_element(at.0, at.1, &hashed::sub_key(MEMBERS, member));
+                tx.delete_element(at.0, at.1, &sub);
+                if let Some(index) = index {
+                    index.remove(tx, at, &sub[1..])?;
+                }
             }
         }
+        Ok(())
     }
 
     /// Removes members that it has, with their scores, none twice.
-    pub fn remove_all(&mut self, tx: &mut Tx<'_>, members: &[Scored]) {
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn remove_all(&mut self, tx: &mut Tx<'_>, members: &[Scored]) -> Read<()> {
         if members.len() == self.len() {
             // The key will go, and with it the elements.
             self.changed = !members.is_empty() || self.changed;
             self.form = Form::Small(Items::default());
-            return;
+            return Ok(());
         }
-        members.iter().for_each(|(member, score)| self.remove(tx, member, *score));
+        self.gather_places(tx, members.iter().map(|(member, score)| (&member[..], *score)))?;
+        members.iter().try_for_each(|(member, score)| self.remove(tx, member, *score))
     }
 
     /// Members with their scores from a scan's cursor on, and the cursor to go on from, 0 at the end. A small one is
@@ -276,11 +321,7 @@ impl<'k> Zset<'k> {
 
     fn grow(&mut self, tx: &mut Tx<'_>) -> Read<()> {
         let Form::Small(items) = &self.form else { return Ok(()) };
-        let generation = new_generation(tx, self.key)?;
-        for (member, score) in pairs(items) {
-            put_elements(tx, self.key, generation, member, score);
-        }
-        self.form = Form::Large { generation, count: items.len() / 2 };
+        self.form = become_large(tx, self.key, pairs(items))?;
         Ok(())
     }
 }
@@ -305,9 +346,31 @@ fn remove_pair(items: &mut Items, member: &[u8]) {
     }
 }
 
-fn put_elements(tx: &mut Tx<'_>, key: &Key, generation: Generation, member: &[u8], score: f64) {
-    tx.put_element(key, generation, &hashed::sub_key(MEMBERS, member), score::encode(score));
-    tx.put_element(key, generation, &score::sub_key(score, member), []);
+/// Writes a member's elements; the sub-key of its score's.
+fn put_elements(tx: &mut Tx<'_>, at: At<'_>, member: &[u8], score: f64) -> SubKey {
+    let sub = score::sub_key(score, member);
+    tx.put_element(at.0, at.1, &hashed::sub_key(MEMBERS, member), score::encode(score));
+    tx.put_element(at.0, at.1, &sub, []);
+    sub
+}
+
+/// Writes members in order as elements of their own.
+fn become_large<'m>(
+    tx: &mut Tx<'_>,
+    key: &Key,
+    members: impl Iterator<Item = (&'m [u8], f64)>,
+) -> Read<Form> {
+    let generation = new_generation(tx, key)?;
+    let at = At(key, generation);
+    let subs: Vec<SubKey> = members.map(|(member, score)| put_elements(tx, at, member, score)).collect();
+    let index = Some(Index::build(tx, at, &subs));
+    Ok(Form::Large { generation, count: subs.len(), index })
+}
+
+/// The payload of a large one.
+fn large(payload: &[u8]) -> Option<(usize, Option<Index>)> {
+    let (count, index) = payload.split_first_chunk::<8>()?;
+    Some((usize::try_from(u64::from_le_bytes(*count)).ok()?, Index::decode(index)?))
 }
 
 #[cfg(test)]

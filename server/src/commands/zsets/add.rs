@@ -99,6 +99,14 @@ pub fn add_scored(cx: &mut Cx<'_>, options: Options, members: &[(&[u8], f64)]) -
     let (mut added, mut updated, mut sum) = (0, 0, None);
     if existed || !options.old_only {
         zset.gather(&mut cx.tx, members.iter().map(|(member, _)| member))?;
+        if members.len() > 1 && zset.is_large() {
+            let mut places = Vec::with_capacity(2 * members.len());
+            for &(member, given) in members {
+                let old = zset.score(&mut cx.tx, member)?;
+                places.extend([old, Some(given)].into_iter().flatten().map(|score| (member, score)));
+            }
+            zset.gather_places(&mut cx.tx, places.into_iter())?;
+        }
         for &(member, given) in members {
             let old = zset.score(&mut cx.tx, member)?;
             sum = options.decide(old, given)?;
@@ -129,9 +137,15 @@ pub fn zrem(cx: &mut Cx<'_>) -> Result<(), Fail> {
     if let Some(mut zset) = open(cx, cx.key(0))? {
         let members = &cx.args[2..];
         zset.gather(&mut cx.tx, members.iter())?;
+        let mut found = Vec::new();
         for member in members {
+            found.extend(zset.score(&mut cx.tx, member)?.map(|score| (*member, score)));
+        }
+        zset.gather_places(&mut cx.tx, found.iter().copied())?;
+        for member in members {
+            // One that is named twice is there once.
             if let Some(score) = zset.score(&mut cx.tx, member)? {
-                zset.remove(&mut cx.tx, member, score);
+                zset.remove(&mut cx.tx, member, score)?;
                 removed += 1;
             }
         }

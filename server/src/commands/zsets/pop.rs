@@ -99,7 +99,7 @@ fn take(
     count: usize,
 ) -> Result<Vec<Scored>, Fail> {
     let taken = zset.by_rank(&mut cx.tx, 0, count, direction)?;
-    zset.remove_all(&mut cx.tx, &taken);
+    zset.remove_all(&mut cx.tx, &taken)?;
     zset.save(&mut cx.tx)?;
     Ok(taken)
 }

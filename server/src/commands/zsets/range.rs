@@ -193,7 +193,7 @@ pub fn remove(cx: &mut Cx<'_>, by: By) -> Result<(), Fail> {
     if let Some(mut zset) = open(cx, cx.key(0))? {
         let members = asked.read(cx, &zset)?;
         removed = members.len();
-        zset.remove_all(&mut cx.tx, &members);
+        zset.remove_all(&mut cx.tx, &members)?;
         zset.save(&mut cx.tx)?;
     }
     cx.reply.count(removed);

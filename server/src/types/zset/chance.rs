@@ -25,7 +25,7 @@ impl Zset<'_> {
                 let rank = rng.random_range(0..self.len());
                 Ok(self.by_rank(tx, rank, 1, Direction::Forward)?.pop())
             }
-            Form::Large { generation, count } => {
+            Form::Large { generation, count, .. } => {
                 let found = hashed::random(tx, self.key, *generation, MEMBERS, *count as u64, rng)?;
                 found.map(|(member, score)| self.scored(member, &score)).transpose()
             }

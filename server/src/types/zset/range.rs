@@ -1,12 +1,13 @@
 //! Parts of a sorted set: by rank, by score, by member.
 
-use std::ops::Bound;
+use std::ops::{self, Bound};
 
 use bytes::Bytes;
 use haypile_engine::key::Generation;
 use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Tx};
 
+use super::index::{At, CHILDREN_MAX};
 use super::score::{self, SCORES};
 use super::{Form, Scored, Zset, owned, pairs};
 use crate::types::{PAGE, Pages, as_slice, damaged};
@@ -112,6 +113,18 @@ impl Zset<'_> {
                 Direction::Forward => owned(pairs(items).skip(from).take(count)),
                 Direction::Backward => reversed(owned(pairs(items).skip(after).take(count))),
             }),
+            Form::Large { generation, index: Some(index), .. } if from.min(after) >= CHILDREN_MAX => {
+                let start = if direction == Direction::Forward { from } else { after };
+                let (place, skip) = index.find(tx, At(self.key, *generation), start as u64)?;
+                let skip = usize::try_from(skip).map_err(|_| damaged(self.key))?;
+                let bounds = (Bound::Included(Bytes::from([&[SCORES], &place[..]].concat())), everything().1);
+                let part = self.window(tx, *generation, bounds, Direction::Forward, skip, count)?;
+                match (part.len() == count, direction) {
+                    (false, _) => Err(damaged(self.key)),
+                    (true, Direction::Forward) => Ok(part),
+                    (true, Direction::Backward) => Ok(reversed(part)),
+                }
+            }
             Form::Large { generation, .. } => {
                 let part = if from <= after {
                     self.window(tx, *generation, everything(), direction, from, count)?
@@ -138,11 +151,18 @@ impl Zset<'_> {
         if range.is_empty() || self.is_empty() {
             return Ok(Vec::new());
         }
-        let generation = match &self.form {
+        let (generation, index) = match &self.form {
             Form::Small(items) => return Ok(part(owned(range.pick(pairs(items))), direction, skip, count)),
-            Form::Large { generation, .. } => *generation,
+            Form::Large { generation, index, .. } => (*generation, index),
         };
         match self.bounds(tx, range)? {
+            Some(bounds) if skip >= CHILDREN_MAX && index.is_some() => {
+                let ranks = self.ranks(tx, &bounds)?;
+                let count = count.min(ranks.len().saturating_sub(skip));
+                let before =
+                    if direction == Direction::Forward { ranks.start } else { self.len() - ranks.end };
+                self.by_rank(tx, before + skip, count, direction)
+            }
             Some(bounds) => self.window(tx, generation, bounds, direction, skip, count),
             None => Ok(part(range.pick(self.all(tx)?.into_iter()).collect(), direction, skip, count)),
         }
@@ -156,11 +176,12 @@ impl Zset<'_> {
         if range.is_empty() || self.is_empty() {
             return Ok(0);
         }
-        let generation = match &self.form {
+        let (generation, index) = match &self.form {
             Form::Small(items) => return Ok(range.pick(pairs(items)).count()),
-            Form::Large { generation, .. } => *generation,
+            Form::Large { generation, index, .. } => (*generation, index),
         };
         match self.bounds(tx, range)? {
+            Some(bounds) if index.is_some() => Ok(self.ranks(tx, &bounds)?.len()),
             Some((from, to)) => count(tx, Pages::range(self.key, generation, from, to, Direction::Forward)),
             None => Ok(range.pick(self.all(tx)?.into_iter()).count()),
         }
@@ -175,6 +196,10 @@ impl Zset<'_> {
             (Form::Small(items), _) => {
                 let before = pairs(items).take_while(|(other, _)| *other != member).count();
                 Ok(if direction == Direction::Forward { before } else { items.len() / 2 - 1 - before })
+            }
+            (Form::Large { index: Some(_), .. }, _) => {
+                let before = self.below(tx, Bound::Excluded(&score::sub_key(score, member)))?;
+                Ok(if direction == Direction::Forward { before } else { self.len() - 1 - before })
             }
             (Form::Large { generation, .. }, _) => {
                 let here = Bound::Excluded(Bytes::copy_from_slice(&score::sub_key(score, member)));
@@ -223,6 +248,37 @@ impl Zset<'_> {
                 Ok(Some((cut(min, first), cut(max, last))))
             }
         }
+    }
+
+    /// The ranks of the members between bounds, of a large one.
+    fn ranks(&self, tx: &mut Tx<'_>, (from, to): &Bounds) -> Read<ops::Range<usize>> {
+        let start = match from {
+            Bound::Included(sub) => self.below(tx, Bound::Excluded(sub))?,
+            Bound::Excluded(sub) => self.below(tx, Bound::Included(sub))?,
+            Bound::Unbounded => 0,
+        };
+        Ok(start..self.below(tx, as_slice(to))?.max(start))
+    }
+
+    /// How many members of a large one are below a bound of their sub-keys.
+    fn below(&self, tx: &mut Tx<'_>, bound: Bound<&[u8]>) -> Read<usize> {
+        let Form::Large { generation, index: Some(index), .. } = &self.form else {
+            return Err(damaged(self.key));
+        };
+        let (Bound::Included([SCORES, place @ ..]) | Bound::Excluded([SCORES, place @ ..])) = bound else {
+            return Ok(self.len());
+        };
+        if place.is_empty() {
+            return Ok(0);
+        }
+        let (known, members) = index.before(tx, At(self.key, *generation), place)?;
+        let members = usize::try_from(members).map_err(|_| damaged(self.key))?;
+        if known == place && matches!(bound, Bound::Excluded(_)) {
+            return Ok(members);
+        }
+        let from = Bound::Included(Bytes::from([&[SCORES], &known[..]].concat()));
+        let to = bound.map(Bytes::copy_from_slice);
+        Ok(members + count(tx, Pages::range(self.key, *generation, from, to, Direction::Forward))?)
     }
 
     /// Up to `count` members between bounds, without the first `skip`.

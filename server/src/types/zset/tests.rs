@@ -135,14 +135,14 @@ fn apply(tx: &mut Tx<'_>, key: &Key, model: &mut Model, act: Act) -> Read<()> {
                         sorted(model).iter().position(|(other, _)| *other == member).expect("it is there");
                     assert_eq!(zset.rank(tx, &member, score, Direction::Forward)?, rank);
                     assert_eq!(zset.rank(tx, &member, score, Direction::Backward)?, model.len() - 1 - rank);
-                    zset.remove(tx, &member, score);
+                    zset.remove(tx, &member, score)?;
                 }
                 model.remove(&member);
             }
         }
         Act::RemoveRanks(from, count) => {
             let members = zset.by_rank(tx, from, count, Direction::Forward)?;
-            zset.remove_all(tx, &members);
+            zset.remove_all(tx, &members)?;
             model.retain(|member, _| !members.iter().any(|(removed, _)| removed == member));
         }
         Act::Make(members) => {
@@ -222,6 +222,37 @@ fn a_large_one_is_walked_over_many_pages_from_both_ends() {
     });
 }
 
+/// Sets that were made before there was an index have eight bytes at their key.
+#[test]
+fn a_large_one_without_an_index_is_read_and_written() {
+    let (engine, key) = (testing::engine(), Key::new(b"k"));
+    let mut all = numbered(1500);
+    run(&engine, &[&key], |tx| {
+        let mut zset = Zset::of(tx, &key, &all)?;
+        let Form::Large { index, .. } = &mut zset.form else { panic!("it is large") };
+        *index = None;
+        zset.save(tx)
+    });
+    run(&engine, &[&key], |tx| {
+        assert_eq!(tx.get(&key)?.expect("it is there").payload.len(), 8);
+        let mut zset = read(tx, &key)?;
+        let (member, score) = all.remove(700);
+        assert_eq!(zset.rank(tx, &member, score, Direction::Forward)?, 700);
+        zset.remove(tx, &member, score)?;
+        assert_eq!(zset.by_rank(tx, 600, 200, Direction::Backward)?, reverse(&all[699..899]));
+        let range = Range::Scores(Bound::Included(100.0), Bound::Excluded(300.0));
+        assert_eq!(zset.count(tx, &range)?, 599);
+        assert_eq!(zset.by_range(tx, &range, Direction::Forward, 550, 10)?, all[850..860]);
+        zset.put(tx, &member, None, score)?;
+        zset.save(tx)
+    });
+    assert_eq!(run(&engine, &[&key], |tx| read(tx, &key)?.all(tx)), numbered(1500));
+}
+
+fn reverse(members: &[Scored]) -> Vec<Scored> {
+    members.iter().rev().cloned().collect()
+}
+
 #[test]
 fn a_scan_sees_every_member_once_however_it_is_cut() {
     let (engine, key) = (testing::engine(), Key::new(b"k"));
@@ -284,6 +315,8 @@ fn bytes_that_are_no_sorted_set_are_refused() {
     refused(items(&[b"member", &f64::NAN.to_le_bytes()]));
     refused(Value::whole(kind, LARGE, &[0; 8][..]));
     refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, LARGE, &[0; 7][..]) });
+    refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, LARGE, &[1; 9][..]) });
+    refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, LARGE, &[0; 10][..]) });
     refused(Value { generation: Some(Generation(1)), ..Value::whole(kind, SMALL, &[0; 8][..]) });
 }
 

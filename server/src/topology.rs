@@ -173,6 +173,14 @@ pub async fn remove(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
     if let Some(why) = slots.iter().find_map(|&slot| removal_hindrance(node, slot)) {
         return Err(Fail::error(why));
     }
+    give_up(node, slots).await
+}
+
+/// Gives slots up with their data, whoever may need them.
+///
+/// # Errors
+/// For the client; nothing has changed then.
+pub async fn give_up(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
     node.replication.unfollow(&slots).await;
     let gone = slots.clone();
     on_disk(node, move |engine| engine.remove_slots(&gone)).await?;

@@ -28,14 +28,13 @@ pub fn own_views(node: &Node) -> Vec<SlotView> {
 }
 
 /// Makes the whole node follow another: all slots of this one, and those that the other has besides. What is here is replaced if
-/// need be, as Redis' SLAVEOF does.
+/// need be, as Redis' SLAVEOF does; what the other one had and handed over to a third node goes.
 ///
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
-    let there = slots_of(node, master)
-        .await
-        .map_err(|why| Fail::error(format!("ERR Corruption: connect remote node error: {why}")))?;
+    let unanswered = |why| Fail::error(format!("ERR Corruption: connect remote node error: {why}"));
+    let there = slots_of(node, master).await.map_err(unanswered)?;
     let mut slots: Vec<Slot> = topology::present(&node.engine)
         .into_iter()
         .filter(|&slot| match node.engine.role(slot) {
@@ -47,6 +46,15 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
             Role::Absent | Role::Master | Role::Fenced => true,
         })
         .collect();
+    // It went to another group while this node was away.
+    let lacking: Vec<Slot> = slots.iter().copied().filter(|slot| !there.contains(slot)).collect();
+    let gone: Vec<Slot> = if lacking.is_empty() {
+        Vec::new()
+    } else {
+        let known = slots_there(node, master, &lacking).await.map_err(unanswered)?;
+        lacking.into_iter().filter(|slot| known.get(slot) == Some(&There::Moved)).collect()
+    };
+    slots.retain(|slot| !gone.contains(slot));
     let new: Vec<Slot> = there.into_iter().filter(|&slot| node.engine.role(slot) == Role::Absent).collect();
     slots.extend(&new);
     slots.sort_unstable();
@@ -62,6 +70,10 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
         let is_empty = |slot: &Slot| matches!(node.engine.role(*slot), Role::Loading { .. });
         topology::remove(node, new.into_iter().filter(is_empty).collect()).await?;
     } else {
+        if !gone.is_empty() {
+            tracing::warn!(slots = slot_group::show(&gone), %master, "slots that the master handed over to others are given up");
+            topology::give_up(node, gone).await?;
+        }
         learn(node, &slots, master).await;
     }
     followed
@@ -145,8 +157,10 @@ enum There {
     Owned,
     /// It follows another node for it.
     Follows(String),
-    /// Something else: it was handed over.
-    Other,
+    /// It was handed over to another node.
+    Moved,
+    /// It is being handed over.
+    Leaving,
 }
 
 async fn slots_there(node: &Node, address: &str, slots: &[Slot]) -> Result<BTreeMap<Slot, There>, String> {
@@ -168,7 +182,8 @@ fn told(text: &str) -> Option<(Slot, There)> {
     let there = match value("state")? {
         "master" | "fenced" => There::Owned,
         "replica" | "loading" => There::Follows(value("master")?.to_owned()),
-        _ => There::Other,
+        "moved" => There::Moved,
+        _ => There::Leaving,
     };
     Some((slot, there))
 }
@@ -202,7 +217,7 @@ mod tests {
         let slot = |number| Slot::new(number).expect("in range");
         assert_eq!(told(master), Some((slot(5), There::Owned)));
         assert_eq!(told(chain), Some((slot(6), There::Follows("10.0.0.1:9221".to_owned()))));
-        assert_eq!(told(moved), Some((slot(7), There::Other)));
+        assert_eq!(told(moved), Some((slot(7), There::Moved)));
         for wrong in ["", "(db0:1024) x\r\n  state: master", "(db0:5)", "(db0:5) x\r\n  state: replica"] {
             assert_eq!(told(wrong), None, "{wrong}");
         }

@@ -144,6 +144,29 @@ class Moving(Behind):
         self.wait_until_slave_has_all(two, replica, [100, *SLOTS[:3]])
         self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
 
+    def test_who_comes_back_follows_although_a_slot_went_to_another_group_meanwhile(self):
+        one, two = self.cluster()
+        heir, third = self.node("one-b"), self.node("one-c")
+        rest = [slot for slot in SLOTS if slot != 3]
+        for replica in (heir, third):
+            replica.do("SLAVEOF", "127.0.0.1", one.port)
+            self.wait_until_slave_has_all(one, replica, SLOTS)
+        one.kill()
+        third.kill()
+        heir.do("SLAVEOF", "NO", "ONE")
+        heir.do("SET", key_in(5, "k"), "v")
+        self.codis.assign(SLOTS, heir)
+        self.codis.migrate(3, two)
+        for node in (one, third):
+            node.start()
+            node.do("SLAVEOF", "127.0.0.1", heir.port)
+            self.wait_until_slave_has_all(heir, node, rest)
+            told = node.client().info("replication")
+            self.assertEqual((told["role"], told["master_port"]), ("slave", heir.port))
+            self.assertEqual(node.do("GET", key_in(5, "k")), b"v")
+            self.assertIn("Partition not found", node.error("GET", key_in(3, "k")))
+        self.assertEqual(heir.client().info("replication")["connected_slaves"], 2)
+
     def test_a_master_that_a_slot_comes_to_is_one_to_its_dashboard_also_if_it_has_nothing_else(self):
         one, two = self.cluster()
         two.do("HAYPILE.ADOPT", 3, *one.address.split(":"))

@@ -43,7 +43,8 @@ pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail>
     followed?;
     node.moves.adopted(slot, node.monotonic_ms());
     if is_replica_of(node, slot, from) {
-        // Whose it is its master knows.
+        // Whose it is its master knows; until it says so it is not this node's in any case.
+        node.moves.set_foreign(slot, Some(from));
         whole::learn(node, &[slot], from).await;
     } else if node.engine.role(slot) != Role::Master {
         node.moves.set_foreign(slot, Some(from));

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use haypile_engine::types::Slot;
 
 use super::adopt;
@@ -121,17 +122,17 @@ pub async fn courier(node: &Node, address: &str, wire: Wire, timeout: Duration) 
     Ok(courier)
 }
 
-impl Courier {
-    fn push(&mut self, words: &[&[u8]]) {
-        self.client.push(words);
-        self.unanswered += 1;
-    }
-
-    /// Says `SLOTSRESTORE-ASYNC` and these words.
+/// Who takes pieces of keys, each the words that come after `SLOTSRESTORE-ASYNC`.
+pub trait Taker {
+    /// Takes one.
     ///
     /// # Errors
     /// Why it is of no more use.
-    pub async fn piece(&mut self, words: &[&[u8]]) -> Result<(), String> {
+    fn piece(&mut self, words: &[&[u8]]) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+impl Taker for Courier {
+    async fn piece(&mut self, words: &[&[u8]]) -> Result<(), String> {
         let mut all: Vec<&[u8]> = vec![b"SLOTSRESTORE-ASYNC"];
         all.extend(words);
         self.push(&all);
@@ -139,6 +140,26 @@ impl Courier {
             self.flush().await?;
         }
         Ok(())
+    }
+}
+
+/// Keeps the pieces, to be shown.
+#[derive(Default)]
+pub struct Shown(pub Vec<Vec<Bytes>>);
+
+impl Taker for Shown {
+    async fn piece(&mut self, words: &[&[u8]]) -> Result<(), String> {
+        let name = Bytes::from_static(b"SLOTSRESTORE-ASYNC");
+        let words = words.iter().map(|word| Bytes::copy_from_slice(word));
+        self.0.push(std::iter::once(name).chain(words).collect());
+        Ok(())
+    }
+}
+
+impl Courier {
+    fn push(&mut self, words: &[&[u8]]) {
+        self.client.push(words);
+        self.unanswered += 1;
     }
 
     /// Adds a key to what SLOTSRESTORE says at the end.

@@ -15,7 +15,7 @@ use haypile_engine::read::Direction;
 use haypile_engine::tx::Tx;
 use haypile_engine::types::Slot;
 
-use super::dial::{self, Courier, Wire};
+use super::dial::{self, Courier, Shown, Taker, Wire};
 use super::leaving::{self, Mark};
 use crate::commands::dump;
 use crate::cx::Fail;
@@ -240,27 +240,63 @@ async fn send(
     let mut count = 0;
     for key in keys {
         let ((found, ttl), _) = on_slot(node, slot, |tx| read(tx, key, terms)).await?;
-        let name = key.user();
-        let ttl = ttl.to_string();
-        let ttl = ttl.as_bytes();
         match found {
             Found::Nothing => continue,
-            Found::String(bytes) if terms.wire == Wire::Pieces => {
-                courier.piece(&[b"delete", name]).await?;
-                courier.piece(&[b"string", name, ttl, &bytes]).await?;
+            found if terms.wire == Wire::Pieces => {
+                in_pieces(node, slot, &mut courier, key, found, ttl, terms).await?;
             }
-            Found::String(bytes) => courier.whole(name, ttl, &crate::rdb::Writer::string(&bytes).finish()),
-            Found::Small(payload) if terms.wire == Wire::Pieces => {
-                courier.piece(&[b"delete", name]).await?;
-                courier.piece(&[b"object", name, ttl, &payload]).await?;
+            Found::String(bytes) => {
+                let payload = crate::rdb::Writer::string(&bytes).finish();
+                courier.whole(key.user(), ttl.to_string().as_bytes(), &payload);
             }
-            Found::Small(payload) => courier.whole(name, ttl, &payload),
+            Found::Small(payload) => courier.whole(key.user(), ttl.to_string().as_bytes(), &payload),
             Found::Large(what) => large(node, slot, &mut courier, key, what, terms).await?,
         }
         count += 1;
     }
     courier.end().await?;
     Ok((courier, count))
+}
+
+/// What would be sent of these keys, in pieces: nothing goes.
+///
+/// # Errors
+/// As [`some`].
+pub async fn shown(node: &Arc<Node>, keys: &[&[u8]], terms: &Terms) -> Result<Shown, String> {
+    let mut shown = Shown::default();
+    for user in keys {
+        let (slot, user) = (Slot::of_key(user), Bytes::copy_from_slice(user));
+        let mark = Mark::of(&user, terms.with_tags);
+        let mut all = BTreeSet::from([user]);
+        all.extend(mates(node, slot, &BTreeSet::from([mark])).await?);
+        for key in all.iter().map(|key| Key::new(key)) {
+            let ((found, ttl), _) = on_slot(node, slot, |tx| read(tx, &key, terms)).await?;
+            in_pieces(node, slot, &mut shown, &key, found, ttl, terms).await?;
+        }
+    }
+    Ok(shown)
+}
+
+/// Gives a key away in pieces: what stood there goes first.
+async fn in_pieces(
+    node: &Arc<Node>,
+    slot: Slot,
+    taker: &mut impl Taker,
+    key: &Key,
+    found: Found,
+    ttl: u64,
+    terms: &Terms,
+) -> Result<(), String> {
+    let name = key.user();
+    let ttl = ttl.to_string();
+    let (what, whole): (&[u8], &[u8]) = match &found {
+        Found::Nothing => return Ok(()),
+        Found::Large(what) => return large(node, slot, taker, key, what, terms).await,
+        Found::String(bytes) => (b"string", bytes),
+        Found::Small(payload) => (b"object", payload),
+    };
+    taker.piece(&[b"delete", name]).await?;
+    taker.piece(&[what, name, ttl.as_bytes(), whole]).await
 }
 
 /// What stands at a key, and its time to live in milliseconds, 0 for ever.
@@ -292,7 +328,7 @@ type Piece = (Vec<Bytes>, Option<u64>);
 async fn large(
     node: &Arc<Node>,
     slot: Slot,
-    courier: &mut Courier,
+    courier: &mut impl Taker,
     key: &Key,
     what: &'static str,
     terms: &Terms,

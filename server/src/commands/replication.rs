@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use super::info::Lines;
 use super::pkcluster::grammar;
 use crate::cx::{Fail, is};
+use crate::execute;
 use crate::node::Node;
 use crate::session::{SessionCx, Taken};
 use crate::table::{Command, Flags, Group, Keys, Pending, Run};
@@ -61,12 +62,14 @@ fn slave_of<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
             [word] if is(word, "force") || is(word, "-f") => {}
             _ => return Err(Fail::syntax()),
         }
-        if is(host, "no") && is(port, "one") {
-            whole::no_one(cx.node).await?;
+        let done = if is(host, "no") && is(port, "one") {
+            whole::no_one(cx.node).await
         } else {
             let master = grammar::address(host, port).map_err(Fail::error)?;
-            whole::follow(cx.node, &master).await?;
-        }
+            whole::follow(cx.node, &master).await
+        };
+        // A sentinel does not read the answer.
+        done.inspect_err(|why| tracing::warn!(why = execute::words(why), "SLAVEOF failed"))?;
         cx.reply.ok();
         Ok(())
     })

@@ -8,6 +8,7 @@
 //! | `SLOTSMGRT-EXEC-WRAPPER hashkey command ...` | proxy, for each request | `[2, reply]` done here, `[1, _]` ask again, `[0, _]` ask the other node |
 //! | `SLOTSMGRTTAGONE host port timeout key` (also `SLOTSMGRTONE`) | proxy, method `sync` | a number, once the slot is that node's |
 //! | `SLOTSMGRTTAGONE-ASYNC host port timeout maxbulks maxbytes key ...` (also `SLOTSMGRTONE-ASYNC`) | operator | the same |
+//! | `SLOTSMGRTONE-ASYNC-DUMP timeout maxbulks key ...` (also `SLOTSMGRTTAGONE-ASYNC-DUMP`) | operator | the commands that would be sent; nothing goes |
 //! | `SLOTSMGRT-ASYNC-STATUS`, `-FENCE`, `-CANCEL` | operator | what goes on; wait for it; end it |
 //! | `HAYPILE.ADOPT slot host port` | another node | this node's id, once it follows the slot there |
 //! | `HAYPILE.ADOPTED slot` | another node, which had the slot | 1 if it came here by an ADOPT not long ago, else 0 |
@@ -83,6 +84,14 @@ pub const COMMANDS: &[Command] = &[
     .own(),
     T.waiting("slotsmgrtone-async", -7, PROXY, "1.0.0", "Moves keys, or waits for their slots.", |cx| {
         Box::pin(keys(cx, 6, UNTAGGED))
+    })
+    .own(),
+    T.waiting("slotsmgrtone-async-dump", -4, ADMIN, "1.0.0", "Shows how keys would be sent.", |cx| {
+        Box::pin(dump(cx, UNTAGGED))
+    })
+    .own(),
+    T.waiting("slotsmgrttagone-async-dump", -4, ADMIN, "1.0.0", "Shows how keys would be sent.", |cx| {
+        Box::pin(dump(cx, TAGGED))
     })
     .own(),
     T.waiting("slotsmgrt-exec-wrapper", -3, PROXY, "1.0.0", "Runs a command on a slot that moves.", |cx| {
@@ -242,6 +251,32 @@ async fn keys(cx: &mut SessionCx<'_>, at: usize, tags: Tags) -> Result<(), Fail>
         went += usize::try_from(sent).unwrap_or(usize::MAX);
     }
     cx.reply.count(went);
+    Ok(())
+}
+
+/// Shows what codis-server would be sent of keys. As there, the time-out is no more than what large collections live for meanwhile.
+async fn dump(cx: &mut SessionCx<'_>, tags: Tags) -> Result<(), Fail> {
+    let number = |at: usize, name: &str, default: u64| {
+        let text = cx.arg(at);
+        let value = integer(text).ok().and_then(|value| i32::try_from(value).ok());
+        let value = value.and_then(|value| u64::try_from(value).ok());
+        let wrong = || format!("ERR invalid value of {name} ({})", String::from_utf8_lossy(text));
+        value.map(|value| if value == 0 { default } else { value }).ok_or_else(|| Fail::error(wrong()))
+    };
+    let (timeout_ms, elements_max) = (number(1, "timeout", 30_000)?, number(2, "maxbulks", 1000)?);
+    let terms = Terms {
+        wire: Wire::Pieces,
+        with_tags: tags == Tags::Together,
+        timeout: Duration::from_millis(timeout_ms),
+        elements_max: usize::try_from(elements_max).unwrap_or(usize::MAX),
+        keys_max: KEYS_A_STEP,
+    };
+    let shown = export::shown(cx.node, &cx.args[3..], &terms).await;
+    let shown = shown.map_err(|why| Fail::error(format!("ERR {why}")))?;
+    cx.reply.array(shown.0.len());
+    for words in &shown.0 {
+        cx.reply.bulks(words.iter());
+    }
     Ok(())
 }
 
@@ -522,6 +557,24 @@ mod tests {
              slotsmgrt-exec-wrapper a                 -> -ERR wrong number of arguments for 'slotsmgrt-exec-wrapper' command
              slotsmgrt-exec-wrapper a slotsmgrt-exec-wrapper a get a -> -ERR slotsmgrt-exec-wrapper can't be wrapped",
         );
+    }
+
+    #[test]
+    fn what_codis_server_would_be_sent_is_shown_and_nothing_goes() {
+        let (head, name) = ("$18 SLOTSRESTORE-ASYNC", "slotsmgrtone-async-dump");
+        Bench::new().check(&format!(
+            "set {{a}}1 x            -> +OK
+             rpush {{a}}2 1 2 3      -> :3
+             {name} 0 0 {{a}}1 none  -> *2 *3 {head} $6 delete $4 {{a}}1 *5 {head} $6 string $4 {{a}}1 $1 0 $1 x
+             {name} 5 2 {{a}}2       -> *4 *3 {head} $6 delete $4 {{a}}2 *7 {head} $4 list $4 {{a}}2 $2 15 $1 0 $1 1 $1 2 *6 {head} $4 list $4 {{a}}2 $2 15 $1 0 $1 3 *4 {head} $6 expire $4 {{a}}2 $1 0
+             {name} x 0 a            -> -ERR invalid value of timeout (x)
+             {name} 0 -1 a           -> -ERR invalid value of maxbulks (-1)
+             dbsize                  -> :2",
+        ));
+        let mut bench = Bench::new();
+        bench.check("set {a}1 x -> +OK\n set {a}2 y -> +OK\n set b z -> +OK");
+        let reply = bench.run("slotsmgrttagone-async-dump 0 0 {a}1");
+        assert!(reply.starts_with("*4 ") && reply.contains("{a}2 $1 0 $1 y"), "{reply}");
     }
 
     #[test]

@@ -242,6 +242,49 @@ fn after_a_sync_that_failed_no_reply_leaves_and_nobody_waits() {
     });
 }
 
+/// A client in the mode `always` that may block: it commits, writes, and syncs by itself if nobody else does.
+fn by_itself(store: &Store, by: &str) -> bool {
+    let Ok(commit) = store.commit(by, &[0]) else { return false };
+    let acknowledged = store.log.write().is_ok() && store.log.sync_past(commit.ticket).is_ok();
+    assert!(!acknowledged || store.holds(&commit, true), "a reply before its sync");
+    acknowledged
+}
+
+/// Two such clients, and somebody who syncs for another reason; gives what became of the replies.
+fn turns(store: &Arc<Store>) -> [bool; 2] {
+    let flush = {
+        let store = Arc::clone(store);
+        thread::spawn(move || drop(store.log.sync()))
+    };
+    let other = {
+        let store = Arc::clone(store);
+        thread::spawn(move || by_itself(&store, "b"))
+    };
+    let mine = by_itself(store, "a");
+    let theirs = other.join().expect("ends");
+    flush.join().expect("ends");
+    [mine, theirs]
+}
+
+#[test]
+fn whoever_waits_for_a_sync_makes_it_or_waits_for_one() {
+    explore(2, || {
+        let store = Store::new(0);
+        assert_eq!(turns(&store), [true, true]);
+        store.assert_dense([2, 0]);
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_sync_that_fails_hears_of_it() {
+    explore(2, || {
+        let store = Store::new(0);
+        store.disk.fail_sync_after(0);
+        assert_eq!(turns(&store), [false, false]);
+        store.assert_ended();
+    });
+}
+
 #[test]
 fn after_a_write_that_failed_no_reply_leaves_and_nobody_waits() {
     explore(2, || {

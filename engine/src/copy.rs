@@ -164,7 +164,8 @@ impl Engine {
         drop(cell);
         let resumed = incoming.filter(|incoming| incoming.source == source).and_then(|incoming| {
             let end = incoming.parts.last().map_or(0, |part| part.offset.saturating_add(part.here));
-            match self.resume_pack(incoming.file, end) {
+            let resumed = self.resume_pack(incoming.file, end);
+            match resumed.and_then(|pack| check_parts(&pack, &incoming.parts).map(|()| pack)) {
                 Ok(pack) => Some((pack, incoming.parts)),
                 Err(error) => {
                     tracing::warn!(%slot, %error, "what was here of a copy is of no use");
@@ -178,6 +179,12 @@ impl Engine {
         };
         Ok(CopyImport { engine: self, slot, life, source, pack, parts, wanted: Vec::new(), fresh_bytes: 0 })
     }
+}
+
+/// What is here has lain on the disk, for how long nobody knows: a flipped bit in it would be installed, though the source
+/// has the run whole.
+fn check_parts(pack: &PackWriter, parts: &[Part]) -> Result<()> {
+    parts.iter().try_for_each(|part| pack.check_here(part.offset, part.here, part.crc()))
 }
 
 /// Which of the runs that are here is the run `of`, which comes as number `place`.
@@ -200,6 +207,12 @@ impl Part {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.here == self.of.len
+    }
+
+    /// The checksum of what is here of it.
+    #[must_use]
+    pub fn crc(&self) -> u32 {
+        if self.is_whole() { self.of.crc } else { self.crc_here }
     }
 }
 

@@ -5,12 +5,13 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{fresh, get, open, set, slot_of};
+use common::{fresh, get, load_of, open, set, slot_of};
 use haypile_engine::background::Job;
-use haypile_engine::copy::{CopySource, Load, part_id};
+use haypile_engine::copy::{CopySource, part_id};
 use haypile_engine::engine::Engine;
 use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::inspect::{Depth, check};
 use haypile_engine::manifest::Part;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{NodeId, Slot};
@@ -47,16 +48,7 @@ fn follower(fs: &MemoryFs) -> Arc<Engine> {
 }
 
 fn load(replica: &Engine, source: &CopySource) {
-    let load = Load {
-        granted: None,
-        slot: slot(),
-        history: source.history.clone(),
-        base: source.seq,
-        keys: source.keys,
-        time: source.time,
-        complete: false,
-    };
-    replica.start_loading(&[load]).expect("makes room");
+    replica.start_loading(&[load_of(slot(), source)]).expect("makes room");
 }
 
 fn held(replica: &Engine, of: NodeId) -> Vec<Part> {
@@ -240,5 +232,43 @@ fn a_file_that_is_gone_or_short_only_makes_the_copy_begin_anew() {
         }
         import.finish().expect("installs");
         equal(&replica, &master);
+    }
+}
+
+/// What had come of a copy was believed by the manifest's word: a bit that was flipped in it since was installed, and whoever
+/// read it was told of damage, although the source had the run whole.
+#[test]
+fn a_flipped_bit_in_what_has_come_only_makes_the_copy_begin_anew() {
+    let master = master();
+    let source = master.copy_source(slot()).expect("a source");
+    let disk = MemoryFs::new();
+    let replica = follower(&disk);
+    assert!(!take(&replica, master.node(), &source, 45).whole);
+    let here: Vec<_> = held(&replica, master.node());
+    assert!(here.len() > 1 && here[0].is_whole(), "{here:?}");
+    drop(replica);
+    let left = disk.restart();
+    let name = left.list(Path::new("/haypile/data")).expect("is there").remove(0).name;
+    let path = Path::new("/haypile/data").join(name);
+    for part in &here {
+        for at in (part.offset..part.offset + part.here).step_by(97) {
+            let disk = left.restart();
+            disk.flip(&path, at, 5).expect("the file is there");
+            let mut told = String::new();
+            let report = check(&disk, Path::new("/haypile"), Depth::Everything, &mut |finding| {
+                told += &format!("{finding}\n");
+            });
+            assert_eq!(report.expect("it is a store").problems, 0, "{told}");
+            assert!(told.contains(&format!("at byte {}: slot {}: ", part.offset, slot())), "{told}");
+            assert!(told.contains("this copy begins anew"), "{told}");
+            let (replica, _) = open(&disk).expect("opens");
+            load(&replica, &source);
+            let mut import = replica.importer(slot(), master.node()).expect("is loading");
+            let refused = import.begin_run(part.of, part.here).expect_err("it is not here");
+            assert!(refused.to_string().contains("of which 0 of"), "{refused}");
+            import.discard().expect("gives up");
+            assert!(take(&replica, master.node(), &source, usize::MAX).whole);
+            equal(&replica, &master);
+        }
     }
 }

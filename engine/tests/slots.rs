@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{TestClock, del, fresh, get, open, open_at, set, slot_of};
+use common::{TestClock, del, fresh, get, load_of, open, open_at, set, slot_of};
 use haypile_engine::background::Job;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::copy::{Load, part_id};
@@ -55,17 +55,7 @@ fn copy(master: &Engine, replica: &Engine, slot: Slot) {
 fn copy_into(master: &Engine, replica: &Engine, slot: Slot) {
     master.register_replica(replica.node(), "replica:1");
     let source = master.copy_source(slot).expect("a source");
-    replica
-        .start_loading(&[Load {
-            granted: source.granted.clone(),
-            slot,
-            history: source.history.clone(),
-            base: source.seq,
-            keys: source.keys,
-            time: source.time,
-            complete: false,
-        }])
-        .expect("makes room");
+    replica.start_loading(&[load_of(slot, &source)]).expect("makes room");
     // Records come while the runs still do.
     let appended = replica.append_replicated(&records(master, slot, source.seq)).expect("takes records");
     assert!(appended.failed.is_empty(), "{:?}", appended.failed);
@@ -415,15 +405,7 @@ fn a_replica_that_is_sent_the_start_of_its_own_old_epoch_stays_a_replica() {
     master.promote(&[slot()]).expect("begins the next");
     replica.follow(&[slot()], "master:1").expect("follows");
     let source = master.copy_source(slot()).expect("a source");
-    let load = Load {
-        granted: None,
-        slot: slot(),
-        history: source.history.clone(),
-        base: source.seq,
-        keys: source.keys,
-        time: source.time,
-        complete: true,
-    };
+    let load = Load { complete: true, ..load_of(slot(), &source) };
     replica.start_loading(&[load]).expect("nothing was ever flushed");
     let all = records(&master, slot(), source.seq);
     let mut rest = &all[..];

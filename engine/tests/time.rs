@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{TestClock, del, get, open_at, run, set, slot_of};
+use common::{TestClock, del, get, load_of, open_at, run, set, slot_of};
 use haypile_engine::background::Job;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::copy::Load;
@@ -66,15 +66,7 @@ fn replica_of(master: &Engine, fs: &MemoryFs) -> Arc<Engine> {
     replica.add_slots(&[slot()]).expect("adds");
     replica.follow(&[slot()], "master:1").expect("follows");
     let source = master.copy_source(slot()).expect("a source");
-    let load = Load {
-        granted: None,
-        slot: slot(),
-        history: source.history.clone(),
-        base: source.seq,
-        keys: source.keys,
-        time: source.time,
-        complete: true,
-    };
+    let load = Load { complete: true, ..load_of(slot(), &source) };
     assert!(source.runs.is_empty(), "the log has everything");
     replica.start_loading(&[load]).expect("makes room");
     catch_up(master, &replica);

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use haypile_engine::background::{Background, Job};
@@ -16,7 +16,7 @@ use haypile_engine::copy::Load;
 use haypile_engine::engine::{Engine, Opened, Options};
 use haypile_engine::error::{Error, Result};
 use haypile_engine::fs::Fs;
-use haypile_engine::fs::memory::MemoryFs;
+use haypile_engine::fs::memory::{Action, MemoryFs};
 use haypile_engine::history::Relation;
 use haypile_engine::log::ReadOutcome;
 use haypile_engine::log::record::Record;
@@ -436,6 +436,34 @@ fn where_there_are_no_links_the_bytes_are_copied_durably_and_a_full_device_is_to
             assert_eq!(get(&copy, mine, &format!("k{number}")), Some("0123456789abcdef".repeat(number)));
         }
     }
+}
+
+#[test]
+fn the_progress_of_a_checkpoint_counts_its_files_and_bytes_one_after_another() {
+    let memory = MemoryFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(memory.clone());
+    let source = open_at(&fs, STORE, false).expect("opens").0;
+    for number in 1..=5 {
+        source.add_slots(&[slot(number)]).expect("is added");
+        put(&source, slot(number), "a", &"value".repeat(100 * usize::from(number)));
+        source.flush(&[slot(number)]).expect("flushes");
+    }
+    let progress = Arc::new(Progress::default());
+    let (told, seen) = (Arc::clone(&progress), Arc::new(Mutex::new(Vec::new())));
+    let sink = Arc::clone(&seen);
+    memory.watch(move |step| {
+        if matches!(step.operation().action, Action::Link(_)) {
+            sink.lock().expect("no panic").push(told.done());
+        }
+    });
+    let made = source.checkpoint(Path::new(COPY), &present(&source), &progress).expect("is made");
+    let seen = std::mem::take(&mut *seen.lock().expect("no panic"));
+    let all = progress.done();
+    assert_eq!((all.files, all.files_done, all.bytes_done), (5, 5, all.bytes));
+    assert_eq!((made.files_linked, made.bytes), (5, all.bytes));
+    assert_eq!(seen.iter().map(|done| done.files_done).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(seen.windows(2).all(|pair| pair[0].bytes_done < pair[1].bytes_done), "{seen:?}");
+    assert!(seen.iter().all(|done| (done.files, done.bytes) == (all.files, all.bytes)), "{seen:?}");
 }
 
 #[test]

@@ -174,6 +174,26 @@ fn a_repair_may_be_killed_anywhere_also_where_files_can_not_be_linked() {
     });
 }
 
+/// The mark of a repair that was cut: where a bit of it is flipped, a check says what is to be given up, and what it does
+/// not name is kept.
+fn flip_the_mark(cut: &MemoryFs, before: &Content, given_up: &[Slot], what: &str) {
+    const MARK: &str = "/store/trash/log-begins-at";
+    if !cut.exists(Path::new(MARK)).expect("looks") {
+        return;
+    }
+    let bytes = read(cut, MARK);
+    for (at, byte) in bytes.iter().enumerate() {
+        let fs = cut.restart();
+        overwrite(&fs, MARK, at, &[byte ^ 1 << (at % 8)]);
+        let what = format!("{what}, byte {at} of the mark flipped");
+        let Damage { lost, doubtful, .. } = damage(&fs);
+        let named: Vec<Slot> = lost.into_keys().chain(given_up.iter().copied()).collect();
+        let (status, said) = repair(&fs, &named, Doubtful::Keep, Answer::Yes);
+        assert_eq!(status, Ok(tools::FINE), "{what}: {said}");
+        is_whole_but(&fs, before, &named, &doubtful.into_keys().collect(), &what);
+    }
+}
+
 /// Cut by a kill or a loss of power at any operation, and run again: the same result.
 fn cut_everywhere(restart: impl Fn(&MemoryFs) -> MemoryFs) {
     let fs = filled();
@@ -202,6 +222,9 @@ fn cut_everywhere(restart: impl Fn(&MemoryFs) -> MemoryFs) {
             let _ = repair(&fs, &lost, Doubtful::Refuse, Answer::Yes);
             let fs = restart(&if power_lost { fs.crash(stop) } else { fs.restart() });
             let what = format!("cut at {stop} of {total}, power lost: {power_lost}");
+            if !power_lost && stop % 4 == 0 {
+                flip_the_mark(&fs, &before, &lost, &what);
+            }
             let (status, said) = repair(&fs, &lost, Doubtful::Refuse, Answer::Yes);
             assert_eq!(status, Ok(tools::FINE), "{what}: {said}");
             is_whole_but(&fs, &before, &lost, &BTreeSet::new(), &what);

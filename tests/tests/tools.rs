@@ -1,4 +1,4 @@
-//! `haypile check`, `inspect` and `repair` on stores that are whole, crashed, and damaged.
+//! `haypile check` and `inspect` on stores that are whole, crashed, and damaged.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use haypile_engine::fs::Fs;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::fs::real::RealFs;
 use haypile_engine::types::Slot;
+use haypile_server::rdb;
+use haypile_server::scripting::functions::Functions;
 use haypile_server::tools::{self, Form, Subject};
 use haypile_tests::fixture::{self, VERSION};
 use haypile_tests::sources;
@@ -111,6 +113,30 @@ fn a_store_in_use_is_not_checked() {
     assert!(!fs.exists(Path::new("/nothing")).expect("looks"));
 }
 
+/// What functions there are is told by one small file that no part of the engine knows.
+#[test]
+fn a_flipped_bit_in_the_libraries_of_functions_is_reported_and_nothing_of_them_is_run() {
+    let fs = filled();
+    let texts = [&b"#!lua name=one\n"[..], b"#!lua name=another\nreturn 1"];
+    let bytes = rdb::dump_functions(texts.into_iter());
+    create(&fs, "/store/functions", &bytes);
+    let (status, said) = check(&fs);
+    assert_eq!(status, tools::FINE, "{said}");
+    for (at, byte) in bytes.iter().enumerate() {
+        for bit in 0..8 {
+            overwrite(&fs, "/store/functions", at, &[byte ^ 1 << bit]);
+            let (status, said) = check(&fs);
+            assert_eq!(status, tools::DAMAGED, "byte {at}");
+            assert!(said.starts_with("functions: ") && said.ends_with("1 problem\n"), "byte {at}: {said}");
+            let run = |_: &_| panic!("byte {at}: a text that nobody wrote is run");
+            let (functions, read) = Functions::open(&fs, Path::new(DIR), run);
+            assert!(read.expect_err("it does not hold").contains("/store/functions"));
+            assert!(functions.all().is_empty());
+        }
+        overwrite(&fs, "/store/functions", at, &[*byte]);
+    }
+}
+
 /// What a tool says about the store of `tests/testdata/formats/`, against the file that remembers it.
 fn golden(name: &str, said: &str) {
     let path = format!("tests/testdata/tools/{name}");
@@ -128,7 +154,12 @@ fn inspected(fs: &MemoryFs, path: &str, subject: &Subject, form: Form) -> String
     let mut out = Vec::new();
     let status = tools::inspect(fs, Path::new(path), subject, form, &mut out);
     assert_eq!(status.unwrap_or_else(|why| panic!("{why}")), tools::FINE);
-    String::from_utf8(out).expect("text")
+    let said = String::from_utf8(out).expect("text");
+    if form == Form::Json {
+        let parsed = serde_json::from_str::<serde_json::Value>(&said);
+        assert!(parsed.is_ok_and(|value| value.is_object()), "{said}");
+    }
+    said
 }
 
 fn subjects() -> Vec<(&'static str, &'static str, Subject)> {
@@ -161,7 +192,7 @@ fn inspect_shows_everything_that_lies_in_a_store() {
 fn inspect_goes_on_through_damage_and_says_where_it_is() {
     let whole = fixture::load(VERSION);
     let mut found = 0;
-    for path in files(&whole, DIR).into_iter().filter(|path| !path.ends_with("CURRENT")) {
+    for path in files(&whole, DIR) {
         let bytes = read(&whole, &path);
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         for at in (0..used).step_by(1 + used / 20) {
@@ -182,6 +213,89 @@ fn inspect_goes_on_through_damage_and_says_where_it_is() {
     let (status, said) = check(&fs);
     assert_eq!(status, tools::DAMAGED);
     golden("check-damaged.txt", &said);
+}
+
+/// What may become of a file, besides a flipped bit.
+const HARMS: [&str; 6] = ["gone", "empty", "half", "zeros", "noise at the beginning", "noise in the middle"];
+
+fn harm(fs: &MemoryFs, path: &str, how: &str) {
+    let mut bytes = read(fs, path);
+    fs.remove(Path::new(path)).expect("it was there");
+    let middle = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / 2);
+    let noise = |bytes: &mut [u8]| bytes.iter_mut().take(16).for_each(|byte| *byte = !*byte);
+    match how {
+        "gone" => return,
+        "empty" => bytes.clear(),
+        "half" => bytes.truncate(middle),
+        "zeros" => bytes.fill(0),
+        "noise at the beginning" => noise(&mut bytes),
+        _ => noise(&mut bytes[middle..]),
+    }
+    create(fs, path, &bytes);
+}
+
+/// Whether some row says that something is wrong with a file.
+fn is_blamed(said: &str, path: &str) -> bool {
+    let name = path.rsplit('/').next().expect("a name");
+    let stem = name.trim_end_matches(".log");
+    let words = [" damage ", " missing ", " torn end ", "does not hold", "corrupt"];
+    let in_a_row =
+        said.lines().any(|line| line.contains(stem) && words.iter().any(|word| line.contains(word)));
+    // The rows of the manifest's edits have no file's name.
+    let cut = path.contains("/manifest/") && said.contains("torn end");
+    // What is missing of a manifest is told of `CURRENT`.
+    let named = if path.contains("/manifest/") { "manifest/" } else { path.trim_start_matches("/store/") };
+    let table = said.split("\ndamage\n").nth(1);
+    in_a_row || cut || table.is_some_and(|table| table.contains(named))
+}
+
+/// `CURRENT` that did not hold was passed over in silence, and a pack that was gone ended the rows of its slot.
+#[test]
+fn inspect_never_fails_whatever_became_of_a_file_and_names_it() {
+    let whole = fixture::load(VERSION);
+    for path in files(&whole, DIR) {
+        for how in HARMS {
+            let fs = whole.restart();
+            harm(&fs, &path, how);
+            let mut blamed = false;
+            let all = subjects().into_iter().map(|(_, _, subject)| subject);
+            for subject in all.chain([Subject::Sst { slot: None, entries: false }]) {
+                blamed |= is_blamed(&inspected(&fs, DIR, &subject, Form::Text), &path);
+                inspected(&fs, DIR, &subject, Form::Json);
+            }
+            // Nobody knows of a last segment but the manifest, and a log may end anywhere.
+            let last = path.ends_with("0000000000000001.log") && how == "gone";
+            assert!(blamed || last, "{path} {how}: nobody says so");
+            if how == "gone" {
+                continue;
+            }
+            let alone = match path.split('/').nth(2) {
+                Some("log") => Subject::Log { slot: None, limit: usize::MAX },
+                Some("data") => Subject::Sst { slot: None, entries: true },
+                _ if path.ends_with("CURRENT") => continue,
+                _ => Subject::Manifest,
+            };
+            inspected(&fs, &path, &alone, Form::Text);
+            inspected(&fs, &path, &alone, Form::Json);
+        }
+    }
+}
+
+#[test]
+fn inspect_shows_what_is_left_when_a_whole_folder_is_gone() {
+    let whole = fixture::load(VERSION);
+    for folder in ["log", "data", "manifest"] {
+        let (fs, path) = (whole.restart(), format!("{DIR}/{folder}"));
+        for file in files(&fs, &path) {
+            fs.remove(Path::new(&file)).expect("it was there");
+        }
+        fs.remove_dir(Path::new(&path)).expect("it is empty");
+        let said = subjects().into_iter().filter(|(_, of, _)| *of == DIR);
+        let said: Vec<String> =
+            said.map(|(_, _, subject)| inspected(&fs, DIR, &subject, Form::Text)).collect();
+        assert!(said.iter().any(|said| said.contains("\ndamage\n")), "{folder}: {said:?}");
+        assert!(said.iter().any(|said| said.len() > 2000), "{folder}: the other folders are shown");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::check::Check;
 use super::findings::Finding;
 use super::follow::{Followers, Missing, Told};
 use crate::error::Result;
+use crate::fs::Fs;
 use crate::log::index::{GrowingIndex, SlotIndex};
 use crate::log::inspect::LostRecord;
 use crate::log::inspect::{Hole, Item, SegmentFile, Walker, folder};
@@ -41,6 +42,24 @@ struct LogCheck<'c, 'f> {
     end: Option<Lsn>,
 }
 
+/// What does not hold of a segment before the log's start.
+fn stumbling_block(
+    fs: &dyn Fs,
+    segment: &SegmentFile,
+    next: Option<&SegmentFile>,
+) -> Option<(Option<u64>, String)> {
+    let mut first = None;
+    let walked = Walker::new(Lsn::ZERO).walk(fs, segment, next, &mut |item| {
+        let (offset, what) = match item {
+            Item::Hole(hole) => (hole.offset, hole.what),
+            Item::BadRecord { offset, what } => (offset, what),
+            _ => return,
+        };
+        first.get_or_insert((Some(offset), what));
+    });
+    first.or_else(|| walked.err().map(|error| (None, error.to_string())))
+}
+
 pub(super) fn check_log(check: &mut Check<'_>, dir: &Path, state: Option<&State>) -> Result<()> {
     let node = state.map(|state| state.node);
     let found = folder(check.fs, dir, node.map(|node| node.node))?;
@@ -55,10 +74,15 @@ pub(super) fn check_log(check: &mut Check<'_>, dir: &Path, state: Option<&State>
     let (old, segments): (Vec<_>, Vec<_>) =
         found.segments.iter().partition(|segment| segment.header.end() <= from);
     let cut_short = check.repair_began_log_at == Some(from);
-    for segment in &old {
+    for (index, segment) in old.iter().enumerate() {
+        let next = found.segments.get(index + 1);
         if cut_short {
             let what = "a repair was cut short before this was removed: run it again";
             check.see(&Finding::problem(&segment.path, None, what));
+            check.damage().log(segment.header.number);
+        } else if let Some((offset, what)) = stumbling_block(check.fs, segment, next) {
+            let what = format!("is not needed any more, but a start reads it, and it does not hold: {what}");
+            check.see(&Finding::problem(&segment.path, offset, what));
             check.damage().log(segment.header.number);
         } else {
             let what = "is not needed any more: the next start or flush removes it";

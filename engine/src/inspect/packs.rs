@@ -6,8 +6,8 @@ use std::path::Path;
 use super::check::{Check, Depth};
 use super::findings::Finding;
 use crate::error::{Error, Result};
-use crate::manifest::{SlotState, State};
-use crate::sst::inspect::{BlocksWanted, DirectoryEntry, Item, RunPlace, directory, walk_run};
+use crate::manifest::{Incoming, SlotState, State};
+use crate::sst::inspect::{BlocksWanted, DirectoryEntry, Item, RunPlace, check_bytes, directory, walk_run};
 use crate::sst::{FileNo, RunMeta, file_no_of, pack_path};
 use crate::types::Slot;
 
@@ -17,11 +17,10 @@ pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&Stat
     for run in state.iter().flat_map(|state| state.runs()) {
         live.entry(run.file).or_default().push(run);
     }
-    let incoming = state
-        .iter()
-        .flat_map(|state| &state.slots)
-        .filter_map(|(slot, entry)| entry.incoming.as_ref().map(|incoming| (incoming.file, *slot)));
-    let incoming: BTreeMap<FileNo, Slot> = incoming.collect();
+    let incoming = state.iter().flat_map(|state| &state.slots).filter_map(|(slot, entry)| {
+        entry.incoming.as_ref().map(|incoming| (incoming.file, (*slot, incoming)))
+    });
+    let incoming: BTreeMap<FileNo, (Slot, &Incoming)> = incoming.collect();
     let entries = check.fs.list(dir).map_err(|error| Error::io(dir, "list", &error))?;
     for entry in entries {
         let path = dir.join(&entry.name);
@@ -32,10 +31,7 @@ pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&Stat
             }
             Some(file) => match live.remove(&file) {
                 Some(runs) => check_pack(check, &path, file, runs)?,
-                None if incoming.contains_key(&file) => {
-                    let what = format!("holds what has come of slot {}'s copy", incoming[&file]);
-                    check.see(&Finding::note(&path, what));
-                }
+                None if incoming.contains_key(&file) => check_incoming(check, &path, incoming[&file]),
                 None if state.is_none() => check_pack(check, &path, file, Vec::new())?,
                 None => check.see(&Finding::note(&path, "nobody refers to it: the next start removes it")),
             },
@@ -52,6 +48,21 @@ pub(super) fn check_packs(check: &mut Check<'_>, dir: &Path, state: Option<&Stat
     }
     state.into_iter().for_each(|state| check_slots(check, dir, state));
     Ok(())
+}
+
+/// What has come of a copy. Where it does not hold, nothing is lost: the source has it.
+fn check_incoming(check: &mut Check<'_>, path: &Path, (slot, incoming): (Slot, &Incoming)) {
+    check.see(&Finding::note(path, format!("holds what has come of slot {slot}'s copy")));
+    if check.depth == Depth::Start {
+        return;
+    }
+    for part in &incoming.parts {
+        if let Err(error) = check_bytes(check.fs, path, part.offset, part.here, part.crc()) {
+            let Finding { offset, what, .. } = Finding::of_error(&error);
+            let what = format!("{what}: this copy begins anew");
+            check.see(&Finding { offset, ..Finding::note(path, what) }.of_slot(slot));
+        }
+    }
 }
 
 fn check_pack(check: &mut Check<'_>, path: &Path, file: FileNo, mut runs: Vec<&RunMeta>) -> Result<()> {

@@ -39,6 +39,25 @@ fn the_same_seed_is_the_same_run_background_work_included() {
     }
 }
 
+/// What the sets are there for: nothing is cached in one of them, and there are many flushes, segments and starts.
+#[test]
+fn a_workload_with_tiny_memory_reads_files_and_caches_nothing_and_small_segments_are_many() {
+    let ran = |name: &str| {
+        let setup = Setup::named(name).unwrap();
+        let mut node = Node::new(setup, 3, MemoryFs::new(), Machine::Sound);
+        node.start().unwrap();
+        let steps = Workload::of(3, setup).steps;
+        steps.iter().filter(|step| **step != Step::Restart).for_each(|step| _ = node.step(step).unwrap());
+        node.contents().unwrap();
+        (node.engine().stats(), node.engine().log_end())
+    };
+    let (tiny, _) = ran("tiny-memory");
+    assert!(tiny.cache_hits == 0 && tiny.cache_misses > 10 && tiny.cache_bytes == 0, "{tiny:?}");
+    assert!(tiny.flush_write_bytes > 0 && tiny.compaction_write_bytes > 0, "{tiny:?}");
+    let (_, end) = ran("many-segments");
+    assert!(end.0 > 2 * (64 << 10), "the log ends at {end}");
+}
+
 #[test]
 fn every_set_of_options_survives_a_few_cuts_and_failures() {
     for setup in Setup::ALL {

@@ -83,6 +83,26 @@ impl PackFile {
         Err(Error::corrupt(&self.path, offset, what))
     }
 
+    /// Holds `bytes` bytes from `offset` on to their checksum.
+    pub(super) fn check(&self, offset: u64, bytes: u64, crc: u32, what: &str) -> Result<()> {
+        const PIECE: u64 = 1 << 20;
+        let (mut hasher, mut at, end) = (crc32fast::Hasher::new(), offset, offset.saturating_add(bytes));
+        let mut piece = Vec::new();
+        while at < end {
+            let len = PIECE.min(end - at);
+            piece.resize(usize::try_from(len).expect("a piece lies in memory"), 0);
+            self.read(&mut piece, at, what)?;
+            hasher.update(&piece);
+            at += len;
+        }
+        match hasher.finalize() == crc {
+            true => Ok(()),
+            false => {
+                Err(Error::corrupt(&self.path, offset, format!("wrong checksum of {bytes} bytes of {what}")))
+            }
+        }
+    }
+
     /// Reads all of `buf` if that needs no waiting; tells whether it did.
     pub(super) fn try_read(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
         let got =

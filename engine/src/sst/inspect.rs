@@ -97,6 +97,14 @@ pub fn directory(fs: &dyn Fs, path: &Path) -> Result<Directory> {
     footer::read_entries(&open(fs, path)?)
 }
 
+/// Holds `bytes` bytes from `offset` on to their checksum.
+///
+/// # Errors
+/// `Corrupt` if they do not hold or are not there; `Io`.
+pub fn check_bytes(fs: &dyn Fs, path: &Path, offset: u64, bytes: u64, crc: u32) -> Result<()> {
+    open(fs, path)?.check(offset, bytes, crc, "a copy's run")
+}
+
 fn open(fs: &dyn Fs, path: &Path) -> Result<Arc<PackFile>> {
     let file = fs.open(path, OpenMode::Read).map_err(|error| Error::io(path, "open", &error))?;
     Ok(Arc::new(PackFile::unshared(FileNo(0), path.to_owned(), file)))

@@ -112,10 +112,15 @@ impl PackWriter {
     pub fn create(fs: Arc<dyn Fs>, dir: &Path, file_no: FileNo, node: NodeId) -> Result<PackWriter> {
         let path = pack_path(dir, file_no);
         let file = fs.open(&path, OpenMode::CreateNew).map_err(|error| Error::io(&path, "create", &error))?;
-        Ok(PackWriter {
+        Ok(PackWriter::over(fs, dir, file, file_no, node))
+    }
+
+    /// A file in which nothing is yet, and whose name is not durable.
+    fn over(fs: Arc<dyn Fs>, dir: &Path, file: Arc<dyn File>, file_no: FileNo, node: NodeId) -> PackWriter {
+        PackWriter {
             fs,
             dir: dir.to_owned(),
-            path,
+            path: pack_path(dir, file_no),
             file,
             file_no,
             node,
@@ -127,7 +132,7 @@ impl PackWriter {
             pinned: BTreeMap::new(),
             finished: false,
             named: false,
-        })
+        }
     }
 
     /// Goes on with a file that a [`PackWriter::suspend`] left, after `end` bytes. None of its runs counts yet: see
@@ -153,22 +158,21 @@ impl PackWriter {
         if size < end {
             return Err(Error::corrupt(&path, size, format!("ends before byte {end}, which was durable")));
         }
-        Ok(PackWriter {
-            fs,
-            dir: dir.to_owned(),
-            path,
-            file,
-            file_no,
-            node,
-            written: end,
-            buffer: Vec::new(),
-            state: State::Between,
-            runs: Vec::new(),
-            block: BlockBuilder::default(),
-            pinned: BTreeMap::new(),
-            finished: true,
-            named: true,
-        })
+        let mut writer = PackWriter::over(fs, dir, file, file_no, node);
+        (writer.written, writer.finished, writer.named) = (end, true, true);
+        Ok(writer)
+    }
+
+    /// Holds bytes that are in the file to their checksum.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn check_here(&self, offset: u64, bytes: u64, crc: u32) -> Result<()> {
+        self.unshared().check(offset, bytes, crc, "a copy's run")
+    }
+
+    fn unshared(&self) -> PackFile {
+        PackFile::unshared(self.file_no, self.path.clone(), Arc::clone(&self.file))
     }
 
     /// The number of the file.
@@ -444,8 +448,7 @@ impl PackWriter {
     }
 
     fn read_run(&self, offset: u64, len: u64, crc: u32) -> Result<RunMeta> {
-        let file = PackFile::unshared(self.file_no, self.path.clone(), Arc::clone(&self.file));
-        let file = crate::sync::Arc::new(file);
+        let file = crate::sync::Arc::new(self.unshared());
         let (run, _) = Run::read(file, offset, len, crc)?;
         Ok(run.meta().clone())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use haypile_engine::clock::{Clock, TimeMs};
+use haypile_engine::copy::{CopySource, Load};
 use haypile_engine::engine::{Engine, Opened, Options, SyncMode};
 use haypile_engine::error::Result;
 use haypile_engine::fs::memory::MemoryFs;
@@ -104,6 +105,19 @@ pub fn get(engine: &Engine, name: &str) -> Option<String> {
     let key = Key::new(name.as_bytes());
     let value = run(engine, &key, |tx| tx.get(&key)).expect("a read that can be answered");
     value.map(|value| String::from_utf8(value.payload.to_vec()).expect("text"))
+}
+
+/// What a receiver has to know of a copy before its runs come.
+pub fn load_of(slot: Slot, source: &CopySource) -> Load {
+    Load {
+        slot,
+        history: source.history.clone(),
+        base: source.seq,
+        keys: source.keys,
+        time: source.time,
+        granted: source.granted.clone(),
+        complete: false,
+    }
 }
 
 /// The slot of a key.

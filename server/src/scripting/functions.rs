@@ -18,6 +18,8 @@ use crate::cx::Fail;
 use crate::files;
 use crate::rdb;
 
+/// Where they are kept, in the data folder.
+pub const FILE: &str = "functions";
 /// The most bytes of all libraries together.
 const BYTES_MAX: usize = 16 << 20;
 
@@ -129,20 +131,15 @@ impl Functions {
         folder: &Path,
         load: impl Fn(&Bytes) -> Result<Library, Fail>,
     ) -> (Functions, Result<(), String>) {
-        let file = folder.join("functions");
+        let file = folder.join(FILE);
         let functions = Functions { libraries: Mutex::default(), file };
         let read = functions.read(fs, load);
         (functions, read)
     }
 
     fn read(&self, fs: &dyn Fs, load: impl Fn(&Bytes) -> Result<Library, Fail>) -> Result<(), String> {
-        let path = &self.file;
-        if !matches!(fs.exists(path), Ok(true)) {
-            return Ok(());
-        }
-        let payload = Bytes::from(files::read_bytes(fs, path)?);
-        let named = |why: String| format!("{}: {why}", path.display());
-        let texts = rdb::load_functions(&payload).map_err(|refused| named(refused.to_string()))?;
+        let named = |why: String| format!("{}: {why}", self.file.display());
+        let texts = texts(fs, &self.file).map_err(named)?;
         let mut libraries = Libraries::new();
         for text in &texts {
             let library = load(text).map_err(|fail| named(format!("{fail:?}")))?;
@@ -247,6 +244,23 @@ impl Functions {
         *known = after;
         Ok(())
     }
+}
+
+/// Whether what a data folder keeps can be read; nothing is run.
+///
+/// # Errors
+/// Why not.
+pub fn check(fs: &dyn Fs, folder: &Path) -> Result<(), String> {
+    texts(fs, &folder.join(FILE)).map(drop)
+}
+
+/// The libraries' texts; none if there is no file.
+fn texts(fs: &dyn Fs, file: &Path) -> Result<Vec<Bytes>, String> {
+    if !matches!(fs.exists(file), Ok(true)) {
+        return Ok(Vec::new());
+    }
+    let payload = Bytes::from(files::read_bytes(fs, file)?);
+    rdb::load_functions(&payload).map_err(|refused| refused.to_string())
 }
 
 fn payload(libraries: &Libraries) -> Vec<u8> {

@@ -10,6 +10,7 @@ use haypile_engine::inspect::{self, Damage, Depth, Figures, Finding, Report};
 use haypile_engine::types::Slot;
 
 use super::{DAMAGED, FINE, Failure, within};
+use crate::scripting::functions;
 use crate::slot_group;
 
 /// Verifies the store in `dir`; the exit status.
@@ -18,13 +19,21 @@ use crate::slot_group;
 /// If it could not be verified.
 pub fn check(fs: &dyn Fs, dir: &Path, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut written = Ok(());
-    let report = inspect::check(fs, dir, Depth::Everything, &mut |finding| {
+    let mut report = inspect::check(fs, dir, Depth::Everything, &mut |finding| {
         if written.is_ok() {
             let finding = Finding { path: within(dir, &finding.path), ..finding.clone() };
             written = writeln!(out, "{finding}");
         }
     })?;
     written?;
+    if let Err(why) = functions::check(fs, dir) {
+        report.problems += 1;
+        writeln!(
+            out,
+            "{}: {why}: no library of functions is there until all are loaded again",
+            functions::FILE
+        )?;
+    }
     write!(out, "{}", Remedy { dir, damage: &report.damage })?;
     writeln!(out, "{}", Summary(&report))?;
     Ok(if report.problems == 0 { FINE } else { DAMAGED })

@@ -1,9 +1,12 @@
 //! What has to hold all the while.
 
+use std::collections::BTreeMap;
+
 use haypile_engine::history::History;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Seq, Slot};
 
+use super::model::{Held, lives};
 use super::node::{Node, contents};
 use super::world::World;
 
@@ -74,8 +77,11 @@ impl World<'_> {
         if matches!(position.role, Role::Absent | Role::Loading { .. }) {
             return Ok(());
         }
-        let held = contents(engine, slot)?;
-        let expected = self.model.state(slot, &position.history, position.last_seq);
+        let (held, time) = contents(engine, slot)?;
+        let all = self.model.state(slot, &position.history, position.last_seq);
+        let known = all.len() as u64;
+        let expected: BTreeMap<String, Held> =
+            all.into_iter().filter(|(_, held)| lives(held, time)).collect();
         if held != expected {
             let wrong = expected.iter().find(|(key, value)| held.get(*key) != Some(value));
             let extra = held.iter().find(|(key, _)| !expected.contains_key(*key));
@@ -94,8 +100,10 @@ impl World<'_> {
                 position.last_seq, position.granted
             ));
         }
-        if position.keys != held.len() as u64 {
-            return Err(format!("node {node} slot {slot} counts {} keys, has {}", position.keys, held.len()));
+        // What has expired counts until it is reclaimed.
+        if position.keys < held.len() as u64 || position.keys > known {
+            let (counts, has) = (position.keys, held.len());
+            return Err(format!("node {node} slot {slot} counts {counts} keys, has {has} of {known}"));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use haypile_engine::engine::SyncMode;
 
+use super::net::Pace;
 use super::node::ConnId;
 use super::world::World;
 use super::{DISK, told};
@@ -15,6 +16,35 @@ impl World<'_> {
         let (to_server, to_client) = (self.random.below(6), self.random.below(6));
         self.note(|| format!("#{id} is cut"));
         self.conns.get_mut(&id).expect("it is there").cut(to_server, to_client);
+    }
+
+    /// How fast what two nodes send each other arrives.
+    pub(super) fn pace(&self, one: usize, other: usize) -> Pace {
+        self.paces.get(&(one.min(other), one.max(other))).copied().unwrap_or_default()
+    }
+
+    /// The link between two nodes becomes slow, or fast again: what is sent from now on, on connections that stand too.
+    pub(super) fn slow_something(&mut self) {
+        let (one, other) = (self.random.below(self.nodes.len()), self.random.below(self.nodes.len()));
+        if one == other {
+            return;
+        }
+        let pair = (one.min(other), one.max(other));
+        let delay_ms_max = if self.random.chance(1, 4) { 3000 } else { 100 };
+        let slow = Pace {
+            delay_ms: self.random.below(delay_ms_max) as u64,
+            bytes_per_ms: self.random.chance(1, 2).then(|| 1 + self.random.below(100) as u64),
+        };
+        let pace = if self.paces.remove(&pair).is_some() { Pace::default() } else { slow };
+        if pace != Pace::default() {
+            self.paces.insert(pair, pace);
+        }
+        for conn in self.conns.values_mut() {
+            if (conn.client.min(conn.server), conn.client.max(conn.server)) == pair {
+                conn.pace = pace;
+            }
+        }
+        self.note(|| format!("between {one} and {other}: {pace:?}"));
     }
 
     /// Two nodes can't reach each other any more, or can again. Connections between them stay, for as long as both sides

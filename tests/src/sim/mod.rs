@@ -7,6 +7,7 @@
 //! slot is what was written up to its last record. When the faults end, everything converges within a bounded
 //! time, and no acknowledged write is missing unless an operator gave it up.
 
+pub mod linear;
 pub mod model;
 pub mod net;
 pub mod node;
@@ -41,7 +42,7 @@ fn told(error: &Error) -> String {
 /// How large a cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Size {
-    /// Two to four nodes, one to four slots, a character of its own.
+    /// Two to six nodes, one to four slots, a character of its own.
     #[default]
     Any,
     /// Two nodes and two slots.

@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use haypile_engine::clock::TimeMs;
 use haypile_engine::history::History;
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 
 /// What a write did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Set a key.
-    Put(String, String),
+    /// Set a key, until a time if there is one.
+    Put(String, String, Option<TimeMs>),
     /// Removed a key that was there.
     Delete(String),
     /// Removed all keys of the slot.
@@ -34,6 +35,17 @@ pub struct Model {
     forked: BTreeSet<Slot>,
     /// The records that ended epochs by a grant, and to whom.
     grants: BTreeMap<(Slot, u32, u64), (Seq, NodeId)>,
+    /// Until when clients were told that keys have expired.
+    expired: BTreeMap<Slot, TimeMs>,
+}
+
+/// What a key holds, and until when.
+pub type Held = (String, Option<TimeMs>);
+
+/// Whether a value is still there at a time.
+#[must_use]
+pub fn lives(held: &Held, time: TimeMs) -> bool {
+    held.1.is_none_or(|until| until > time)
 }
 
 impl Model {
@@ -92,15 +104,29 @@ impl Model {
         self.forked.contains(&slot)
     }
 
-    /// The keys and values after a history up to its last record.
+    /// A client was told that something had expired by then.
+    pub fn told_expired(&mut self, slot: Slot, until: TimeMs) {
+        let told = self.expired.entry(slot).or_default();
+        *told = (*told).max(until);
+    }
+
+    /// The slot's time as clients have seen it: no owner is behind it.
     #[must_use]
-    pub fn state(&self, slot: Slot, history: &History, last: Seq) -> BTreeMap<String, String> {
+    pub fn expired_until(&self, slot: Slot) -> TimeMs {
+        self.expired.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// The keys and values after a history up to its last record, expired ones too.
+    #[must_use]
+    pub fn state(&self, slot: Slot, history: &History, last: Seq) -> BTreeMap<String, Held> {
         let mut state = BTreeMap::new();
         for (epoch, from, to) in spans(history, last) {
             let Some(era) = self.eras.get(&(slot, epoch.term, epoch.tag)) else { continue };
             for effect in era.writes.range(from..=to).map(|(_, effect)| effect) {
                 match effect {
-                    Effect::Put(key, value) => drop(state.insert(key.clone(), value.clone())),
+                    Effect::Put(key, value, until) => {
+                        drop(state.insert(key.clone(), (value.clone(), *until)));
+                    }
                     Effect::Delete(key) => drop(state.remove(key)),
                     Effect::Clear => state.clear(),
                 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::told;
+use bytes::Bytes;
 use haypile_engine::clock::{Clock, TimeMs};
 use haypile_engine::engine::{Engine, Fetched, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
@@ -17,6 +17,7 @@ use haypile_engine::key::Key;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{Read, Stop, Tx};
 use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
+use haypile_engine::value::Value;
 use haypile_replication::acks::Wait;
 use haypile_replication::grants::Open;
 use haypile_replication::link::Link;
@@ -25,6 +26,10 @@ use haypile_replication::receiver::Receiver;
 use haypile_replication::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
+
+use super::linear::Sent;
+use super::model::Held;
+use super::told;
 
 /// Slots are small here: their copies come in pieces all the same, and are made durable on the way.
 const COPY_PIECE_BYTES: usize = 300;
@@ -108,14 +113,18 @@ pub struct Followed {
     pub beat_ms: u64,
 }
 
-/// A write that was committed and not answered yet.
+/// A command that was carried out and not answered yet.
 pub struct Unanswered {
     /// What the reply waits for.
     pub gate: Gate,
     /// The replicas that it waits for, if it has to.
     pub wait: Option<Wait>,
-    /// Which write it is.
-    pub write: (Slot, Epoch, Seq),
+    /// Which write it is, if it is one.
+    pub write: Option<(Slot, Epoch, Seq)>,
+    /// What the client waits for.
+    pub sent: Sent,
+    /// What the reply tells to have expired.
+    pub expired: Option<(Slot, TimeMs)>,
 }
 
 /// What is there of a node while it runs.
@@ -289,14 +298,29 @@ pub fn transact<T>(
     }
 }
 
-/// All keys and values of a slot.
+/// All keys and values of a slot that have not expired, and the slot's time. Nobody is told of them: no trace is left.
 ///
 /// # Errors
 /// What the engine says.
-pub fn contents(engine: &Engine, slot: Slot) -> Result<BTreeMap<String, String>, String> {
-    let (page, _) = transact(engine, slot, |tx| tx.keys(slot, 0, usize::MAX))?;
+pub fn contents(engine: &Engine, slot: Slot) -> Result<(BTreeMap<String, Held>, TimeMs), String> {
+    let mut fetched = Fetched::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(page.0.into_iter().map(|(key, value)| (text(&key), text(&value.payload))).collect())
+    loop {
+        let mut tx = engine.begin(&[slot], &fetched);
+        let now = tx.now(slot);
+        match tx.keys(slot, 0, usize::MAX) {
+            Ok((page, _)) => {
+                drop(tx.abandon());
+                let held = |(key, value): (Bytes, Value)| (text(&key), (text(&value.payload), value.expiry));
+                return Ok((page.into_iter().map(held).collect(), now));
+            }
+            Err(Stop::Miss) => {
+                let wanted = tx.abandon();
+                engine.fetch(wanted, &mut fetched).map_err(|error| told(&error))?;
+            }
+            Err(Stop::Failed(error)) => return Err(told(&error)),
+        }
+    }
 }
 
 /// The key with this name.

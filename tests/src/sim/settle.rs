@@ -7,6 +7,7 @@ use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 use haypile_replication::receiver::LinkState;
 
+use super::net::Conn;
 use super::node::{Node, node_at};
 use super::world::World;
 
@@ -20,6 +21,8 @@ impl World<'_> {
         self.random = Coin::new(self.setup.seed);
         self.parted.clear();
         self.doomed.clear();
+        self.paces.clear();
+        self.conns.values_mut().for_each(Conn::hurry);
         self.end_faulty();
         let mut unsettled = None;
         for round in 0..SETTLE_ROUNDS {
@@ -54,7 +57,8 @@ impl World<'_> {
                 self.check_state(node, slot).map_err(|wrong| format!("at the end: {wrong}"))?;
             }
         }
-        self.check_acknowledged()
+        self.check_acknowledged()?;
+        self.clients.check(|slot| self.model.is_forked(slot))
     }
 
     /// What still has to change before everything stands.

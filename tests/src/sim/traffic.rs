@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use haypile_engine::slot::Role;
+use haypile_engine::types::Slot;
 use haypile_replication::grants;
 use haypile_replication::message::{Message, Purpose as HelloPurpose};
 use haypile_replication::peer::Peer;
@@ -11,7 +13,7 @@ use haypile_replication::receiver::RETRY_MS_MIN;
 use haypile_replication::registry::{PeerCommand, PeerEntry};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::net::{Conn, Delivery, Purpose};
+use super::net::{Conn, Delivery, Purpose, Way};
 use super::node::{ConnId, Followed, Running, address, node_at};
 use super::told;
 use super::world::World;
@@ -32,15 +34,17 @@ impl World<'_> {
     }
 
     pub(super) fn deliveries(&self) -> Vec<Delivery> {
+        let now_ms = self.now_ms();
         let mut possible = Vec::new();
         for (&id, conn) in &self.conns {
             if self.parted(conn.client, conn.server) {
                 continue;
             }
-            if conn.server_open && (conn.cut || !conn.to_server.is_empty()) {
+            let there = |way: &Way| way.has_arrived(now_ms) || (conn.cut && way.is_empty());
+            if conn.server_open && there(&conn.to_server) {
                 possible.push(Delivery::ToServer(id));
             }
-            if conn.client_open && (conn.cut || !conn.to_client.is_empty()) {
+            if conn.client_open && there(&conn.to_client) {
                 possible.push(Delivery::ToClient(id));
             }
         }
@@ -56,11 +60,10 @@ impl World<'_> {
 
     fn take(&mut self, id: ConnId, to_server: bool, count: usize) -> Vec<Message> {
         let Some(conn) = self.conns.get_mut(&id) else { return Vec::new() };
-        let queue = if to_server { &mut conn.to_server } else { &mut conn.to_client };
-        let count = count.min(queue.len());
-        let (client, server) = (conn.client, conn.server);
-        let messages: Vec<Message> = queue.drain(..count).collect();
         let now_ms = self.now.load(Ordering::Relaxed);
+        let (client, server) = (conn.client, conn.server);
+        let way = if to_server { &mut conn.to_server } else { &mut conn.to_client };
+        let messages = way.take(count, now_ms);
         let heard = if to_server { &mut conn.server_heard_ms } else { &mut conn.client_heard_ms };
         *heard = now_ms;
         for message in &messages {
@@ -126,7 +129,7 @@ impl World<'_> {
         }
         running.followed.insert(id, Followed { peer, inbox, number, from, stream, beat_ms: now_ms });
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.send_to_client([Message::HelloOk { node: engine.node(), features: 0 }]);
+            conn.send_to_client([Message::HelloOk { node: engine.node(), features: 0 }], now_ms);
         }
     }
 
@@ -152,7 +155,7 @@ impl World<'_> {
         if conn.to_client.len() < QUEUED_MAX {
             followed.peer.pump();
         }
-        conn.send_to_client(followed.peer.take_out());
+        conn.send_to_client(followed.peer.take_out(), now_ms);
         stop |= followed.stream && now_ms > conn.server_heard_ms + SILENCE_MS_MAX;
         if stop {
             conn.cut(usize::MAX, usize::MAX);
@@ -232,7 +235,7 @@ impl World<'_> {
         let idle = following.link.slot_count() == 0 && following.link.next_deadline_ms().is_none();
         let mut silent = false;
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.send_to_server(out);
+            conn.send_to_server(out, now_ms);
             silent = now_ms > conn.client_heard_ms + SILENCE_MS_MAX;
         }
         if let Some(why) = broken {
@@ -258,8 +261,9 @@ impl World<'_> {
         self.conns_made += 1;
         let id = self.conns_made;
         following.conn = Some((id, false));
-        let mut conn = Conn::new(client, server, Purpose::Stream(upstream.to_owned()), now_ms);
-        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Stream }]);
+        let pace = self.pace(client, server);
+        let mut conn = Conn::new(client, server, Purpose::Stream(upstream.to_owned()), pace, now_ms);
+        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Stream }], now_ms);
         self.conns.insert(id, conn);
         self.note(|| format!("{client} dials {server} #{id}"));
     }
@@ -318,7 +322,9 @@ impl World<'_> {
     fn ask_about_grants(&mut self, node: usize) {
         let now_ms = self.now_ms();
         let Some(running) = &mut self.nodes[node].running else { return };
-        let open = grants::open(running.engine);
+        // The product looks through all slots; here a few are used, and this is asked at every turn.
+        let is_granted = |slot: &Slot| matches!(running.engine.role(*slot), Role::Granted { .. });
+        let open = if self.slots.iter().any(is_granted) { grants::open(running.engine) } else { Vec::new() };
         running.grants.retain(|_, (known, _)| open.contains(known));
         for grant in open {
             running.grants.entry(grant.slot).or_insert((grant, now_ms));
@@ -340,8 +346,8 @@ impl World<'_> {
         if let Some(running) = &mut self.nodes[node].running {
             running.asking.insert(id, open.clone());
         }
-        let mut conn = Conn::new(node, server, Purpose::Grants(open), now_ms);
-        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Question }, ask]);
+        let mut conn = Conn::new(node, server, Purpose::Grants(open), self.pace(node, server), now_ms);
+        conn.send_to_server([Message::Hello { features: 0, purpose: HelloPurpose::Question }, ask], now_ms);
         self.conns.insert(id, conn);
         self.note(|| format!("{node} asks {server} about its grant #{id}"));
     }

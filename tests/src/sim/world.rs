@@ -12,15 +12,16 @@ use haypile_engine::random::Coin;
 use haypile_engine::types::Slot;
 use haypile_replication::registry::LinkCommand;
 
+use super::linear::Clients;
 use super::model::Model;
-use super::net::Conn;
+use super::net::{Conn, Pace};
 use super::node::{Arena, ConnId, Node, tag_of};
 use super::{Outcome, Setup, Size, told};
 
 /// Kinds of steps.
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 /// The least and the greatest weight of each: messages, turns, writes, replies, background work, time, cuts, stops,
-/// starts, checks, operators, parted nodes, disks that fail, clocks that jump, reads.
+/// starts, checks, operators, parted nodes, disks that fail, clocks that jump, slow links, reads.
 const WEIGHTS: [(usize, usize); KINDS] = [
     (200, 600),
     (60, 250),
@@ -36,10 +37,11 @@ const WEIGHTS: [(usize, usize); KINDS] = [
     (0, 6),
     (0, 4),
     (0, 6),
+    (0, 6),
     (5, 40),
 ];
 /// Steps of a small run's character: about 50 writes, and what comes between them.
-const SMALL_WEIGHTS: [usize; KINDS] = [330, 130, 140, 60, 40, 50, 8, 8, 30, 3, 40, 2, 1, 2, 30];
+const SMALL_WEIGHTS: [usize; KINDS] = [330, 130, 140, 60, 40, 50, 8, 8, 30, 3, 40, 2, 1, 2, 2, 30];
 
 /// See the file's head.
 pub struct World<'e> {
@@ -51,6 +53,7 @@ pub struct World<'e> {
     pub(super) slots: Vec<Slot>,
     pub(super) tags: BTreeMap<Slot, String>,
     pub(super) model: Model,
+    pub(super) clients: Clients,
     pub(super) conns: BTreeMap<ConnId, Conn>,
     pub(super) conns_made: ConnId,
     pub(super) sync: SyncMode,
@@ -73,6 +76,8 @@ pub struct World<'e> {
     pub(super) doomed: BTreeSet<usize>,
     /// Slots that were ever removed from nodes.
     pub(super) removed: BTreeSet<(usize, Slot)>,
+    /// Pairs of nodes between which it goes slowly.
+    pub(super) paces: BTreeMap<(usize, usize), Pace>,
     /// Steps that are left out, to find a shorter run that fails.
     skipped: BTreeSet<usize>,
 }
@@ -85,7 +90,7 @@ impl<'e> World<'e> {
     pub fn new(arena: &'e Arena, setup: Setup, skipped: BTreeSet<usize>) -> Result<World<'e>, String> {
         let mut random = Coin::new(setup.seed);
         let small = setup.size == Size::Small;
-        let node_count = if small { 2 } else { 2 + random.below(3) };
+        let node_count = if small { 2 } else { 2 + random.below(5) };
         let slot_count = if small { 2 } else { 1 + random.below(4) };
         let slots: Vec<Slot> = (0..slot_count)
             .map(|n| Slot::new(u16::try_from(n * 7).expect("small")).expect("small"))
@@ -119,6 +124,7 @@ impl<'e> World<'e> {
             slots,
             tags,
             model: Model::default(),
+            clients: Clients::default(),
             conns: BTreeMap::new(),
             conns_made: 0,
             sync,
@@ -134,6 +140,7 @@ impl<'e> World<'e> {
             parted: BTreeSet::new(),
             doomed: BTreeSet::new(),
             removed: BTreeSet::new(),
+            paces: BTreeMap::new(),
             skipped,
         };
         world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, ack {ack}, wild: {wild}"));
@@ -226,6 +233,7 @@ impl<'e> World<'e> {
                 self.nodes[node].ahead_ms.store(ahead_ms, Ordering::Relaxed);
                 self.note(|| format!("{node}'s clock is {ahead_ms} ms ahead"));
             }
+            Some(14) => self.slow_something(),
             _ => self.read_something()?,
         }
         Ok(())

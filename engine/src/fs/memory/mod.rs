@@ -189,7 +189,7 @@ impl MemoryFs {
         let _forgotten = self.state().interruption.take();
     }
 
-    /// From now on does this in the midst of every sync of a file in a folder, on the same thread: what others see and do
+    /// From now on does this in the midst of every sync of a file in a folder that has its final name, on the same thread: what others see and do
     /// while a device takes its time. The bytes are not durable yet; it may use this file system, but for its syncs.
     pub fn during_syncs(&self, dir: &Path, act: impl FnMut() + Send + 'static) {
         self.state().during_syncs = Some((dir.to_owned(), Box::new(act)));
@@ -203,7 +203,10 @@ impl MemoryFs {
     fn meanwhile(&self, inode: InodeNo) {
         let mut state = self.state();
         let Some((dir, mut act)) = state.during_syncs.take() else { return };
-        let due = state.disk.name(inode).parent() == Some(&dir);
+        let name = state.disk.name(inode);
+        // One that is being made may be synced by somebody who holds what others wait for: a log that makes its next
+        // segment while a record is appended.
+        let due = name.parent() == Some(&dir) && name.extension().is_none_or(|extension| extension != "tmp");
         drop(state);
         if due {
             act();

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::message::{AskState, Held, Message, SlotAsk};
 use crate::peer::without;
 use crate::receiver::{Action, Event, Question, Receiver};
-use crate::registry::{LinkCommand, PeerCommand, Registry};
+use crate::registry::{AskedOutcome, LinkCommand, PeerCommand, Registry};
 use crate::status::{Done, Note};
 use crate::told::Repeats;
 
@@ -26,18 +26,15 @@ const QUESTIONS_MAX: usize = 64;
 /// How long to wait for the master's answer to a handover beyond what it was given.
 const HANDOVER_GRACE_MS: u64 = 3000;
 
-type Reply = oneshot::Sender<Result<Vec<Note>, String>>;
-
 /// A handover that this node asked for.
 struct Asked {
     slots: BTreeSet<Slot>,
     /// Those that are this node's and that the old owner does not know of yet.
     unconfirmed: BTreeSet<Slot>,
-    notes: Vec<Note>,
-    failures: Vec<String>,
+    outcome: AskedOutcome,
     held_ms: u32,
     deadline_ms: u64,
-    done: Reply,
+    done: oneshot::Sender<AskedOutcome>,
 }
 
 /// A copy that comes.
@@ -129,13 +126,16 @@ impl<'e> Link<'e> {
         self.feed(Event::Disconnected(why.to_owned()), now_ms);
         self.out.clear();
         self.node = None;
-        for (_, asked) in std::mem::take(&mut self.asked) {
-            let why = format!(
-                "the connection to {} was lost during the handover ({why}): it either did not happen, or is \
-                 finished as soon as both nodes are connected; pkcluster info slot shows which",
-                self.upstream
-            );
-            asked.finish(Some(why));
+        for (_, mut asked) in std::mem::take(&mut self.asked) {
+            // Those that only lack the old owner's confirmation are done.
+            asked.outcome.lost = (!asked.slots.is_empty()).then(|| {
+                format!(
+                    "the connection to {} was lost during the handover ({why}): it either did not happen, or is \
+                     finished as soon as both nodes are connected; pkcluster info slot shows which",
+                    self.upstream
+                )
+            });
+            asked.finish();
         }
     }
 
@@ -156,8 +156,9 @@ impl<'e> Link<'e> {
             }
             LinkCommand::Handover { slots, patience_ms, done } => {
                 if !self.locked().is_connected() {
-                    let why = format!("{} is not connected", self.upstream);
-                    let _ = done.send(Err(why));
+                    let lost = Some(format!("{} is not connected", self.upstream));
+                    // Whoever asked may have given up waiting.
+                    let _ = done.send(AskedOutcome { lost, ..AskedOutcome::default() });
                     return;
                 }
                 self.asked_count += 1;
@@ -167,8 +168,7 @@ impl<'e> Link<'e> {
                 let asked = Asked {
                     slots: slots.into_iter().collect(),
                     unconfirmed: BTreeSet::new(),
-                    notes: Vec::new(),
-                    failures: Vec::new(),
+                    outcome: AskedOutcome::default(),
                     held_ms: 0,
                     deadline_ms,
                     done,
@@ -185,13 +185,12 @@ impl<'e> Link<'e> {
         let late: Vec<u64> =
             self.asked.iter().filter(|(_, asked)| asked.deadline_ms <= now_ms).map(|(id, _)| *id).collect();
         for id in late {
-            let Some(asked) = self.asked.remove(&id) else { continue };
+            let Some(mut asked) = self.asked.remove(&id) else { continue };
             // Those that only lack the old owner's confirmation are done.
-            let why = (!asked.slots.is_empty()).then(|| {
-                let slot = asked.slots.first().expect("not empty");
+            asked.outcome.failures.extend(asked.slots.first().map(|slot| {
                 format!("no answer from {} to the handover of slot {slot} in time", self.upstream)
-            });
-            asked.finish(why);
+            }));
+            asked.finish();
         }
     }
 
@@ -457,7 +456,7 @@ impl<'e> Link<'e> {
                 if asked.slots.remove(&slot) {
                     asked.unconfirmed.insert(slot);
                     let done = Done::HandedOver { from: self.upstream.clone(), held_ms: asked.held_ms };
-                    asked.notes.push(Note { slot, done });
+                    asked.outcome.done.push(Note { slot, done });
                 }
             }
             taken.push((slot, epoch));
@@ -471,9 +470,9 @@ impl<'e> Link<'e> {
         for (slot, outcome) in slots {
             if let Err(why) = outcome
                 && asked.slots.remove(&slot)
-                && !asked.failures.contains(&why)
+                && !asked.outcome.failures.contains(&why)
             {
-                asked.failures.push(why);
+                asked.outcome.failures.push(why);
             }
         }
         self.finish_asked();
@@ -491,18 +490,16 @@ impl<'e> Link<'e> {
         let ids: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(asked)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(asked) = self.asked.remove(&id) {
-                asked.finish(None);
+                asked.finish();
             }
         }
     }
 }
 
 impl Asked {
-    fn finish(mut self, failure: Option<String>) {
-        self.failures.extend(failure);
-        let outcome = if self.failures.is_empty() { Ok(self.notes) } else { Err(self.failures.join("; ")) };
+    fn finish(self) {
         // Whoever asked may have given up waiting; what was done is done.
-        let _ = self.done.send(outcome);
+        let _ = self.done.send(self.outcome);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::grants;
 use crate::hub::{Refused, Shared, attach, lock};
 use crate::message::{Message, Purpose, Reason, Verdict};
 use crate::receiver::{LinkState, Question};
-use crate::registry::{Answered, LinkCommand, LinkEntry, PeerCommand};
+use crate::registry::{Answered, AskedOutcome, LinkCommand, LinkEntry, PeerCommand};
 use crate::shipper::Phase;
 use crate::status::{Done, Handed, Note};
 use crate::transport::Connection;
@@ -29,6 +29,8 @@ const LINK_LOOK: Duration = Duration::from_millis(100);
 const SILENT_ASKS: u32 = 2;
 /// Probes in one message.
 const PROBES_MAX: usize = 64;
+/// How often `no one` looks anew at slots whose master was lost while it was asked for them.
+const LOST_MAX: usize = 5;
 /// Nodes that a chain is followed through before a slot is attached to its end.
 const CHAIN_NODES_MAX: usize = 16;
 
@@ -238,12 +240,37 @@ pub(crate) async fn no_one(
     patience: Duration,
 ) -> Result<Vec<Note>, Refused> {
     let _busy = shared.busy(&slots)?;
+    let began_ms = shared.now_ms();
     let mut notes = Vec::with_capacity(slots.len());
+    let mut todo = slots;
+    for again in 0..=LOST_MAX {
+        let passed = Duration::from_millis(shared.now_ms().saturating_sub(began_ms));
+        let lost = no_one_once(shared, &todo, force, patience.saturating_sub(passed), &mut notes).await?;
+        let Some((slots, why)) = lost else { return Ok(notes) };
+        if again == LOST_MAX {
+            return Err(Refused::Other(why));
+        }
+        // A master that was asked and died: whether it is still there is looked at anew.
+        tracing::info!(slots = slots.len(), %why, "a master was lost while it was asked for slots");
+        todo = slots;
+    }
+    Ok(notes)
+}
+
+/// Makes slots follow nobody, as they stand now. Says of which it is not known what became of them, and why: their master
+/// was lost while it was asked for them.
+async fn no_one_once(
+    shared: &Arc<Shared>,
+    slots: &[Slot],
+    force: bool,
+    patience: Duration,
+    notes: &mut Vec<Note>,
+) -> Result<Option<(Vec<Slot>, String)>, Refused> {
     let (mut gone, mut undone, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     let mut asked: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
     let mut awaited = Vec::new();
     let mut silent = BTreeSet::new();
-    for slot in slots {
+    for &slot in slots {
         match settled_step(shared, slot, force, patience, &mut silent).await? {
             Step::Nothing => notes.push(Note { slot, done: Done::WasMaster }),
             Step::Detach => gone.push(slot),
@@ -270,7 +297,7 @@ pub(crate) async fn no_one(
         }
         notes.extend(gone.into_iter().map(|slot| Note { slot, done: Done::Detached }));
     }
-    promote_alone(shared, alone, &mut notes).await?;
+    promote_alone(shared, alone, notes).await?;
     for slot in undone {
         on_disk(shared, move |engine| engine.undo_grant(slot)).await?;
         notes.push(Note { slot, done: Done::PromotedAlone { why: "force undid its grant".to_owned() } });
@@ -285,25 +312,42 @@ pub(crate) async fn no_one(
         }
         waits.push((upstream, slots, wait));
     }
-    let (mut failures, mut left) = (Vec::new(), Vec::new());
-    for (upstream, slots, wait) in waits {
-        let answered = tokio::select! {
-            answered = wait => Some(answered),
-            () = silence(shared, &upstream) => None,
+    let (mut failures, mut lost, mut why_lost) = (Vec::new(), Vec::new(), String::new());
+    let mut left = Vec::new();
+    for (upstream, mut slots, wait) in waits {
+        let Some(outcome) = answered(shared, &upstream, wait).await else {
+            let follows = |slot: &Slot| matches!(shared.engine.role(*slot), Role::Replica { upstream: of } if of == upstream);
+            let why = || format!("{upstream} does not answer");
+            left.extend(slots.into_iter().filter(follows).map(|slot| (slot, why())));
+            continue;
         };
-        match answered {
-            Some(Ok(Ok(done))) => notes.extend(done),
-            Some(Ok(Err(why))) => failures.push(why),
-            Some(Err(_)) => failures.push(format!("the link to {upstream} ended")),
-            None => {
-                let follows = |slot: &Slot| matches!(shared.engine.role(*slot), Role::Replica { upstream: of } if of == upstream);
-                let why = || format!("{upstream} does not answer");
-                left.extend(slots.into_iter().filter(follows).map(|slot| (slot, why())));
-            }
+        slots.retain(|slot| !outcome.done.iter().any(|note| note.slot == *slot));
+        notes.extend(outcome.done);
+        failures.extend(outcome.failures);
+        if let Some(why) = outcome.lost {
+            lost.extend(slots);
+            why_lost = why;
         }
     }
-    promote_alone(shared, left, &mut notes).await?;
-    if failures.is_empty() { Ok(notes) } else { Err(Refused::Other(failures.join("; "))) }
+    promote_alone(shared, left, notes).await?;
+    if !failures.is_empty() {
+        return Err(Refused::Other(failures.join("; ")));
+    }
+    Ok((!lost.is_empty()).then_some((lost, why_lost)))
+}
+
+/// What came of a handover that a node was asked for; `None` if that node hangs.
+async fn answered(
+    shared: &Shared,
+    upstream: &str,
+    wait: oneshot::Receiver<AskedOutcome>,
+) -> Option<AskedOutcome> {
+    let ended =
+        || AskedOutcome { lost: Some(format!("the link to {upstream} ended")), ..AskedOutcome::default() };
+    tokio::select! {
+        answered = wait => Some(answered.unwrap_or_else(|_| ended())),
+        () = silence(shared, upstream) => None,
+    }
 }
 
 /// Makes this node the owner of slots without asking anybody; the reasons are told.

@@ -273,6 +273,8 @@ impl Peer {
             self.attempt(index, handover::Event::PeerLost, now_ms);
         }
         self.attempts.clear();
+        // The end of the connection says it: the peer looks whether this node is still there.
+        self.out.retain(|message| !is_refusal(message));
         for (copy, job) in std::mem::take(&mut self.copies) {
             self.keep(copy.slot, job);
         }
@@ -723,6 +725,14 @@ impl CopyJob {
         chunk.truncate(got);
         self.offset += got as u64;
         Ok(CopyPart::Chunk(chunk.freeze()))
+    }
+}
+
+/// Whether it says of a handover that nothing of it happened.
+fn is_refusal(message: &Message) -> bool {
+    match message {
+        Message::HandoverAnswer { slots, .. } => slots.iter().all(|(_, outcome)| outcome.is_err()),
+        _ => false,
     }
 }
 

@@ -29,6 +29,17 @@ pub struct Answered {
     pub slots: Vec<(Slot, Result<Seq, String>)>,
 }
 
+/// What came of a handover that a link asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AskedOutcome {
+    /// What was done, slot by slot.
+    pub done: Vec<Note>,
+    /// Why nothing changed for others.
+    pub failures: Vec<String>,
+    /// Why it is not known what became of the slots that are in neither: the master is gone.
+    pub lost: Option<String>,
+}
+
 /// Something that a peer's connection has to know. As many as an operator's steps and copies of slots make.
 #[derive(Clone, Debug)]
 pub enum PeerCommand {
@@ -75,7 +86,7 @@ pub enum LinkCommand {
         /// For how long the master may try.
         patience_ms: u32,
         /// Told what came of it.
-        done: oneshot::Sender<Result<Vec<Note>, String>>,
+        done: oneshot::Sender<AskedOutcome>,
     },
     /// The connection is to end, for good.
     Stop,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Node, assert_same, key_in, slot, slots, until};
+use common::{DyingMaster, Node, assert_same, key_in, slot, slots, until};
 use haypile_engine::slot::Role;
 use haypile_replication::hub::Refused;
 use haypile_replication::receiver::LinkState;
@@ -245,6 +245,27 @@ fn without_its_master_a_replica_is_promoted_alone_and_says_so() {
     a.follow(&one, &b, false).expect("their histories share a root");
     b.wait_drained(&one, 1);
     assert_same(&b, &a, &one);
+}
+
+/// A master that was killed when it had just been asked for a slot: the command said that the handover was lost, and worked
+/// when it was given again.
+#[test]
+fn a_master_that_dies_when_it_is_asked_for_a_slot_is_found_out_at_once() {
+    let both = slots([1, 2]);
+    let (a, b) = (Node::start(&both), Node::start(&both));
+    fill(&a, &both, 20, "v");
+    let between = DyingMaster::before(&a);
+    let followed = b.replication().follow(&both, &between.address, false);
+    common::runtime().block_on(followed).expect("follows");
+    b.wait_connected(&both);
+    a.wait_drained(&both, 1);
+    let notes = b.no_one(&both, false).expect("is promoted");
+    assert!(between.is_dead(), "it was asked first");
+    assert!(notes.iter().all(|note| matches!(&note.done, Done::PromotedAlone { .. })), "{notes:?}");
+    assert_eq!((b.role(slot(1)), b.role(slot(2))), (Role::Master, Role::Master));
+    for slot in both {
+        assert_eq!(a.content(slot), b.content(slot));
+    }
 }
 
 #[test]

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use haypile_engine::background::Background;
 use haypile_engine::clock::SystemClock;
 use haypile_engine::engine::{Engine, Fetched, Options};
@@ -23,6 +24,7 @@ use haypile_engine::tx::{Read as Found, Stop};
 use haypile_engine::types::{Seq, Slot};
 use haypile_engine::value::Value;
 use haypile_replication::hub::{Refused, Replication, Settings};
+use haypile_replication::message::Message;
 use haypile_replication::receiver::LinkState;
 use haypile_replication::status::{Note, ReplicaState};
 use haypile_replication::transport::{SYNC_COMMAND, SyncHello};
@@ -258,6 +260,87 @@ impl Node {
                         .all(|replica| replica.state == ReplicaState::BinlogSync && replica.lag_records == 0)
             });
         }
+    }
+}
+
+/// What stands before a master and passes everything on, until a replica asks for a handover: then it is as if the
+/// master's process had gone.
+pub struct DyingMaster {
+    pub address: String,
+    dead: Arc<AtomicBool>,
+}
+
+impl DyingMaster {
+    pub fn before(master: &Node) -> DyingMaster {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (dead, to) = (Arc::<AtomicBool>::default(), master.address.clone());
+        let dying = DyingMaster { address, dead: Arc::clone(&dead) };
+        std::thread::spawn(move || {
+            for replica in listener.incoming() {
+                let replica = replica.expect("accepts");
+                if dead.load(Ordering::SeqCst) {
+                    continue; // closes whoever knocks
+                }
+                let master = TcpStream::connect(&to).expect("the master listens");
+                let (from, to) =
+                    (master.try_clone().expect("a socket"), replica.try_clone().expect("a socket"));
+                std::thread::spawn(move || pass_on(from, to, |_| true));
+                let dead = Arc::clone(&dead);
+                std::thread::spawn(move || {
+                    let mut said = Said::default();
+                    pass_on(replica, master, |bytes| {
+                        let dies = said.asks_for_handover(bytes);
+                        dead.fetch_or(dies, Ordering::SeqCst);
+                        !dies
+                    });
+                });
+            }
+        });
+        dying
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+}
+
+/// Passes bytes on as long as `goes_on`, then ends both connections.
+fn pass_on(mut from: TcpStream, mut to: TcpStream, mut goes_on: impl FnMut(&[u8]) -> bool) {
+    let mut chunk = [0; 4096];
+    while let Ok(got) = from.read(&mut chunk) {
+        if got == 0 || !goes_on(&chunk[..got]) || to.write_all(&chunk[..got]).is_err() {
+            break;
+        }
+    }
+    // Whoever has closed already needs no telling.
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// What a replica has said on a connection.
+#[derive(Default)]
+struct Said {
+    bytes: BytesMut,
+    greeted: bool,
+}
+
+impl Said {
+    fn asks_for_handover(&mut self, bytes: &[u8]) -> bool {
+        self.bytes.extend_from_slice(bytes);
+        if !self.greeted {
+            let Some((parts, used)) = parse(&self.bytes) else { return false };
+            if parts.first().map(Vec::as_slice) != Some(SYNC_COMMAND.as_bytes()) {
+                return false; // nothing comes after it that matters
+            }
+            self.bytes.advance(used);
+            self.greeted = true;
+        }
+        while let Some(message) = Message::take(&mut self.bytes).expect("a replica keeps to the protocol") {
+            if matches!(message, Message::HandoverAsk { .. }) {
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -190,6 +190,8 @@ pub struct Engine {
     expired: OnceLock<Expired>,
     registry_saved: Mutex<Duration>,
     role_changes: Signal,
+    /// Grows, under the slot's lock, when a slot begins another life. Partner of itself.
+    lives: AtomicU64,
     pace: Pace,
     /// Flushes that were finished: writers that wait for memory look again.
     pub(crate) flushes: Signal,
@@ -248,6 +250,7 @@ impl Engine {
             clock: parts.clock,
             random: parts.random,
             slots: parts.cells.into(),
+            lives: AtomicU64::new(1),
             log: parts.log,
             manifest: Mutex::new(parts.manifest),
             packs: parts.packs,
@@ -494,9 +497,9 @@ impl Engine {
         self.registry().pin(node, slot, seq, self.clock.wall());
     }
 
-    /// A replica has acknowledged the slot up to `seq`.
-    pub fn replica_acked(&self, node: NodeId, slot: Slot, seq: Seq) {
-        self.registry().acked(node, slot, seq, self.clock.wall());
+    /// A replica has acknowledged each of the slots up to a record.
+    pub fn replica_acked(&self, node: NodeId, slots: &[(Slot, Seq)]) {
+        self.registry().acked(node, slots, self.clock.wall());
     }
 
     /// A replica no longer follows the slot.
@@ -539,6 +542,16 @@ impl Engine {
 
     pub(crate) fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().expect("a panic under the manifest's lock ends the process")
+    }
+
+    /// Grows whenever some slot begins another life (see [`crate::roles::Pulse`]): while it stays, none has.
+    pub fn lives(&self) -> u64 {
+        self.lives.load(Ordering::Acquire)
+    }
+
+    /// Called under the lock of the slot that begins another life.
+    pub(crate) fn another_life(&self) {
+        self.lives.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

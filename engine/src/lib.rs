@@ -62,6 +62,7 @@ pub mod signal;
 pub mod simulation;
 #[doc(hidden)]
 pub mod slot;
+pub mod slot_table;
 #[doc(hidden)]
 pub mod sst;
 pub mod stats;

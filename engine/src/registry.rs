@@ -57,12 +57,18 @@ impl Registry {
         }
     }
 
-    /// It has acknowledged the slot up to `seq`. Acknowledgements are cumulative: an older one changes nothing.
-    pub fn acked(&mut self, node: NodeId, slot: Slot, seq: Seq, now: TimeMs) {
+    /// It has acknowledged each of the slots up to a record. Acknowledgements are cumulative: an older one changes nothing.
+    pub fn acked(&mut self, node: NodeId, slots: &[(Slot, Seq)], now: TimeMs) {
         let Some(replica) = self.replicas.get_mut(&node) else { return };
         replica.seen = now;
-        if let Some(last) = replica.acked.get_mut(&slot) {
-            *last = seq.max(*last);
+        let mut changed = false;
+        for (slot, seq) in slots {
+            if let Some(last) = replica.acked.get_mut(slot) {
+                *last = (*seq).max(*last);
+                changed = true;
+            }
+        }
+        if changed {
             self.changed.entry(node).or_default();
         }
     }
@@ -139,12 +145,12 @@ mod tests {
     fn changes_tell_the_manifest_all_once_and_acknowledgements_never_go_back() {
         let (node, slot) = (NodeId([1; 20]), Slot::new(7).expect("in range"));
         let mut registry = Registry::default();
-        registry.acked(node, slot, Seq(9), TimeMs(1));
+        registry.acked(node, &[(slot, Seq(9))], TimeMs(1));
         assert!(registry.changes().is_empty(), "nobody registered");
         registry.register(node, "a:1", TimeMs(1));
         registry.pin(node, slot, Seq(3), TimeMs(2));
-        registry.acked(node, slot, Seq(5), TimeMs(3));
-        registry.acked(node, slot, Seq(4), TimeMs(4));
+        registry.acked(node, &[(slot, Seq(5))], TimeMs(3));
+        registry.acked(node, &[(slot, Seq(4))], TimeMs(4));
         let address = "a:1".to_owned();
         let edit = Edit::Registration { node, address: address.clone(), acked: vec![(slot, Some(Seq(5)))] };
         assert_eq!(registry.changes(), [edit]);

@@ -7,7 +7,7 @@ use crate::log::record::{BadRecord, Body, Op, Record, ops};
 use crate::memtable::Stored;
 use crate::planted::{self, Bug};
 use crate::slot::{Role, SlotCell, earliest};
-use crate::types::{Epoch, Seq, Slot};
+use crate::types::{Epoch, SLOT_COUNT, Seq, Slot};
 use crate::value::Header;
 use crate::watch::Watched;
 
@@ -69,6 +69,8 @@ impl Engine {
     /// If the log takes no writes, or if the bytes are not records (`Limit`): the connection is not to be trusted.
     pub fn append_replicated(&self, bytes: &[u8]) -> Result<Appended, Error> {
         let mut out = Appended::default();
+        // Where each slot stands in `applied`, and one more; 0 if it does not.
+        let mut places = [0u16; SLOT_COUNT as usize];
         let mut rest = bytes;
         while !rest.is_empty() {
             let record = Record::take(&mut rest)
@@ -90,9 +92,13 @@ impl Engine {
             apply(&mut cell, &record);
             cell.last_ticket = ticket;
             self.account_memtable(before, cell.memtable.bytes());
-            match out.applied.iter_mut().find(|(applied, _)| *applied == slot) {
+            let place = &mut places[slot.index()];
+            match usize::from(*place).checked_sub(1).and_then(|place| out.applied.get_mut(place)) {
                 Some((_, seq)) => *seq = record.header.seq,
-                None => out.applied.push((slot, record.header.seq)),
+                None => {
+                    out.applied.push((slot, record.header.seq));
+                    *place = u16::try_from(out.applied.len()).expect("each slot once");
+                }
             }
         }
         Ok(out)

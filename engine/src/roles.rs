@@ -609,6 +609,7 @@ impl Engine {
             let mut cell = self.lock(slot);
             self.account_memtable(cell.memory_bytes(), 0);
             let life = cell.life + 1;
+            self.another_life();
             std::mem::replace(&mut *cell, SlotCell { life, ..fresh })
         };
         self.packs().release(&old.version.metas());

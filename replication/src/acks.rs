@@ -8,6 +8,7 @@
 //! Each slot has a lock of its own, held for looking at a few replicas and waiters: connections of replicas tell
 //! ([`Acks::enter`], [`Acks::acked`]), clients' connections ask and wait, on any thread. No other lock is taken under it.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -98,6 +99,9 @@ impl OfSlot {
 
     /// Ends the waits for what has come.
     fn wake(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain(|waiter| {
             let reached = self.have(waiter.seq, waiter.replicas);
@@ -130,17 +134,24 @@ pub enum Waited {
 
 /// See the file's head.
 #[derive(Debug)]
-pub struct Acks(Box<[Mutex<OfSlot>]>);
+pub struct Acks {
+    slots: Box<[Mutex<OfSlot>]>,
+    /// How many wait. Grows before `wanted` is notified.
+    waits: AtomicUsize,
+    /// Somebody began to wait.
+    wanted: Notify,
+}
 
 impl Default for Acks {
     fn default() -> Acks {
-        Acks((0..SLOT_COUNT).map(|_| Mutex::default()).collect())
+        let slots = (0..SLOT_COUNT).map(|_| Mutex::default()).collect();
+        Acks { slots, waits: AtomicUsize::new(0), wanted: Notify::new() }
     }
 }
 
 impl Acks {
     fn of(&self, slot: Slot) -> MutexGuard<'_, OfSlot> {
-        self.0[slot.index()].lock().expect("no code panics under this lock")
+        self.slots[slot.index()].lock().expect("no code panics under this lock")
     }
 
     /// A replica follows the slot from now on, and has it up to `acked`; nothing while it waits for its copy. An older
@@ -238,9 +249,27 @@ impl Acks {
                 slots.push(slot);
             }
         }
+        self.waits.fetch_add(1, Ordering::SeqCst);
         let wait = Wait { acks: Arc::clone(self), slots, group };
         // Nobody could bring it to zero before.
-        (wait.group.left.fetch_sub(1, Ordering::AcqRel) != 1).then_some(wait)
+        let waits = wait.group.left.fetch_sub(1, Ordering::AcqRel) != 1;
+        if waits {
+            self.wanted.notify_waiters();
+        }
+        waits.then_some(wait)
+    }
+
+    /// Resolves when somebody waits for an acknowledgement; at once if somebody does.
+    pub async fn awaited(&self) {
+        loop {
+            let mut wanted = pin!(self.wanted.notified());
+            // Before the look: who begins to wait after it finds this in the list.
+            wanted.as_mut().enable();
+            if self.waits.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            wanted.await;
+        }
     }
 }
 
@@ -269,6 +298,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
+        self.acks.waits.fetch_sub(1, Ordering::SeqCst);
         if self.group.left.load(Ordering::Acquire) == 0 {
             return;
         }

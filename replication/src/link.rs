@@ -103,7 +103,13 @@ impl<'e> Link<'e> {
     /// How many slots are attached.
     #[must_use]
     pub fn slot_count(&self) -> usize {
-        self.locked().slots().len()
+        self.locked().slot_count()
+    }
+
+    /// Whether copies come.
+    #[must_use]
+    pub fn is_importing(&self) -> bool {
+        !self.imports.is_empty()
     }
 
     /// The connection stands.

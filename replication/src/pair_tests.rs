@@ -287,7 +287,7 @@ impl Pair {
                     self.shipped(event);
                 }
                 shipper::Action::CloseCopy(copy) => drop(self.master.copies.remove(&copy)),
-                shipper::Action::Acked(slot, seq) => drop(self.acked.insert(slot, seq)),
+                shipper::Action::Acked(slots) => self.acked.extend(slots),
                 shipper::Action::Pin(..) | shipper::Action::Unpin(_) => {}
             }
         }

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
+use haypile_engine::clock::TimeMs;
 use haypile_engine::copy::{CopySource, part_id, place_of};
 use haypile_engine::engine::Engine;
 use haypile_engine::log::record::Record;
@@ -14,6 +15,7 @@ use haypile_engine::log::{LogReader, ReadOutcome as LogRead};
 use haypile_engine::manifest::PartId;
 use haypile_engine::planted::{self, Bug};
 use haypile_engine::slot::Role;
+use haypile_engine::slot_table::{SlotSet, SlotTable};
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
 use crate::acks::Follower;
@@ -29,6 +31,8 @@ use crate::shipper::{self, Action, CopiesNow, CopyPart, CursorId, Phase, ReadOut
 const PIECE_BYTES: usize = 1 << 20;
 /// Messages wait in memory up to this size; then nothing more is read.
 const OUT_BYTES_MAX: usize = 2 << 20;
+/// With records the peer is told their slots' times, each at most so often. Heartbeats bring all of them.
+const TIMES_EVERY_MS: u64 = 100;
 /// A handover may be tried for at most this long.
 const HANDOVER_MS_MAX: u32 = 60_000;
 
@@ -78,7 +82,11 @@ pub struct Peer {
     /// When copies may go on, if they wait for it.
     copies_at_ms: Option<u64>,
     /// Which life of a slot is being sent.
-    lives: HashMap<Slot, u64>,
+    lives: SlotTable<u64>,
+    /// What [`Engine::lives`] was when no slot that is being sent had begun another.
+    lives_seen: u64,
+    /// When the peer was last told a slot's time.
+    times_told_ms: SlotTable<u64>,
     attempts: Vec<Attempt>,
     out: VecDeque<Message>,
     out_bytes: usize,
@@ -100,7 +108,9 @@ impl Peer {
             copies: HashMap::new(),
             held: HashMap::new(),
             copies_at_ms: None,
-            lives: HashMap::new(),
+            lives: SlotTable::default(),
+            lives_seen: 0,
+            times_told_ms: SlotTable::default(),
             attempts: Vec::new(),
             out: VecDeque::new(),
             out_bytes: 0,
@@ -138,13 +148,16 @@ impl Peer {
             }
             Message::Follow(asks) => asks.into_iter().for_each(|ask| self.follow(ask)),
             Message::Unfollow(slots) => {
-                self.lives.retain(|slot, _| !slots.contains(slot));
+                for &slot in &slots {
+                    self.lives.remove(slot);
+                }
                 self.held.retain(|slot, _| !slots.contains(slot));
                 self.ship(shipper::Event::Unfollow(slots.clone()));
                 slots.iter().for_each(|&slot| drop(self.registry.copies().take(self.node, slot)));
             }
             Message::Ack { bytes, slots } => {
-                let acked: Vec<Slot> = slots.iter().map(|(slot, _)| *slot).collect();
+                let wanted = slots.iter().filter(|_| self.is_handing_over()).map(|(slot, _)| *slot);
+                let acked: Vec<Slot> = wanted.collect();
                 self.ship(shipper::Event::Ack { bytes, slots });
                 self.handover_progress(&acked, now_ms);
             }
@@ -229,14 +242,21 @@ impl Peer {
 
     /// Tells the peer the slots' ends and times.
     pub fn heartbeat(&mut self) {
+        let lives = self.engine.lives();
         let slots: Vec<Slot> = self.locked().streaming().collect();
-        let replaced = |slot: &Slot| self.lives.get(slot) != Some(&self.engine.pulse(*slot).life);
-        let (stale, slots): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(replaced);
+        let (stale, slots): (Vec<Slot>, Vec<Slot>) = slots.into_iter().partition(|slot| self.is_stale(*slot));
         self.replaced(stale);
+        self.lives_seen = lives;
         let beats: Vec<Beat> = slots.into_iter().map(|slot| self.beat(slot)).collect();
         let now_ms = now_ms(&self.engine);
         beats.iter().for_each(|beat| self.registry.acks().mark(&self.follower, beat.slot, beat.last, now_ms));
         self.push(Message::Heartbeat(beats));
+    }
+
+    /// Whether slots are being handed over to the peer: their writers wait.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        !self.attempts.is_empty()
     }
 
     /// When [`Peer::on_time`] wants to be called.
@@ -347,6 +367,7 @@ impl Peer {
             _ => None,
         };
         self.lives.insert(slot, life);
+        self.times_told_ms.remove(slot);
         self.held.insert(slot, ask.held.clone());
         self.ship(shipper::Event::Follow { ask, view, start });
         self.enter(slot);
@@ -368,7 +389,7 @@ impl Peer {
         }
         self.registry.acks().enter(&self.follower, slot, acked, now_ms(&self.engine));
         // It began another life since it was looked at, and what it was is forgotten.
-        if self.lives.get(&slot) != Some(&self.engine.pulse(slot).life) {
+        if self.is_stale(slot) {
             self.registry.acks().leave(&self.follower, slot);
         }
     }
@@ -398,11 +419,13 @@ impl Peer {
                     }
                     self.push(message);
                 }
-                Action::SendRecords { slots, data } => self.send_records(&slots, data),
+                Action::SendRecords { slots, data } => self.send_records(slots, data),
                 Action::Pin(slot, seq) => self.engine.pin(self.node, slot, seq),
-                Action::Acked(slot, seq) => {
-                    self.registry.acks().acked(&self.follower, slot, seq);
-                    self.engine.replica_acked(self.node, slot, seq);
+                Action::Acked(slots) => {
+                    for &(slot, seq) in &slots {
+                        self.registry.acks().acked(&self.follower, slot, seq);
+                    }
+                    self.engine.replica_acked(self.node, &slots);
                 }
                 Action::Unpin(slot) => self.engine.unpin(self.node, slot),
                 Action::OpenCopy(copy) => {
@@ -419,17 +442,36 @@ impl Peer {
         }
     }
 
-    fn send_records(&mut self, slots: &[Slot], data: Bytes) {
-        let mut times = Vec::with_capacity(slots.len());
-        let mut stale = Vec::new();
-        for &slot in slots {
-            let pulse = self.engine.pulse(slot);
-            if self.lives.get(&slot) == Some(&pulse.life) {
-                times.push((slot, pulse.time));
-            } else {
-                stale.push(slot);
+    /// Whether a slot began another life here since the peer was told what it gets.
+    fn is_stale(&self, slot: Slot) -> bool {
+        self.lives.get(slot) != Some(&self.engine.pulse(slot).life)
+    }
+
+    /// The times of those slots whose times the peer was not told of late.
+    fn times(&mut self, slots: SlotSet) -> Vec<(Slot, TimeMs)> {
+        let now_ms = self.now_ms();
+        let mut times = Vec::new();
+        for slot in slots.iter() {
+            let told = self.times_told_ms.get(slot);
+            if told.is_none_or(|told_ms| now_ms.saturating_sub(*told_ms) >= TIMES_EVERY_MS) {
+                self.times_told_ms.insert(slot, now_ms);
+                times.push((slot, self.engine.pulse(slot).time));
             }
         }
+        times
+    }
+
+    fn send_records(&mut self, slots: SlotSet, data: Bytes) {
+        let stale: Vec<Slot> = if self.engine.lives() == self.lives_seen {
+            Vec::new()
+        } else {
+            slots.iter().filter(|slot| self.is_stale(*slot)).collect()
+        };
+        let mut sent = slots;
+        for &slot in &stale {
+            sent.remove(slot);
+        }
+        let times = self.times(sent);
         let mut data = data;
         if !stale.is_empty() {
             // The slot was replaced between reading and now: these may be another life's records.

@@ -9,12 +9,11 @@
 //! It touches nothing itself: `on` takes what happened and says what to do. Times are milliseconds of any clock
 //! that does not go back.
 
-use std::collections::BTreeMap;
-
 use bytes::{Bytes, BytesMut};
 use haypile_engine::clock::TimeMs;
-use haypile_engine::log::record::{BODY_BYTES_MAX, HEADER_BYTES, Record};
+use haypile_engine::log::record::{self, BODY_BYTES_MAX, Claim, HEADER_BYTES};
 use haypile_engine::manifest::PartId;
+use haypile_engine::slot_table::SlotTable;
 use haypile_engine::types::{Epoch, Seq, Slot};
 
 use crate::message::{Beat, CopyHead, CopyId, Message, Reason};
@@ -202,7 +201,7 @@ pub struct LinkStatus {
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Receiver {
-    links: BTreeMap<Slot, Link>,
+    links: SlotTable<Box<Link>>,
     connected: bool,
     numbers: u32,
     /// The beginning of a record that comes in parts.
@@ -222,7 +221,7 @@ impl Receiver {
         match event {
             Event::Attach { slots, force } => {
                 for &slot in &slots {
-                    self.links.insert(slot, Link::new(force, now_ms));
+                    self.links.insert(slot, Box::new(Link::new(force, now_ms)));
                 }
                 if self.connected {
                     self.ask(&slots, now_ms, &mut out);
@@ -233,12 +232,12 @@ impl Receiver {
                 self.connected = true;
                 self.received_bytes = 0;
                 self.partial.clear();
-                let slots: Vec<Slot> = self.links.keys().copied().collect();
+                let slots: Vec<Slot> = self.slots().collect();
                 self.ask(&slots, now_ms, &mut out);
             }
             Event::Disconnected(why) => {
                 self.connected = false;
-                for (&slot, link) in &mut self.links {
+                for (slot, link) in self.links.iter_mut() {
                     if link.stop() {
                         out.push(Action::ImportSuspend(slot));
                     }
@@ -250,13 +249,13 @@ impl Receiver {
             Event::Message(message) => self.message(message, now_ms, &mut out),
             Event::Appended(slots) => self.appended(&slots, &mut out),
             Event::Failed { slot, why } => {
-                if self.connected && self.links.contains_key(&slot) {
+                if self.connected && self.links.get(slot).is_some() {
                     out.push(Action::Send(Message::Unfollow(vec![slot])));
                 }
                 self.fail(slot, LinkState::Error, why, now_ms, &mut out);
             }
             Event::Imported(slot) => {
-                if let Some(link) = self.links.get_mut(&slot)
+                if let Some(link) = self.links.get_mut(slot)
                     && link.copy.take().is_some()
                 {
                     link.connected(now_ms);
@@ -268,7 +267,7 @@ impl Receiver {
                 }
             }
             Event::Promoted(taken) => {
-                taken.iter().for_each(|(slot, _)| drop(self.links.remove(slot)));
+                taken.iter().for_each(|(slot, _)| drop(self.links.remove(*slot)));
                 if self.connected {
                     out.push(Action::Send(Message::GrantTaken(taken)));
                 }
@@ -276,7 +275,7 @@ impl Receiver {
             Event::Tick => {
                 let due = |link: &Link| link.retry_at_ms.is_some_and(|at| at <= now_ms);
                 let slots: Vec<Slot> =
-                    self.links.iter().filter(|(_, link)| due(link)).map(|(slot, _)| *slot).collect();
+                    self.links.iter().filter(|(_, link)| due(link)).map(|(slot, _)| slot).collect();
                 if self.connected && !slots.is_empty() {
                     self.ask(&slots, now_ms, &mut out);
                 }
@@ -286,14 +285,20 @@ impl Receiver {
     }
 
     /// The slots that are attached.
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
-        self.links.keys().copied()
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.links.iter().map(|(slot, _)| slot)
+    }
+
+    /// How many slots are attached.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.links.len()
     }
 
     /// How a slot's link looks, `None` if the slot is not attached.
     #[must_use]
     pub fn status(&self, slot: Slot) -> Option<LinkStatus> {
-        self.links.get(&slot).map(|link| LinkStatus {
+        self.links.get(slot).map(|link| LinkStatus {
             state: link.state,
             why: link.why.clone(),
             since_ms: link.since_ms,
@@ -323,7 +328,7 @@ impl Receiver {
     fn detach(&mut self, slots: &[Slot], out: &mut Vec<Action>) {
         let mut gone = Vec::new();
         for &slot in slots {
-            let Some(mut link) = self.links.remove(&slot) else { continue };
+            let Some(mut link) = self.links.remove(slot) else { continue };
             if link.stop() {
                 out.push(Action::ImportSuspend(slot));
             }
@@ -338,7 +343,7 @@ impl Receiver {
         let mut questions = Vec::with_capacity(slots.len());
         for &slot in slots {
             self.numbers = self.numbers.wrapping_add(1).max(1);
-            let Some(link) = self.links.get_mut(&slot) else { continue };
+            let Some(link) = self.links.get_mut(slot) else { continue };
             if link.stop() {
                 out.push(Action::ImportSuspend(slot));
             }
@@ -353,7 +358,7 @@ impl Receiver {
     }
 
     fn fail(&mut self, slot: Slot, state: LinkState, why: String, now_ms: u64, out: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(&slot) else { return };
+        let Some(link) = self.links.get_mut(slot) else { return };
         if link.stop() {
             out.push(Action::ImportSuspend(slot));
         }
@@ -367,7 +372,7 @@ impl Receiver {
         match message {
             Message::Refused { slot, number, reason, why } => {
                 // Number 0 speaks of whatever is running.
-                if self.links.get(&slot).is_some_and(|link| number == 0 || number == link.number) {
+                if self.links.get(slot).is_some_and(|link| number == 0 || number == link.number) {
                     let state = match reason {
                         Reason::NotReady => LinkState::TryConnect,
                         _ => LinkState::Error,
@@ -446,7 +451,7 @@ impl Receiver {
                 out.push(Action::Send(Message::Pong));
             }
             Message::HistoryChanged(slot) => {
-                if self.links.contains_key(&slot) {
+                if self.links.get(slot).is_some() {
                     self.ask(&[slot], now_ms, out);
                 }
             }
@@ -456,7 +461,7 @@ impl Receiver {
             }
             Message::HandoverAnswer { id, held_ms, slots } => {
                 for (slot, outcome) in &slots {
-                    if let (Some(link), Ok(seq)) = (self.links.get_mut(slot), outcome) {
+                    if let (Some(link), Ok(seq)) = (self.links.get_mut(*slot), outcome) {
                         link.granted_at = Some(*seq);
                     }
                 }
@@ -473,13 +478,13 @@ impl Receiver {
 
     /// The link that waits for the answer to this question.
     fn answered(&mut self, slot: Slot, number: u32) -> Option<&mut Link> {
-        let link = self.links.get_mut(&slot)?;
+        let link = self.links.get_mut(slot)?;
         let waits = matches!(link.state, LinkState::WaitReply | LinkState::TryDbSync);
-        (waits && link.number == number).then_some(link)
+        (waits && link.number == number).then_some(&mut **link)
     }
 
     fn copying(&mut self, copy: CopyId) -> Option<&mut Link> {
-        self.links.get_mut(&copy.slot).filter(|link| link.copy == Some(copy))
+        self.links.get_mut(copy.slot).map(|link| &mut **link).filter(|link| link.copy == Some(copy))
     }
 
     fn records(
@@ -518,7 +523,7 @@ impl Receiver {
     }
 
     fn receives(&self, slot: Slot) -> bool {
-        self.links.get(&slot).is_some_and(|link| link.next.is_some())
+        self.links.get(slot).is_some_and(|link| link.next.is_some())
     }
 
     /// The records that are to be appended: usually all that came, as one piece. A slot with a hole is asked for
@@ -532,24 +537,29 @@ impl Receiver {
             if rest.is_empty() {
                 break;
             }
-            let record =
-                Record::take(&mut rest).map_err(|error| format!("the master sent a bad record: {error}"))?;
-            let slot = record.header.slot;
-            let link = self.links.get_mut(&slot);
+            // Whoever appends it checks it whole.
+            let claim = record::claimed(rest);
+            let taken = claim.and_then(|claim| Some((claim, rest.split_at_checked(claim.bytes)?)));
+            let Some((Claim { header, .. }, (record, after))) = taken else {
+                return Err("the master sent a bad record: it has no meaning".to_owned());
+            };
+            rest = after;
+            let slot = header.slot;
+            let link = self.links.get_mut(slot);
             let wanted = match link.map(|link| &mut link.next) {
-                Some(Some(next)) if *next == record.header.seq => {
+                Some(Some(next)) if *next == header.seq => {
                     *next = next.next();
                     true
                 }
                 Some(expected @ Some(_)) => {
                     *expected = None;
-                    holes.push((slot, record.header.seq));
+                    holes.push((slot, header.seq));
                     false
                 }
                 _ => false,
             };
             match &mut kept {
-                Some(kept) if wanted => kept.extend_from_slice(record.bytes),
+                Some(kept) if wanted => kept.extend_from_slice(record),
                 None if !wanted => kept = Some(BytesMut::from(&data[..at])),
                 _ => {}
             }
@@ -564,7 +574,7 @@ impl Receiver {
     fn appended(&mut self, slots: &[(Slot, Seq)], out: &mut Vec<Action>) {
         let mut acks = Vec::with_capacity(slots.len());
         for &(slot, last) in slots {
-            if let Some(link) = self.links.get_mut(&slot) {
+            if let Some(link) = self.links.get_mut(slot) {
                 link.master_last = link.master_last.max(last);
                 // A slot that is being copied is not whole: its records are acknowledged with the copy's end.
                 if link.copy.is_none() && link.next.is_some() {
@@ -580,7 +590,7 @@ impl Receiver {
 
     /// Takes a slot that the master granted, once the granting record is applied.
     fn take_grant(&mut self, slot: Slot, out: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(&slot) else { return };
+        let Some(link) = self.links.get_mut(slot) else { return };
         let (Some(granted_at), Some(next)) = (link.granted_at, link.next) else { return };
         if next == granted_at.next() && link.copy.is_none() {
             link.granted_at = None;
@@ -591,7 +601,7 @@ impl Receiver {
     fn heartbeat(&mut self, beats: &[Beat], out: &mut Vec<Action>) {
         let mut times = Vec::with_capacity(beats.len());
         for beat in beats {
-            if let Some(link) = self.links.get_mut(&beat.slot)
+            if let Some(link) = self.links.get_mut(beat.slot)
                 && link.next.is_some()
             {
                 link.master_last = link.master_last.max(beat.last);

@@ -24,6 +24,9 @@ use crate::transport::{Connection, Pushed, SyncHello};
 const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// A replica's answers are small: this much means that the master does not read them.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// Records that come in quick succession leave together: for so long after some have left, the log is not looked at, unless
+/// somebody waits for what replicas acknowledge. Each look wakes a thread here and one on the replica.
+const SHIP_EVERY: Duration = Duration::from_millis(1);
 /// How often a link looks at its timers.
 const LINK_TICK: Duration = Duration::from_millis(100);
 /// How often a replica that can't take records says that it is there.
@@ -105,6 +108,7 @@ async fn converse(
     let mut stopping = shared.stopping.subscribe();
     let mut heard_ms = shared.now_ms();
     let mut beat_ms = heard_ms;
+    let mut rest_until = Duration::ZERO;
     loop {
         let now_ms = shared.now_ms();
         loop {
@@ -128,18 +132,22 @@ async fn converse(
             return format!("nothing came for {} ms", now_ms - heard_ms);
         }
         let more = connection.unsent_bytes() < UNSENT_BYTES_MAX && peer.pump();
-        peer.take_out().for_each(|message| connection.send(&message));
+        for message in peer.take_out() {
+            rest_until = shared.engine.clock().monotonic() + SHIP_EVERY;
+            connection.send(&message);
+        }
         let next_ms = peer.next_deadline_ms().map_or(beat_ms, |deadline| deadline.min(beat_ms));
         let wake = match purpose {
             Purpose::Stream => Duration::from_millis(next_ms.saturating_sub(now_ms).max(1)),
             Purpose::Question => settings.silence_max,
         };
-        let (engine, waits_at) = (&shared.engine, peer.waits_at());
+        let (waits_at, hurries) = (peer.waits_at(), peer.is_handing_over());
         let log_grew = async {
-            match waits_at {
-                Some(lsn) => engine.log_changed(lsn).await,
-                None => pending().await,
+            let Some(lsn) = waits_at else { return pending().await };
+            if !hurries {
+                rest(shared, rest_until).await;
             }
+            shared.engine.log_changed(lsn).await
         };
         tokio::select! {
             progress = connection.progress() => {
@@ -159,7 +167,19 @@ async fn converse(
             // An error means that the sender is gone, which is a stop as well.
             _ = stopping.wait_for(|stop| *stop) => return "the node stops".to_owned(),
             () = tokio::time::sleep(wake) => {}
-            () = tokio::task::yield_now(), if more => {}
+            // Whoever serves clients goes first: a copy can take all of a core.
+            () = tokio::task::yield_now(), if more => std::thread::yield_now(),
+        }
+    }
+}
+
+/// Waits until a time of the monotonic clock, or until somebody waits for what replicas acknowledge.
+async fn rest(shared: &Shared, until: Duration) {
+    let left = until.saturating_sub(shared.engine.clock().monotonic());
+    if !left.is_zero() {
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = shared.registry.acks().awaited() => {}
         }
     }
 }
@@ -288,6 +308,10 @@ async fn receive(
                 Ok(None) => break,
                 Err(bad) => return Ended::Lost(bad.to_string()),
             }
+        }
+        if link.is_importing() {
+            // As whoever sends them does.
+            std::thread::yield_now();
         }
         link.on_time(now_ms);
         let broken = link.finish_batch(now_ms);

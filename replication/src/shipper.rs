@@ -8,12 +8,13 @@
 //! are positions in the log: one that lives at its end, and a few that catch up with it. Each slot is fed by one.
 //! A slot may be moved to a cursor further back at any time: what it has been sent already is skipped by seq.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use haypile_engine::log::record::Record;
+use haypile_engine::log::record::{self, Record};
 use haypile_engine::manifest::PartId;
 use haypile_engine::planted::{self, Bug};
+use haypile_engine::slot_table::{SlotSet, SlotTable};
 use haypile_engine::types::{Lsn, NodeId, Seq, Slot};
 
 use crate::copies::SLOTS_MAX;
@@ -147,14 +148,14 @@ pub enum Action {
     /// Send records of these slots, with the slots' times.
     SendRecords {
         /// Whose they are.
-        slots: Vec<Slot>,
+        slots: SlotSet,
         /// Whole records, back to back.
         data: Bytes,
     },
     /// Keep the log after this record for the peer.
     Pin(Slot, Seq),
-    /// The peer has records up to here.
-    Acked(Slot, Seq),
+    /// The peer has each of these slots up to a record.
+    Acked(Vec<(Slot, Seq)>),
     /// The peer needs nothing of this slot any more.
     Unpin(Slot),
     /// Pin the log, then open a copy of the slot: [`Event::CopyOpened`] or [`Event::CopyFailed`] answers.
@@ -220,7 +221,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Shipper {
     peer: NodeId,
-    feeds: BTreeMap<Slot, Feed>,
+    feeds: SlotTable<Feed>,
     /// Never empty of those in use: every feed's cursor is here. At most [`CURSORS_MAX`].
     cursors: Vec<Cursor>,
     cursors_made: u32,
@@ -235,7 +236,7 @@ pub struct Shipper {
     waiting: BTreeSet<Slot>,
     /// Records that were read and not sent.
     gathered: BytesMut,
-    gathered_slots: BTreeSet<Slot>,
+    gathered_slots: SlotSet,
     sent_bytes: u64,
     acked_bytes: u64,
 }
@@ -269,7 +270,7 @@ impl Shipper {
     pub fn new(peer: NodeId) -> Shipper {
         Shipper {
             peer,
-            feeds: BTreeMap::new(),
+            feeds: SlotTable::default(),
             cursors: Vec::new(),
             cursors_made: 0,
             turn: 0,
@@ -278,7 +279,7 @@ impl Shipper {
             copies_max: SLOTS_MAX,
             waiting: BTreeSet::new(),
             gathered: BytesMut::new(),
-            gathered_slots: BTreeSet::new(),
+            gathered_slots: SlotSet::default(),
             sent_bytes: 0,
             acked_bytes: 0,
         }
@@ -390,13 +391,13 @@ impl Shipper {
 
     /// The slots that the peer gets records of.
     pub fn streaming(&self) -> impl Iterator<Item = Slot> {
-        self.feeds.keys().copied()
+        self.feeds.iter().map(|(slot, _)| slot)
     }
 
     /// The last record of the slot that the peer acknowledged; `None` if it has no complete data of it.
     #[must_use]
     pub fn acked(&self, slot: Slot) -> Option<Seq> {
-        self.feeds.get(&slot).and_then(|feed| feed.acked)
+        self.feeds.get(slot).and_then(|feed| feed.acked)
     }
 
     /// What the peer is doing with a slot, `None` if nothing.
@@ -406,7 +407,7 @@ impl Shipper {
         if copying.any(|copy| copy.slot == slot) {
             return Some(Phase::Copying);
         }
-        if let Some(feed) = self.feeds.get(&slot) {
+        if let Some(feed) = self.feeds.get(slot) {
             return Some(if feed.acked.is_some() { Phase::Streaming } else { Phase::Copying });
         }
         self.waiting.contains(&slot).then_some(Phase::Waiting)
@@ -466,10 +467,10 @@ impl Shipper {
     /// Ends whatever the peer gets of a slot. What was gathered leaves first, so that nothing of it comes after
     /// what is said about the slot next.
     fn detach(&mut self, slot: Slot, out: &mut Vec<Action>) {
-        if self.gathered_slots.contains(&slot) {
+        if self.gathered_slots.contains(slot) {
             self.flush(out);
         }
-        self.feeds.remove(&slot);
+        self.feeds.remove(slot);
         self.waiting.remove(&slot);
         self.queued.retain(|copy| copy.slot != slot);
         self.copies.retain(|copy| {
@@ -562,7 +563,7 @@ impl Shipper {
     }
 
     fn drop_idle_cursors(&mut self) {
-        let used: BTreeSet<CursorId> = self.feeds.values().map(|feed| feed.cursor).collect();
+        let used: BTreeSet<CursorId> = self.feeds.iter().map(|(_, feed)| feed.cursor).collect();
         self.cursors.retain(|cursor| used.contains(&cursor.id));
     }
 
@@ -592,26 +593,27 @@ impl Shipper {
     }
 
     fn fed_by(&self, id: CursorId) -> Vec<Slot> {
-        self.feeds.iter().filter(|(_, feed)| feed.cursor == id).map(|(slot, _)| *slot).collect()
+        self.feeds.iter().filter(|(_, feed)| feed.cursor == id).map(|(slot, _)| slot).collect()
     }
 
     fn gather(&mut self, id: CursorId, lsn: Lsn, mut records: &[u8], out: &mut Vec<Action>) {
         while !records.is_empty() {
-            let record = match Record::take(&mut records) {
-                Ok(record) => record,
-                Err(error) => {
-                    let why = format!("a record at {lsn} of the master's log can't be sent: {error}");
-                    for slot in self.fed_by(id) {
-                        self.refuse(slot, 0, Reason::Failed, why.clone(), out);
-                    }
-                    return;
+            // The log's reader has checked the frame that they are of, and whoever gets them checks each.
+            let claim = record::claimed(records);
+            let taken = claim.and_then(|claim| Some((claim, records.split_at_checked(claim.bytes)?)));
+            let Some((claim, (bytes, rest))) = taken else {
+                let why = format!("a record at {lsn} of the master's log can't be sent: it has no meaning");
+                for slot in self.fed_by(id) {
+                    self.refuse(slot, 0, Reason::Failed, why.clone(), out);
                 }
+                return;
             };
-            if !record.body.is_history() {
+            records = rest;
+            if !claim.is_history {
                 continue;
             }
-            let (slot, seq) = (record.header.slot, record.header.seq);
-            let Some(feed) = self.feeds.get_mut(&slot) else { continue };
+            let (slot, seq) = (claim.header.slot, claim.header.seq);
+            let Some(feed) = self.feeds.get_mut(slot) else { continue };
             if feed.cursor != id || lsn < feed.start || seq < feed.next {
                 continue;
             }
@@ -624,7 +626,7 @@ impl Shipper {
             }
             feed.next = seq.next();
             self.gathered_slots.insert(slot);
-            self.gathered.extend_from_slice(record.bytes);
+            self.gathered.extend_from_slice(bytes);
         }
     }
 
@@ -634,7 +636,7 @@ impl Shipper {
         // One that stands at the same place serves as well.
         let same = self.cursors.iter().find(|other| other.id != id && other.at == now);
         let Some(into) = ahead.or(same).map(|other| other.id) else { return };
-        for feed in self.feeds.values_mut().filter(|feed| feed.cursor == id) {
+        for (_, feed) in self.feeds.iter_mut().filter(|(_, feed)| feed.cursor == id) {
             feed.cursor = into;
         }
         self.drop_idle_cursors();
@@ -646,13 +648,13 @@ impl Shipper {
         }
         let data = self.gathered.split().freeze();
         self.sent_bytes += data.len() as u64;
-        let slots = std::mem::take(&mut self.gathered_slots).into_iter().collect();
+        let slots = std::mem::take(&mut self.gathered_slots);
         out.push(Action::SendRecords { slots, data });
     }
 
     /// Takes a slot's records out of what was gathered.
     fn drop_gathered(&mut self, slot: Slot) {
-        if !self.gathered_slots.remove(&slot) {
+        if !self.gathered_slots.remove(slot) {
             return;
         }
         let all = self.gathered.split();
@@ -664,15 +666,19 @@ impl Shipper {
         }
     }
 
-    fn ack(&mut self, bytes: u64, slots: Vec<(Slot, Seq)>, out: &mut Vec<Action>) {
+    fn ack(&mut self, bytes: u64, mut slots: Vec<(Slot, Seq)>, out: &mut Vec<Action>) {
         // A peer that claims more than was sent gets no more credit than that.
         self.acked_bytes = self.acked_bytes.max(bytes.min(self.sent_bytes));
-        for (slot, seq) in slots {
-            let Some(feed) = self.feeds.get_mut(&slot) else { continue };
-            if Some(seq) > feed.acked && seq < feed.next {
-                feed.acked = Some(seq);
-                out.push(Action::Acked(slot, seq));
-            }
+        slots.retain(|&(slot, seq)| {
+            let feed = self.feeds.get_mut(slot);
+            let Some(feed) = feed.filter(|feed| Some(seq) > feed.acked && seq < feed.next) else {
+                return false;
+            };
+            feed.acked = Some(seq);
+            true
+        });
+        if !slots.is_empty() {
+            out.push(Action::Acked(slots));
         }
     }
 }

@@ -171,7 +171,7 @@ pub fn claimed(bytes: &[u8]) -> Option<Claim> {
         seq: Seq(u64::from_le_bytes(seq)),
     };
     let kind = packed >> 10;
-    let known = (KIND_BATCH..=KIND_TIME).contains(&kind) && header.seq > Seq::ZERO;
+    let known = (KIND_BATCH..=KIND_TIME).contains(&kind) && (header.seq > Seq::ZERO || kind == KIND_TIME);
     known.then_some(Claim { header, bytes: HEADER_BYTES + body_len, is_history: kind != KIND_TIME })
 }
 

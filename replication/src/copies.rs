@@ -17,7 +17,7 @@ pub const SLOTS_MAX: usize = 4;
 /// A copy whose connection was lost is kept for so long.
 pub const KEPT_MS: u64 = 300_000;
 /// A piece of a copy is at most this large.
-const PIECE_BYTES_MAX: usize = 1 << 20;
+const PIECE_BYTES_MAX: usize = 256 << 10;
 /// And not smaller than this, however slow copies are to be.
 const PIECE_BYTES_MIN: usize = 4 << 10;
 /// So many pieces are sent in a second at least, if the rate is limited: what is sent at once stays small.

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod link;
 pub mod message;
 mod operate;
+mod outbox;
 pub mod peer;
 pub mod receiver;
 pub mod registry;

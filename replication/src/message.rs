@@ -273,6 +273,42 @@ impl Message {
         out[start + 5..start + 9].copy_from_slice(&crc.to_le_bytes());
     }
 
+    /// As [`Message::encode`], but without the data that it ends with, which is given back and comes next: `None` if it
+    /// carries none and was appended whole.
+    ///
+    /// # Panics
+    /// As [`Message::encode`].
+    pub fn encode_apart(&self, out: &mut BytesMut) -> Option<Bytes> {
+        let (around, data) = match self {
+            Message::CopyChunk { copy, data } => {
+                (Message::CopyChunk { copy: *copy, data: Bytes::new() }, data.clone())
+            }
+            Message::Records { more, times, data } => {
+                (Message::Records { more: *more, times: times.clone(), data: Bytes::new() }, data.clone())
+            }
+            other => {
+                other.encode(out);
+                return None;
+            }
+        };
+        let start = out.len();
+        around.encode(out);
+        let frame = &mut out[start..];
+        let len = frame.len() - FRAME_HEADER_BYTES + data.len();
+        assert!(len <= PAYLOAD_BYTES_MAX, "a message with {len} bytes");
+        let u32_of = |len| u32::try_from(len).expect("at most PAYLOAD_BYTES_MAX").to_le_bytes();
+        // The data's length stands last.
+        let last = frame.len() - 4;
+        frame[last..].copy_from_slice(&u32_of(data.len()));
+        frame[..4].copy_from_slice(&u32_of(len));
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&frame[4..5]);
+        hasher.update(&frame[FRAME_HEADER_BYTES..]);
+        hasher.update(&data);
+        frame[5..FRAME_HEADER_BYTES].copy_from_slice(&hasher.finalize().to_le_bytes());
+        Some(data)
+    }
+
     /// Takes the first whole frame off `buffer`; `None` if more bytes are needed.
     ///
     /// # Errors

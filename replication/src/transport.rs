@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::features::{self, Compress};
 use crate::message::{BadMessage, Message, PROTOCOL_VERSION, Purpose};
+use crate::outbox::Outbox;
 use crate::squeeze::Squeeze;
 
 /// The command that turns a client's connection into one of replication.
@@ -97,7 +98,7 @@ pub struct Dial {
 pub struct Connection {
     stream: TcpStream,
     inbox: BytesMut,
-    outbox: BytesMut,
+    outbox: Outbox,
     /// The other side takes compressed frames, and this one wants to send them.
     squeeze: Option<Squeeze>,
 }
@@ -175,22 +176,23 @@ impl Connection {
     /// If the runtime can't take the socket.
     pub fn accepted(stream: std::net::TcpStream, leftover: &[u8]) -> io::Result<Connection> {
         let mut connection = Connection::new(TcpStream::from_std(stream)?, leftover);
-        connection.outbox.extend_from_slice(b"+OK\r\n");
+        connection.outbox.open().extend_from_slice(b"+OK\r\n");
         Ok(connection)
     }
 
     fn new(stream: TcpStream, leftover: &[u8]) -> Connection {
         // Without it small messages wait for acknowledgements; a socket that can't do it is only slower.
         let _ = stream.set_nodelay(true);
-        Connection { stream, inbox: BytesMut::from(leftover), outbox: BytesMut::new(), squeeze: None }
+        Connection { stream, inbox: BytesMut::from(leftover), outbox: Outbox::default(), squeeze: None }
     }
 
     async fn command(&mut self, parts: &[&[u8]]) -> io::Result<String> {
-        self.outbox.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
+        let out = self.outbox.open();
+        out.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
         for part in parts {
-            self.outbox.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
-            self.outbox.extend_from_slice(part);
-            self.outbox.extend_from_slice(b"\r\n");
+            out.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+            out.extend_from_slice(part);
+            out.extend_from_slice(b"\r\n");
         }
         self.stream.write_all_buf(&mut self.outbox).await?;
         loop {
@@ -211,8 +213,8 @@ impl Connection {
     /// Puts a message into the buffer of what is to be sent.
     pub fn send(&mut self, message: &Message) {
         match &mut self.squeeze {
-            Some(squeeze) => squeeze.encode(message, &mut self.outbox),
-            None => message.encode(&mut self.outbox),
+            Some(squeeze) => squeeze.encode(message, self.outbox.open()),
+            None => self.outbox.push(message),
         }
     }
 
@@ -260,7 +262,7 @@ impl Connection {
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {
-        self.outbox.len()
+        self.outbox.remaining()
     }
 
     /// The next message that has come in whole.
@@ -283,7 +285,7 @@ impl Connection {
                 Ok(0) => return Err("the other side closed the connection".to_owned()),
                 other => other,
             },
-            written = writing.write_buf(&mut self.outbox), if !self.outbox.is_empty() => written,
+            written = writing.write_buf(&mut self.outbox), if self.outbox.has_remaining() => written,
         };
         outcome.map(drop).map_err(|error| format!("the connection broke: {error}"))
     }
@@ -293,7 +295,7 @@ impl Connection {
     /// # Errors
     /// If the connection is gone.
     pub async fn push(&mut self, pause: Duration) -> Result<Pushed, Lost> {
-        if self.outbox.is_empty() {
+        if !self.outbox.has_remaining() {
             tokio::time::sleep(pause).await;
             return Ok(Pushed::Nothing);
         }

@@ -412,6 +412,17 @@ impl PackWriter {
     pub fn import(&mut self, chunk: &[u8]) -> Result<()> {
         let State::Import(import) = &mut self.state else { panic!("bytes of a run outside an import") };
         import.hasher.update(chunk);
+        if chunk.len() >= WRITE_BYTES {
+            // As it came: nothing is gained by a copy.
+            if !self.buffer.is_empty() {
+                self.write_buffer()?;
+            }
+            self.file
+                .write_at(chunk, self.written)
+                .map_err(|error| Error::io(&self.path, "write", &error))?;
+            self.written += chunk.len() as u64;
+            return Ok(());
+        }
         self.buffer.extend_from_slice(chunk);
         if self.buffer.len() >= WRITE_BYTES { self.write_buffer() } else { Ok(()) }
     }

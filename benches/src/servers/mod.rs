@@ -2,6 +2,7 @@
 //! other, so that a machine that slows down slows all of them; then what a replica costs, starts, slots and memory. What is
 //! said at the end are medians, and whether goals are met.
 
+mod copies;
 mod figures;
 mod instance;
 mod rows;
@@ -41,7 +42,7 @@ const REPLICA_LOOKS: usize = 3000;
 const REPLICA_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Parts of the table.
-const GROUPS: [&str; 7] = ["load", "replica", "restart", "recovery", "slots", "memory", "large"];
+const GROUPS: [&str; 8] = ["load", "replica", "copies", "restart", "recovery", "slots", "memory", "large"];
 
 /// The command line.
 pub fn command() -> Command {
@@ -134,6 +135,9 @@ pub fn run(matches: &ArgMatches) -> Result<bool> {
                 table.replica(&ours[(turn + repeat as usize) % ours.len()], repeat)?;
             }
         }
+        if groups.contains(&"copies") {
+            copies::measure(&mut table, haypile, repeat)?;
+        }
         for product in ours.iter().filter(|_| groups.contains(&"recovery")) {
             single::recovery(&mut table, product, repeat)?;
         }
@@ -189,8 +193,6 @@ impl Table {
         repeat: u32,
         value_bytes: usize,
     ) -> Result<Run> {
-        let workload = Workload::named(row.workload)
-            .ok_or_else(|| Error::Usage(format!("there is no workload '{}'", row.workload)))?;
         let asked = Asked {
             keys,
             operations: Some(operations),
@@ -202,12 +204,27 @@ impl Table {
             settle: Settle::Debt,
             ..Asked::default()
         };
-        let plan = Plan::resolve(&asked, &[workload])?.remove(0);
-        let target = RespTarget::open(instance.access.clone(), row.sync == Sync::Always)?;
-        let order = Order { workload, plan, chain: vec![workload.name.to_owned()], repeat, inserted: keys };
+        self.load_as(instance, row.workload, row.name, repeat, &asked)
+    }
+
+    /// A load as it is asked for.
+    fn load_as(
+        &self,
+        instance: &Instance,
+        workload: &str,
+        label: &str,
+        repeat: u32,
+        asked: &Asked,
+    ) -> Result<Run> {
+        let workload = Workload::named(workload)
+            .ok_or_else(|| Error::Usage(format!("there is no workload '{workload}'")))?;
+        let plan = Plan::resolve(asked, &[workload])?.remove(0);
+        let target = RespTarget::open(instance.access.clone(), asked.sync == Sync::Always)?;
+        let chain = vec![workload.name.to_owned()];
+        let order = Order { workload, plan, chain, repeat, inserted: asked.keys };
         let (mut run, _) = run::run(&target, &order, &mut Unwatched)?;
         Box::new(target).close()?;
-        run.label = Some(row.name.to_owned());
+        run.label = Some(label.to_owned());
         match &run.first_error {
             Some(error) => Err(Error::target("load a server", format!("{}: {error}", run.target))),
             None => Ok(run),

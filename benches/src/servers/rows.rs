@@ -65,6 +65,22 @@ pub mod single {
     pub const LARGE: &str = "SET of 100 MB";
 }
 
+/// Figures of a node and its replica.
+pub mod copies {
+    /// Slots with data, to a node that has nothing.
+    pub const COPY: &str = "copy of slots";
+    /// Requests to a slot that is not copied, meanwhile.
+    pub const OTHERS: &str = "another slot during a copy";
+    /// All slots without keys, in one command.
+    pub const ATTACH: &str = "1024 slots attached";
+    /// After writes as fast as they go: until the replica has all.
+    pub const BURST: &str = "replica after a burst";
+    /// Half as many writes as at most: how late the replica has each, and after the end until it has all.
+    pub const HALF: &str = "replica at half of the full rate";
+    /// A slot under 20,000 writes a second: the longest that one took, of each time.
+    pub const HANDOVER: &str = "writes held at a handover";
+}
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Measure {
@@ -94,6 +110,10 @@ pub enum Measure {
     Threads,
     /// Most memory through the budget.
     MemoryShare,
+    /// Through a copy of as many bytes, over a socket, from a file into one that is synced.
+    OfPlain,
+    /// Through the same when nothing else is done.
+    OfBefore,
 }
 
 impl Measure {
@@ -114,6 +134,8 @@ impl Measure {
             Measure::Files => "files",
             Measure::Threads => "threads",
             Measure::MemoryShare => "most memory / budget",
+            Measure::OfPlain => "/ copy of a file",
+            Measure::OfBefore => "p99 / before",
         }
     }
 }
@@ -165,6 +187,13 @@ pub fn goals() -> Vec<Goal> {
         (single::SLOTS, Measure::Files, Below(0.0)),
         (single::SLOTS, Measure::Threads, Below(0.0)),
         (single::MEMORY, Measure::MemoryShare, Below(1.1)),
+        (copies::COPY, Measure::OfPlain, Above(0.7)),
+        (copies::OTHERS, Measure::OfBefore, Below(2.0)),
+        (copies::ATTACH, Measure::Seconds, Below(2.0)),
+        (copies::BURST, Measure::Seconds, Below(1.0)),
+        (copies::HALF, Measure::Seconds, Below(1.0)),
+        (copies::HALF, Measure::P99Ms, Below(5.0)),
+        (copies::HANDOVER, Measure::P99Ms, Below(20.0)),
     ]);
     goals
 }

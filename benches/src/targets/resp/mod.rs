@@ -301,6 +301,38 @@ impl Control {
         }
     }
 
+    /// Asks the same several times at once; how many of the answers are no errors.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn ask_often(&mut self, words: &[&[u8]], times: usize) -> Result<usize> {
+        let mut requests = Vec::new();
+        (0..times).for_each(|_| wire::request(&mut requests, words));
+        self.0.write_all(&requests).map_err(|error| Error::target("send", error))?;
+        let (mut input, mut piece) = (Vec::new(), vec![0; 16 << 10]);
+        let (mut answered, mut well, mut at) = (0, 0, 0);
+        while answered < times {
+            match wire::read(&input[at..]) {
+                wire::Read::Reply(reply) => {
+                    at += reply.len;
+                    answered += 1;
+                    well += usize::from(reply.error.is_none());
+                    continue;
+                }
+                wire::Read::Malformed => {
+                    return Err(Error::target("ask the server", "it does not speak the Redis protocol"));
+                }
+                wire::Read::Incomplete => {}
+            }
+            match self.0.read(&mut piece) {
+                Ok(0) => return Err(Error::target("ask the server", "it closed the connection")),
+                Ok(count) => input.extend_from_slice(&piece[..count]),
+                Err(error) => return Err(Error::target("ask the server", error)),
+            }
+        }
+        Ok(well)
+    }
+
     /// A setting's value; `None` if the server has no such setting, or does not tell.
     fn setting(&mut self, name: &str) -> Result<Option<String>> {
         match self.ask(&[b"CONFIG", b"GET", name.as_bytes()]) {

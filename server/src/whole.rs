@@ -6,16 +6,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 
-use crate::codis::dial;
+use crate::codis::{adopt, dial};
+use crate::commands::pkcluster::grammar::Then;
 use crate::cx::Fail;
 use crate::node::Node;
 use crate::remote::Reply;
 use crate::slot_group;
 use crate::topology::{self, Force, SlotView};
+
+/// How often a node that has to hand slots over before it follows tries to, and how long it waits in between.
+const PAY_TRIES: u32 = 20;
+const PAY_PAUSE: Duration = Duration::from_millis(150);
 
 /// The slots of this node but for the foreign ones.
 #[must_use]
@@ -46,19 +52,27 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
             Role::Absent | Role::Master | Role::Fenced => true,
         })
         .collect();
-    // It went to another group while this node was away.
-    let lacking: Vec<Slot> = slots.iter().copied().filter(|slot| !there.contains(slot)).collect();
-    let gone: Vec<Slot> = if lacking.is_empty() {
-        Vec::new()
-    } else {
-        let known = slots_there(node, master, &lacking).await.map_err(unanswered)?;
-        lacking.into_iter().filter(|slot| known.get(slot) == Some(&There::Moved)).collect()
+    let known = match &slots[..] {
+        [] => BTreeMap::new(),
+        slots => slots_there(node, master, slots).await.map_err(unanswered)?,
     };
-    slots.retain(|slot| !gone.contains(slot));
+    let take = |slots: &mut Vec<Slot>, what: &dyn Fn(Slot) -> bool| -> Vec<Slot> {
+        let (taken, left) = slots.iter().partition(|slot| what(**slot));
+        *slots = left;
+        taken
+    };
+    // It went to another group while this node was away. What came here is not given up for a node that it came from.
+    let here = node.replication.announce();
+    let gone = take(&mut slots, &|slot| matches!(known.get(&slot), Some(There::Moved(to)) if *to != here));
+    // It came here right before this node stopped, and the new master has no more of it than this node gives it.
+    let from_here = There::Follows(here);
+    let owed = take(&mut slots, &|slot| {
+        node.engine.role(slot) == Role::Master && known.get(&slot) == Some(&from_here)
+    });
     let new: Vec<Slot> = there.into_iter().filter(|&slot| node.engine.role(slot) == Role::Absent).collect();
     slots.extend(&new);
     slots.sort_unstable();
-    if slots.is_empty() {
+    if slots.is_empty() && gone.is_empty() && owed.is_empty() {
         return Err(Fail::error(format!(
             "ERR Slots set empty: neither this node nor {master} has any slots"
         )));
@@ -75,8 +89,24 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
             topology::give_up(node, gone).await?;
         }
         learn(node, &slots, master).await;
+        if !owed.is_empty() {
+            pay(node, &owed, master).await?;
+        }
     }
     followed
+}
+
+/// Hands slots over to the node that is to be followed, as soon as it has them.
+async fn pay(node: &Arc<Node>, slots: &[Slot], master: &str) -> Result<(), Fail> {
+    let mut tries = PAY_TRIES;
+    loop {
+        let paid = topology::hand_over(node, slots, master, None, false, Then::Follow).await;
+        tries -= 1;
+        if paid.is_ok() || tries == 0 {
+            return paid.map(drop);
+        }
+        tokio::time::sleep(PAY_PAUSE).await;
+    }
 }
 
 /// Makes the whole node follow nobody: it takes over what it follows, but for what is another group's.
@@ -95,6 +125,8 @@ pub async fn no_one(node: &Arc<Node>) -> Result<(), Fail> {
         }
     }
     topology::no_one(node, &ours, Force::No).await?;
+    // Whoever gets one in the end, this node's replicas are to hear of it.
+    foreign.values().flatten().for_each(|&slot| adopt::watch(node, slot));
     for (owner, slots) in foreign {
         // It may have handed them over to the former master since.
         let theirs = match slots_there(node, &owner, &slots).await {
@@ -158,7 +190,7 @@ enum There {
     /// It follows another node for it.
     Follows(String),
     /// It was handed over to another node.
-    Moved,
+    Moved(String),
     /// It is being handed over.
     Leaving,
 }
@@ -182,7 +214,7 @@ fn told(text: &str) -> Option<(Slot, There)> {
     let there = match value("state")? {
         "master" | "fenced" => There::Owned,
         "replica" | "loading" => There::Follows(value("master")?.to_owned()),
-        "moved" => There::Moved,
+        "moved" => There::Moved(value("master")?.to_owned()),
         _ => There::Leaving,
     };
     Some((slot, there))
@@ -217,7 +249,7 @@ mod tests {
         let slot = |number| Slot::new(number).expect("in range");
         assert_eq!(told(master), Some((slot(5), There::Owned)));
         assert_eq!(told(chain), Some((slot(6), There::Follows("10.0.0.1:9221".to_owned()))));
-        assert_eq!(told(moved), Some((slot(7), There::Moved)));
+        assert_eq!(told(moved), Some((slot(7), There::Moved("b:1".to_owned()))));
         for wrong in ["", "(db0:1024) x\r\n  state: master", "(db0:5)", "(db0:5) x\r\n  state: replica"] {
             assert_eq!(told(wrong), None, "{wrong}");
         }

@@ -167,6 +167,27 @@ class Moving(Behind):
             self.assertIn("Partition not found", node.error("GET", key_in(3, "k")))
         self.assertEqual(heir.client().info("replication")["connected_slaves"], 2)
 
+    def test_a_slot_that_only_the_old_master_has_comes_to_the_new_one_before_the_old_one_follows(self):
+        old, new = self.node("old"), self.node("new")
+        old.pkcluster("addslots", "100")
+        new.pkcluster("addslots", "0-3,100")
+        old.do("SET", key_in(100, "k"), "v")
+        new.pkcluster("slotsslaveof", "127.0.0.1", str(old.port), "100")
+        new.do("SET", key_in(2, "k"), "w")
+        self.assertIn(old.do("SLAVEOF", "127.0.0.1", new.port), (b"OK", True))
+        self.assertEqual(new.slot(100).role, "Master")
+        self.wait_until_slave_has_all(new, old, [0, 1, 2, 3, 100])
+        self.assertEqual((new.do("GET", key_in(100, "k")), old.do("GET", key_in(2, "k"))), (b"v", b"w"))
+        told = old.client().info("replication")
+        self.assertEqual((told["role"], told["master_port"]), ("slave", new.port))
+
+    def test_a_master_does_not_give_up_what_the_one_that_it_is_told_to_follow_handed_over_to_it(self):
+        one, two = self.cluster()
+        one.do("SET", key_in(3, "k"), "v")
+        self.codis.migrate(3, two)
+        self.assertIn("slot 3 was handed over to", two.error("SLAVEOF", "127.0.0.1", one.port))
+        self.assertEqual((two.slot(3).role, two.do("GET", key_in(3, "k"))), ("Master", b"v"))
+
     def test_a_master_that_a_slot_comes_to_is_one_to_its_dashboard_also_if_it_has_nothing_else(self):
         one, two = self.cluster()
         two.do("HAYPILE.ADOPT", 3, *one.address.split(":"))

@@ -48,10 +48,7 @@ pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail>
         whole::learn(node, &[slot], from).await;
     } else if node.engine.role(slot) != Role::Master {
         node.moves.set_foreign(slot, Some(from));
-        if node.moves.set_awaited(slot, true) {
-            let node = Arc::clone(node);
-            tokio::spawn(async move { await_handover(&node, slot).await });
-        }
+        watch(node, slot);
     }
     tell_replicas(node, slot);
     Ok(())
@@ -63,6 +60,14 @@ fn is_replica_of(node: &Node, slot: Slot, address: &str) -> bool {
     let roles: Vec<Role> = others.map(|other| node.engine.role(other)).collect();
     let follows = |role: &Role| matches!(role, Role::Replica { upstream } if upstream == address);
     roles.iter().any(follows) && !roles.iter().any(|role| matches!(role, Role::Master | Role::Fenced))
+}
+
+/// Sees to it that this node's replicas hear of the slot once it is this node's.
+pub fn watch(node: &Arc<Node>, slot: Slot) {
+    if node.moves.set_awaited(slot, true) {
+        let node = Arc::clone(node);
+        tokio::spawn(async move { await_handover(&node, slot).await });
+    }
 }
 
 /// Waits until the slot is this node's, and tells its replicas.

@@ -15,6 +15,9 @@ const BLOCK_BYTES_GUESS: u64 = 4 << 10;
 /// How often it is seen whether there is room, of the times that somebody asks.
 const LOOK_EVERY: u64 = 64;
 
+/// Of so many blocks that are looked at while the cache is full, one comes in.
+const ADMITTED_OF: u64 = 4;
+
 /// What a block is kept under.
 fn place(id: BlockId) -> BlockId {
     if planted::is(Bug::CacheKeyCollides) { BlockId { offset: id.offset & !0xfff, ..id } } else { id }
@@ -68,13 +71,27 @@ impl BlockCache {
     /// Whether another block pushes none out, most likely: as it was when it was looked at last.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        self.ask().0
+    }
+
+    /// Whether a block that was looked at in the system's memory should come in: while there is room, and else one in
+    /// [`ADMITTED_OF`]. What is looked at often comes in soon all the same, and what is looked at once is spared the making
+    /// of a block and the leaving of another.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        let (has_room, asked) = self.ask();
+        has_room || asked.is_multiple_of(ADMITTED_OF)
+    }
+
+    fn ask(&self) -> (bool, u64) {
         // To look is to lock each shard.
-        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        if asked.is_multiple_of(LOOK_EVERY) {
             // No shard is ever filled to the last byte.
             let full = self.blocks.weight() >= self.blocks.capacity() / 4 * 3;
             self.full.store(full, Ordering::Relaxed);
         }
-        !self.full.load(Ordering::Relaxed)
+        (!self.full.load(Ordering::Relaxed), asked)
     }
 
     /// Changes the budget; pushes out what is beyond it.

@@ -19,7 +19,6 @@ use crate::sst::{Block, BlockId, Blocks, Looked, Probe, Run, RunCursor, Step};
 use crate::sync::Arc;
 use crate::tx::{Read, Stop};
 use crate::value::Header;
-use crate::version::Answer;
 use crate::watch::Watched;
 
 /// Which way a range is walked.
@@ -151,16 +150,30 @@ impl Blocks for &BlockSource<'_> {
     fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
         self.fetched.get(id).cloned().or_else(|| self.cache.get(id))
     }
+}
+
+/// Blocks for one look at a key.
+struct Looking<'a, 'b> {
+    source: &'a BlockSource<'b>,
+    /// Whether what is found is about to be overwritten.
+    to_write: bool,
+}
+
+impl Blocks for Looking<'_, '_> {
+    fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        let mut source = self.source;
+        source.block(id)
+    }
 
     /// What the system has in memory is read at once: to give the command up and run it again costs as much as that.
     fn missing(&mut self, run: &Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
         let block = run.peek_block(id)?;
-        self.cache.insert(id, std::sync::Arc::clone(&block));
+        self.source.cache.insert(id, std::sync::Arc::clone(&block));
         Some(block)
     }
 
     fn keeps_looked_at(&self) -> bool {
-        self.cache.has_room()
+        if self.to_write { self.source.cache.has_room() } else { self.source.cache.admits() }
     }
 }
 
@@ -215,17 +228,9 @@ impl<'a> Layers<'a> {
         seen: &mut Seen,
         read: impl FnOnce(ValueRef<'_>) -> T,
     ) -> Read<Option<T>> {
-        if let Some(found) = self.in_memory(key, seen) {
-            return Ok(found.map(read));
-        }
-        let mut blocks = self.blocks;
-        match self.cell.version.get(Probe::new(key), &mut blocks) {
-            Answer::Found(found) => Ok(found.read(|entry| entry.value().map(read))),
-            Answer::Absent => Ok(None),
-            Answer::NeedsBlock(run, id) => {
-                self.blocks.want(&run, id);
-                Err(Stop::Miss)
-            }
+        match self.in_memory(key, seen) {
+            Some(found) => Ok(found.map(read)),
+            None => self.in_files(key, false, read),
         }
     }
 
@@ -233,13 +238,25 @@ impl<'a> Layers<'a> {
     /// no meaning. As [`Layers::get_noting`], but a block that is read for this one look only comes into the cache where that
     /// has room: the key's newest value is in memory from now on.
     pub fn header(&self, key: &[u8], seen: &mut Seen) -> Read<Option<Option<Header>>> {
-        if let Some(found) = self.in_memory(key, seen) {
-            return Ok(found.map(|value| Header::decode(&value)));
+        let header = |value: ValueRef<'_>| Header::decode(&value);
+        match self.in_memory(key, seen) {
+            Some(found) => Ok(found.map(header)),
+            None => self.in_files(key, true, header),
         }
-        let (probe, mut blocks) = (Probe::new(key), self.blocks);
+    }
+
+    /// Gives the value that files have at a key to `read`.
+    fn in_files<T>(
+        &self,
+        key: &[u8],
+        to_write: bool,
+        read: impl FnOnce(ValueRef<'_>) -> T,
+    ) -> Read<Option<T>> {
+        let (probe, mut blocks) = (Probe::new(key), Looking { source: self.blocks, to_write });
+        let mut read = Some(read);
         for run in self.cell.version.runs() {
-            let header = |stored: Stored<'_>| stored.value().map(|value| Header::decode(&value));
-            match run.look(probe, &mut blocks, header)? {
+            let look = |stored: Stored<'_>| stored.value().zip(read.take()).map(|(value, read)| read(value));
+            match run.look(probe, &mut blocks, look)? {
                 Looked::Found(found) => return Ok(found),
                 Looked::Absent => {}
                 Looked::NeedsBlock(id) => {

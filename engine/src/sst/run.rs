@@ -220,6 +220,9 @@ impl Run {
         let mut block = blocks.block(id);
         if block.is_none() && blocks.keeps_looked_at() {
             block = blocks.missing(self, id);
+            if block.is_none() {
+                return Ok(Looked::NeedsBlock(id));
+            }
         }
         if let Some(block) = block {
             let place = block.find(probe.key);

@@ -16,7 +16,7 @@ use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::Gate;
 use haypile_engine::error::Error;
 use haypile_replication::acks::Waited;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use crate::ahead::{Ahead, Request};
@@ -135,10 +135,17 @@ struct Connection {
     now: TimeMs,
 }
 
-/// Waits until the client is gone. If it has sent more, that is seen only once that is read.
+/// How often a client that has sent more is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until the client is gone.
 async fn gone(stream: &TcpStream) {
-    if let Ok(1..) = stream.peek(&mut [0]).await {
-        std::future::pending::<()>().await;
+    // What it has sent behind its command is read once that has ended, and hides the end behind it from reads.
+    while let Ok(1..) = stream.peek(&mut [0]).await {
+        match stream.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK).await,
+            _ => return,
+        }
     }
 }
 

@@ -257,3 +257,29 @@ fn a_long_script_ends_with_what_it_did_and_who_waited_for_it_goes_on() {
     other.ask("get k", "$1\r\n2\r\n");
     running.stop().expect("the node stops");
 }
+
+#[test]
+fn a_client_that_leaves_while_it_waits_is_forgotten_though_it_has_sent_more() {
+    let running = start(standalone());
+    let mut other = Client::connect(running.address);
+    let mut waiting = |wanted: usize| {
+        (0..600).any(|_| {
+            other.send(b"info clients\r\n");
+            let told = other.bulk();
+            std::thread::yield_now();
+            let is = told.contains(&format!("blocked_clients:{wanted}\r\n"));
+            if !is {
+                other.ask("debug sleep 0.05", "+OK\r\n");
+            }
+            is
+        })
+    };
+    let mut leaves = Client::connect(running.address);
+    leaves.send(b"BLPOP l 0\r\nPING\r\n");
+    assert!(waiting(1));
+    drop(leaves);
+    assert!(waiting(0));
+    other.ask("rpush l a", ":1\r\n");
+    other.ask("llen l", ":1\r\n");
+    running.stop().expect("the node stops");
+}

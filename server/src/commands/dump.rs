@@ -17,6 +17,7 @@ use crate::table::{Command, Flags, Group, Keys};
 use crate::types::damaged;
 use crate::types::dict::Dict;
 use crate::types::list::{End, List};
+use crate::types::stream::{Id, Stream, fields};
 use crate::types::zset::{self, Zset};
 
 const RESTORE: Flags = Flags::WRITE.with(Flags::DANGEROUS);
@@ -59,7 +60,8 @@ pub fn serialise(tx: &mut Tx<'_>, key: &Key) -> Result<Option<Vec<u8>>, Fail> {
             }
             out
         }
-        Some(Kind::Stream) | None => {
+        Some(Kind::Stream) => stream(tx, key, &value)?,
+        None => {
             return Err(Fail::error("ERR a value of this type has no serialisation here"));
         }
     };
@@ -69,9 +71,13 @@ pub fn serialise(tx: &mut Tx<'_>, key: &Key) -> Result<Option<Vec<u8>>, Fail> {
 
 /// Refuses what no client takes as one string.
 fn fits(out: &Writer) -> Result<(), Fail> {
+    fits_bytes(out.len())
+}
+
+fn fits_bytes(bytes: usize) -> Result<(), Fail> {
     // A string of the greatest length is still dumped.
     const MARGIN_BYTES: usize = 64;
-    if out.len() > rdb::STRING_BYTES_MAX + MARGIN_BYTES {
+    if bytes > rdb::STRING_BYTES_MAX + MARGIN_BYTES {
         return Err(Fail::error(
             "ERR the value is too large to be dumped: its payload exceeds proto-max-bulk-len",
         ));
@@ -89,6 +95,62 @@ fn list(tx: &mut Tx<'_>, key: &Key, value: &Value) -> Result<Writer, Fail> {
         fit.is_ok()
     })?;
     fit.map(|()| out)
+}
+
+fn stream(tx: &mut Tx<'_>, key: &Key, value: &Value) -> Result<Writer, Fail> {
+    let pair = |id: Id| (id.ms, id.seq);
+    let stream = Stream::open(key, value)?;
+    let meta = &stream.meta;
+    let mut out = rdb::stream::Stream {
+        last: pair(meta.last),
+        deleted: pair(meta.deleted),
+        added: meta.added,
+        ..rdb::stream::Stream::default()
+    };
+    let (mut walk, mut bytes) = (stream.walk(Id::MIN, Id::MAX, Direction::Forward), 0);
+    loop {
+        let page = walk.next(tx, usize::MAX)?;
+        if page.is_empty() {
+            break;
+        }
+        for (id, entry) in page {
+            bytes += entry.len();
+            let strings = fields(&entry).ok_or_else(|| damaged(key))?;
+            let strings = strings.into_iter().map(|string| entry.slice_ref(string)).collect();
+            out.entries.push((pair(id), strings));
+        }
+        fits_bytes(bytes)?;
+    }
+    for group in stream.groups(tx)? {
+        let consumers = group.consumers(tx)?;
+        let mut pending = Vec::new();
+        let mut walk = group.walk_pending(Id::MIN, Id::MAX);
+        loop {
+            let page = walk.next(tx, usize::MAX)?;
+            if page.is_empty() {
+                break;
+            }
+            for (id, value) in page {
+                let given = group.read_pending(&value)?;
+                let consumer = consumers.binary_search_by(|(name, _)| name.cmp(&given.consumer));
+                pending.push(rdb::stream::Pending {
+                    id: pair(id),
+                    given_ms: given.given_ms,
+                    count: given.count,
+                    consumer: consumer.map_err(|_| damaged(key))?,
+                });
+            }
+        }
+        out.groups.push(rdb::stream::Group {
+            name: group.name.clone(),
+            last: pair(group.last),
+            read: group.read,
+            consumers: consumers.into_iter().map(|(name, consumer)| (name, consumer.seen_ms)).collect(),
+            pending,
+        });
+    }
+    // The length was announced: a payload that does not hold as many would be refused elsewhere.
+    if out.entries.len() as u64 == meta.length { Ok(Writer::stream(&out)) } else { Err(damaged(key).into()) }
 }
 
 fn dict(tx: &mut Tx<'_>, key: &Key, dict: &Dict<'_>, begin: fn(usize) -> Writer) -> Result<Writer, Fail> {
@@ -217,6 +279,35 @@ pub fn put(tx: &mut Tx<'_>, key: &Key, expiry: Option<TimeMs>, object: &Object) 
                 }
             }
             hash.close(tx)?;
+        }
+        Object::Stream(stream) => {
+            let id = |(ms, seq)| Id { ms, seq };
+            let mut made = Stream::create(tx, key)?;
+            for (at, strings) in &stream.entries {
+                let strings: Vec<&[u8]> = strings.iter().map(|string| &string[..]).collect();
+                made.append(tx, id(*at), &strings);
+            }
+            made.meta.last = id(stream.last);
+            made.meta.deleted = id(stream.deleted);
+            made.meta.added = stream.added;
+            made.save(tx)?;
+            for from in &stream.groups {
+                if made.group(tx, &from.name)?.is_some() {
+                    return Err(twice());
+                }
+                made.create_group(tx, &from.name, id(from.last), from.read)?;
+                let mut group = made.group(tx, &from.name)?.ok_or_else(|| damaged(key))?;
+                for (name, seen_ms) in &from.consumers {
+                    if !group.see(tx, name, *seen_ms)? {
+                        return Err(twice());
+                    }
+                }
+                for pending in &from.pending {
+                    let (name, _) = &from.consumers[pending.consumer];
+                    group.give(tx, id(pending.id), None, name, pending.given_ms, pending.count)?;
+                }
+                group.close(tx)?;
+            }
         }
         Object::SortedSet(members) => {
             let mut names = HashSet::with_capacity(members.len());

@@ -20,10 +20,13 @@
 //!  12 sorted set   string holding a ziplist: member, score in turn                               until 7.0
 //!  13 hash         string holding a ziplist: field, value in turn                                until 7.0
 //!  14 list         length, as many strings holding ziplists                                      until 7.0
+//!  15 stream       see `stream`                                                                  from 5.0
 //!  16 hash         string holding a listpack: field, value in turn                               from 7.0
 //!  17 sorted set   string holding a listpack: member, score in turn                              from 7.0
 //!  18 list         length, as often: length 1 and a string, or length 2 and a string holding a listpack   from 7.0
+//!  19 stream       see `stream`                                                                  from 7.0, written
 //!  20 set          string holding a listpack                                                     from 7.2
+//!  21 stream       see `stream`                                                                  from 7.2
 //!
 //!  length          00xxxxxx | 01xxxxxx x8 | 0x80, 4 bytes | 0x81, 8 bytes; big-endian
 //!  string          length, bytes | 0xc0 i8 | 0xc1 i16 | 0xc2 i32 (little-endian, meaning decimal digits)
@@ -38,6 +41,7 @@ mod checksum;
 mod lzf;
 mod packed;
 mod read;
+pub mod stream;
 mod write;
 
 use std::fmt;
@@ -50,6 +54,9 @@ pub use write::{Writer, dump_functions};
 
 /// The version that is written: Redis 2.6's, as codis-server takes none above 7.
 pub const VERSION: u16 = 6;
+
+/// The version that is written with a stream: Redis 7.0's, as none before keeps all of one.
+pub const STREAM_VERSION: u16 = 10;
 
 /// The newest version whose payloads are taken: Redis 7.2's.
 pub const VERSION_MAX: u16 = 11;
@@ -77,12 +84,15 @@ mod types {
     pub const HASH_LISTPACK: u8 = 16;
     pub const ZSET_LISTPACK: u8 = 17;
     pub const LIST_QUICKLIST_2: u8 = 18;
+    pub const STREAM: u8 = 15;
+    pub const STREAM_2: u8 = 19;
+    pub const STREAM_3: u8 = 21;
     pub const SET_LISTPACK: u8 = 20;
     /// Not a value: the text of a library of functions follows.
     pub const FUNCTION: u8 = 245;
 }
 
-/// What a payload holds. A collection is never empty.
+/// What a payload holds. A collection is never empty, but for a stream.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Object {
     /// Bytes.
@@ -95,6 +105,8 @@ pub enum Object {
     SortedSet(Vec<(Bytes, f64)>),
     /// Fields with values; that the fields are distinct is not checked.
     Hash(Vec<(Bytes, Bytes)>),
+    /// Entries and groups; it may be empty.
+    Stream(Box<stream::Stream>),
 }
 
 /// Why a payload is not taken.
@@ -120,6 +132,7 @@ impl fmt::Display for Refused {
 pub fn dump(object: &Object) -> Vec<u8> {
     match object {
         Object::String(bytes) => Writer::string(bytes).finish(),
+        Object::Stream(stream) => Writer::stream(stream).finish(),
         Object::List(items) => written(Writer::list(items.len()), items.iter(), |out, item| out.item(item)),
         Object::Set(members) => {
             written(Writer::set(members.len()), members.iter(), |out, member| out.item(member))

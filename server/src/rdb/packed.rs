@@ -184,6 +184,78 @@ fn backwards_bytes(entry: usize) -> usize {
     }
 }
 
+/// A listpack on its way.
+pub struct Listpack {
+    bytes: Vec<u8>,
+    count: u16,
+}
+
+impl Default for Listpack {
+    fn default() -> Listpack {
+        Listpack { bytes: vec![0; 6], count: 0 }
+    }
+}
+
+impl Listpack {
+    /// Appends bytes.
+    pub fn string(&mut self, text: &[u8]) {
+        let start = self.bytes.len();
+        let len = u32::try_from(text.len()).expect("no string here is longer");
+        let [.., high, low] = len.to_be_bytes();
+        match len {
+            0..64 => self.bytes.push(0x80 | low),
+            64..4096 => self.bytes.extend([0xe0 | high, low]),
+            _ => {
+                self.bytes.push(0xf0);
+                self.bytes.extend(len.to_le_bytes());
+            }
+        }
+        self.bytes.extend_from_slice(text);
+        self.end(start);
+    }
+
+    /// Appends a number.
+    pub fn integer(&mut self, value: i64) {
+        let start = self.bytes.len();
+        let raw = value.to_le_bytes();
+        match value {
+            0..=127 => self.bytes.push(raw[0]),
+            -4096..=4095 => self.bytes.extend([0xc0 | raw[1] & 0x1f, raw[0]]),
+            -32_768..=32_767 => self.wide(0xf1, &raw[..2]),
+            -8_388_608..=8_388_607 => self.wide(0xf2, &raw[..3]),
+            -2_147_483_648..=2_147_483_647 => self.wide(0xf3, &raw[..4]),
+            _ => self.wide(0xf4, &raw),
+        }
+        self.end(start);
+    }
+
+    fn wide(&mut self, head: u8, raw: &[u8]) {
+        self.bytes.push(head);
+        self.bytes.extend_from_slice(raw);
+    }
+
+    /// Ends an item with its length, to be read from behind: seven bits a byte, the highest first.
+    fn end(&mut self, start: usize) {
+        let len = self.bytes.len() - start;
+        let bytes = backwards_bytes(len);
+        for at in (0..bytes).rev() {
+            let seven = u8::try_from(len >> (7 * at) & 0x7f).expect("seven bits");
+            self.bytes.push(if at + 1 == bytes { seven } else { seven | 0x80 });
+        }
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(0xff);
+        let len = u32::try_from(self.bytes.len()).expect("no string here is longer");
+        self.bytes[..4].copy_from_slice(&len.to_le_bytes());
+        self.bytes[4..6].copy_from_slice(&self.count.to_le_bytes());
+        self.bytes
+    }
+}
+
 /// The members of an intset; `None` if the bytes are none.
 pub fn intset(bytes: &Bytes) -> Option<Vec<Bytes>> {
     let mut cursor = Cursor::new(bytes.clone());

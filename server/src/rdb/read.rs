@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::packed::{Cursor, digits};
-use super::{FOOTER_BYTES, Object, Refused, STRING_BYTES_MAX, VERSION_MAX, crc64, lzf, packed, types};
+use super::{
+    FOOTER_BYTES, Object, Refused, STRING_BYTES_MAX, VERSION_MAX, crc64, lzf, packed, stream, types,
+};
 use crate::number;
 
 /// The object of a payload; its items share the payload's memory where they lie in it as they are.
@@ -43,7 +45,7 @@ fn body(payload: &Bytes) -> Result<Bytes, Refused> {
     Ok(payload.slice(..object.len()))
 }
 
-struct Reader(Cursor);
+pub(super) struct Reader(Cursor);
 
 /// A string's length, or how else it is given.
 enum Length {
@@ -71,6 +73,9 @@ impl Reader {
                 Object::List(self.many(|reader| packed::ziplist(&reader.string()?))?.concat())
             }
             types::LIST_QUICKLIST_2 => Object::List(self.many(Reader::quicklist_node)?.concat()),
+            types::STREAM | types::STREAM_2 | types::STREAM_3 => {
+                return Some(Object::Stream(Box::new(stream::read(self, kind)?)));
+            }
             types::SET_INTSET => Object::Set(packed::intset(&self.string()?)?),
             types::SET_LISTPACK => Object::Set(packed::listpack(&self.string()?)?),
             types::ZSET_ZIPLIST => Object::SortedSet(scored(packed::ziplist(&self.string()?)?)?),
@@ -78,7 +83,7 @@ impl Reader {
             _ => return None,
         };
         let empty = match &object {
-            Object::String(_) => false,
+            Object::String(_) | Object::Stream(_) => false,
             Object::List(items) | Object::Set(items) => items.is_empty(),
             Object::SortedSet(members) => members.is_empty(),
             Object::Hash(fields) => fields.is_empty(),
@@ -98,14 +103,24 @@ impl Reader {
         })
     }
 
-    fn plain_length(&mut self) -> Option<usize> {
+    /// A length, or a number that is written as one.
+    pub(super) fn number(&mut self) -> Option<u64> {
         match self.length()? {
-            Length::Plain(len) => usize::try_from(len).ok(),
+            Length::Plain(len) => Some(len),
             Length::Encoded(_) => None,
         }
     }
 
-    fn string(&mut self) -> Option<Bytes> {
+    /// What is read.
+    pub(super) fn cursor(&mut self) -> &mut Cursor {
+        &mut self.0
+    }
+
+    fn plain_length(&mut self) -> Option<usize> {
+        usize::try_from(self.number()?).ok()
+    }
+
+    pub(super) fn string(&mut self) -> Option<Bytes> {
         match self.length()? {
             Length::Plain(len) => self.0.take(usize::try_from(len).ok()?),
             Length::Encoded(0) => Some(digits(i64::from(i8::from_le_bytes(self.0.array()?)))),

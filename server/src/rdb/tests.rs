@@ -71,6 +71,39 @@ fn made(name: &str) -> Object {
             (bytes("b"), bytes(&"x".repeat(60))),
             (bytes("c"), bytes("-70000")),
         ]),
+        "stream" => {
+            let entry = |id, strings: &[&str]| (id, all(strings));
+            let seen_ms = 1_795_407_852_870;
+            Object::Stream(Box::new(stream::Stream {
+                entries: vec![
+                    entry((1, 1), &["a", "1", "b", "two"]),
+                    entry((2, 0), &["c", "-3"]),
+                    entry((3, 1), &["a", "z", "b", "y"]),
+                ],
+                last: (3, 1),
+                deleted: (1, 5),
+                added: 4,
+                groups: vec![
+                    stream::Group {
+                        name: bytes("g"),
+                        last: (3, 1),
+                        read: Some(4),
+                        consumers: vec![(bytes("one"), seen_ms), (bytes("two"), seen_ms)],
+                        pending: vec![
+                            stream::Pending { id: (1, 1), given_ms: 1000, count: 5, consumer: 0 },
+                            stream::Pending { id: (3, 1), given_ms: 2000, count: 7, consumer: 1 },
+                        ],
+                    },
+                    stream::Group {
+                        name: bytes("h"),
+                        last: (2, 0),
+                        read: None,
+                        consumers: Vec::new(),
+                        pending: Vec::new(),
+                    },
+                ],
+            }))
+        }
         "hash-table" => Object::Hash(vec![(bytes("a"), bytes(&"x".repeat(100)))]),
         "zset" => Object::SortedSet(
             [("7", 0.1), ("a", 1.0), ("b", 1.5), ("c", f64::INFINITY), ("d", -2.0), ("e", 3.1)]
@@ -121,7 +154,7 @@ fn every_form_that_real_servers_write_is_read() {
         assert_eq!(ordered(object), made(what), "{name}");
         types.insert(payload[0]);
     }
-    assert_eq!(types.into_iter().collect::<Vec<_>>(), [0, 2, 3, 4, 5, 11, 12, 13, 14, 16, 17, 18]);
+    assert_eq!(types.into_iter().collect::<Vec<_>>(), [0, 2, 3, 4, 5, 11, 12, 13, 14, 16, 17, 18, 19]);
 }
 
 /// A payload of these bytes with a footer that holds.
@@ -207,7 +240,39 @@ fn object() -> impl Strategy<Value = Object> {
         prop::collection::vec(item(), 1..80).prop_map(Object::Set),
         prop::collection::vec((item(), item()), 1..80).prop_map(Object::Hash),
         prop::collection::vec((item(), score), 1..80).prop_map(Object::SortedSet),
+        stream(),
     ]
+}
+
+/// Streams of entries with the same fields or others, any distance of ids between them.
+fn stream() -> impl Strategy<Value = Object> {
+    let id = || (0..9u64, any::<u8>()).prop_map(|(ms, bits)| (1u64 << (7 * ms), u64::MAX >> (bits % 64)));
+    let strings = prop_oneof![
+        2 => (item(), item()).prop_map(|(a, b)| vec![bytes("a"), a, bytes("b"), b]),
+        1 => prop::collection::vec((item(), item()), 1..4)
+            .prop_map(|pairs| pairs.into_iter().flat_map(|(field, value)| [field, value]).collect()),
+    ];
+    let entries = prop::collection::btree_map(id(), strings, 0..30);
+    let pending = prop::collection::btree_map(id(), (any::<u64>(), 0..9u64, 0..2usize), 0..9);
+    (entries, pending, id(), 0..9u64).prop_map(|(entries, pending, deleted, gone)| {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let last = entries.last().map_or((7, 7), |(id, _)| *id);
+        let pending = pending.into_iter().map(|(id, (given_ms, count, consumer))| stream::Pending {
+            id,
+            given_ms,
+            count,
+            consumer,
+        });
+        let group = stream::Group {
+            name: bytes("g"),
+            last,
+            read: Some(gone),
+            consumers: vec![(bytes("one"), 1), (bytes("two"), u64::MAX >> 1)],
+            pending: pending.collect(),
+        };
+        let added = entries.len() as u64 + gone;
+        Object::Stream(Box::new(stream::Stream { entries, last, deleted, added, groups: vec![group] }))
+    })
 }
 
 proptest! {

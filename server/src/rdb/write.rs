@@ -1,11 +1,11 @@
 //! Writes payloads, an element at a time: what is dumped need not be in memory as an [`Object`](super::Object).
 
-use super::{VERSION, crc64, types};
+use super::{STREAM_VERSION, VERSION, crc64, types};
 use crate::number::format_double;
 
 /// A payload on its way. Whoever makes one for a collection writes as many elements as were announced.
 #[derive(Debug)]
-pub struct Writer(Vec<u8>);
+pub struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
     /// A string, whole.
@@ -48,6 +48,11 @@ impl Writer {
     }
 
     fn length(&mut self, len: usize) {
+        self.number(len as u64);
+    }
+
+    /// A length, or a number that is written as one.
+    pub(super) fn number(&mut self, len: u64) {
         let out = &mut self.0;
         match u32::try_from(len) {
             Ok(len @ 0..64) => out.extend_from_slice(&len.to_be_bytes()[3..]),
@@ -58,7 +63,7 @@ impl Writer {
             }
             Err(_) => {
                 out.push(0x81);
-                out.extend_from_slice(&(len as u64).to_be_bytes());
+                out.extend_from_slice(&len.to_be_bytes());
             }
         }
     }
@@ -100,7 +105,8 @@ impl Writer {
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         let mut out = self.0;
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if out.first() == Some(&types::STREAM_2) { STREAM_VERSION } else { VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         let checksum = crc64(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out

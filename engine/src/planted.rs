@@ -49,6 +49,8 @@ bugs! {
     OldEpochReplayed,
     /// What a flush or a compaction made of a slot's former life is installed into the next.
     FormerLifeInstalled,
+    /// A copy that came for a slot's former life is installed into the next.
+    FormerLifeCopied,
     /// A compaction drops an expired key where older runs still have a value for it.
     ExpiredDataBack,
     /// A key that has expired is hidden from a reader, and the log does not learn the time.

@@ -13,7 +13,7 @@ use haypile_engine::log::{ReadOutcome, record};
 use haypile_engine::sst::Run;
 use haypile_engine::types::{Lsn, NodeId, Seq};
 
-use crate::common::TestClock;
+use crate::common::{TestClock, load_of};
 use crate::model::{Dice, Effect, Is, Model, Record, State, name, slot_of_tag};
 use crate::node::{Node, Plan, RETAIN_BYTES, SEGMENT_BYTES, TAGS};
 
@@ -22,6 +22,8 @@ const ADDRESSES: [&str; 2] = ["left:1", "right:1"];
 
 pub struct Pair {
     dice: Dice,
+    /// For what became of copies, so that it moves nothing else of a seed's run.
+    copy_dice: Dice,
     clock: Arc<TestClock>,
     nodes: [Node; 2],
     lives: u64,
@@ -51,7 +53,9 @@ impl Pair {
         let nodes = [Node::new(0, seed, &clock), Node::new(1, seed, &clock)];
         let trace = VecDeque::new();
         let pins = [[None; TAGS]; 2];
-        let mut pair = Pair { dice: Dice(seed), clock, nodes, lives: 0, trace, copying: false, pins };
+        let copy_dice = Dice(seed ^ 0x636f_7069_6573);
+        let mut pair =
+            Pair { dice: Dice(seed), copy_dice, clock, nodes, lives: 0, trace, copying: false, pins };
         (0..TAGS).for_each(|tag| pair.add(0, tag));
         pair
     }
@@ -558,21 +562,25 @@ impl Pair {
         // What was copied to the master itself begins at its own base.
         let base = base.expect("a master's files hold no less than its own copy");
         assert_eq!(source.keys, base.0.len() as u64, "keys of a copy");
-        let (history, keys, time) = (source.history.clone(), source.keys, source.time);
-        let load =
-            Load { granted: source.granted.clone(), slot, history, base: source.seq, keys, time, complete };
-        let result = mine.start_loading(&[load]);
-        let life = self.new_life();
-        let is = if complete { Is::Replica } else { Is::Loading };
-        let mut model = Model::begin(is, life, source.seq.0, base, &source.history);
-        model.is = is;
-        let begun = result.is_ok();
-        self.nodes[me].life_step(result, vec![(tag, model)]);
+        let begun = self.begin_copy(me, tag, &source, base);
         if begun && !complete {
             self.copying = true;
             self.receive(me, tag, &mine, &source);
             self.copying = false;
         }
+    }
+
+    /// Makes room for a copy; `base` is what the slot held where its runs end. Says whether that was done.
+    fn begin_copy(&mut self, me: usize, tag: usize, source: &CopySource, base: State) -> bool {
+        let complete = source.runs.is_empty();
+        let load = Load { complete, ..load_of(slot_of_tag(tag), source) };
+        let result = self.nodes[me].engine.start_loading(&[load]);
+        let life = self.new_life();
+        let is = if complete { Is::Replica } else { Is::Loading };
+        let model = Model::begin(is, life, source.seq.0, base, &source.history);
+        let begun = result.is_ok();
+        self.nodes[me].life_step(result, vec![(tag, model)]);
+        begun
     }
 
     fn receive(&mut self, me: usize, tag: usize, mine: &Engine, source: &CopySource) {
@@ -612,6 +620,15 @@ impl Pair {
             self.note(format!("node {me}: copy of t{tag} is put off"));
             self.nodes[me].outcome(import.suspend());
             return;
+        }
+        // The same copy is announced once more, as after a lost connection, and what came of the first is still here.
+        let loads = self.nodes[me].models[tag].is == Is::Loading;
+        if loads && self.nodes[me].models[tag].life == life && self.copy_dice.one_in(6) {
+            let base = self.nodes[me].models[tag].state_at(source.seq.0).expect("it begins there");
+            self.note(format!("node {me}: copy of t{tag} is announced again"));
+            if !self.begin_copy(me, tag, source, base) {
+                return;
+            }
         }
         let result = import.finish();
         let same = self.nodes[me].models[tag].life == life;

@@ -596,6 +596,12 @@ impl Runner<'_> {
             events: Vec::new(),
         };
         let mut done = events::run(&mut cx, command, body);
+        if !enters && command.name == "xreadgroup" && matches!(done, Err(Fail::Error(_))) {
+            done = match waits::group_gone(&mut cx.tx, keys) {
+                Ok(why) => Err(Fail::error(why)),
+                Err(stop) => Err(stop.into()),
+            };
+        }
         let mut served = Served::default();
         if done.is_ok() && !waiting.is_empty() {
             match waits::serve(&mut cx, &waiting, &waiting_args) {

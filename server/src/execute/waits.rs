@@ -128,12 +128,8 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
         }
         Err(Fail::Error(_)) if one.waiter.command.name == "xreadgroup" => {
             cx.reply.truncate(start);
-            cx.tx.read(&one.key, |value| value.kind == Kind::Stream as u8).map(|is_stream| {
-                cx.reply.error(if is_stream == Some(true) {
-                    "NOGROUP the consumer group this client was blocked on no longer exists"
-                } else {
-                    "UNBLOCKED the stream key no longer exists"
-                });
+            group_gone(&mut cx.tx, std::slice::from_ref(&one.key)).map(|why| {
+                cx.reply.error(why);
                 true
             })
         }
@@ -144,6 +140,16 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
     cx.reply.truncate(start);
     cx.reply.switch(proto);
     done.map(|served| served.then_some(reply))
+}
+
+/// What is told to who waited in a group that is gone, or whose stream is.
+pub(super) fn group_gone(tx: &mut Tx<'_>, keys: &[Key]) -> Result<&'static str, Stop> {
+    for key in keys {
+        if tx.read(key, |value| value.kind == Kind::Stream as u8)? != Some(true) {
+            return Ok("UNBLOCKED the stream key no longer exists");
+        }
+    }
+    Ok("NOGROUP the consumer group this client was blocked on no longer exists")
 }
 
 /// Watches the keys of a reader who waits in slots that another node writes: what that wrote serves nobody by itself. No

@@ -71,8 +71,9 @@ fn is_repeated(folder: &str, document: &str) {
 }
 
 #[test]
-fn format_md_has_every_table_of_the_engine_word_for_word() {
+fn format_md_has_every_table_of_the_engine_and_of_the_types_word_for_word() {
     is_repeated("engine/src", "docs/FORMAT.md");
+    is_repeated("server/src/types", "docs/FORMAT.md");
 }
 
 #[test]

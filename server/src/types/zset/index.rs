@@ -2,6 +2,9 @@
 //! of scores.
 //!
 //! ```text
+//! index of a set's payload, part of the format; nothing in sets that have no tree
+//!  v   levels     varint
+//!  v   nodes      for each level, the lowest first, varint
 //! element of a node, part of the format
 //!  sub-key  2+n       tag 3, level (1 is the lowest), place: what follows the tag in the sub-key of a score's element; a level's
 //!                     first node has none
@@ -165,12 +168,6 @@ fn slice_of(bound: &Bound<SubKey>) -> Bound<&[u8]> {
 
 impl Index {
     /// The tree as a set's payload tells of it; `None` inside if the set has none.
-    ///
-    /// ```text
-    /// part of the format: nothing, or
-    ///  v   levels     varint
-    ///  v   nodes      for each level, the lowest first, varint
-    /// ```
     pub fn decode(mut bytes: &[u8]) -> Option<Option<Index>> {
         if bytes.is_empty() {
             return Some(None);

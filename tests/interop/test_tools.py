@@ -79,6 +79,7 @@ class Tools(Case):
         missing = self.folder / "nothing"
         self.assertIn(str(missing), self.haypile("check", missing, status=2).stderr)
         self.assertIn(str(missing), self.haypile("inspect", "tree", missing, status=2).stderr)
+        self.assertIn("no store", self.haypile("inspect", "slot", self.folder, "7", status=2).stderr)
         self.assertIn("1024", self.haypile("repair", missing, "--slots", "1024", status=2).stderr)
         for args in (("check",), ("inspect",), ("inspect", "nonsense", "x"), ("repair", missing), ("inspect", "slot", "x", "9999")):
             self.haypile(*args, status=2)

@@ -69,6 +69,10 @@ pub fn inspect(
     };
     // One of them may be what is damaged.
     let is_store = has("manifest")? || (has("log")? && has("data")?);
+    if !is_store && matches!(subject, Subject::Slot(_) | Subject::Tree) {
+        let why = "no store: there is no manifest in it, nor log and data".to_owned();
+        return Err(Error::Unusable { path: path.to_owned(), why }.into());
+    }
     let mut sheet = Sheet::begin(out, form)?;
     let mut look =
         Look { fs, dir: path, is_store, in_use: false, sheet: &mut sheet, state: None, damage: Vec::new() };

@@ -341,6 +341,18 @@ class Case(unittest.TestCase):
     def wait(self, check, what, within=60.0):
         return eventually(check, what, within)
 
+    def stop(self, node):
+        """Stops a process as if its machine hung; it goes on at the test's end at the latest."""
+        os.kill(node.pid, signal.SIGSTOP)
+
+        def stands():
+            # The third word of a thread's stat, after its name in brackets, is its state.
+            stats = (path.read_text() for path in Path(f"/proc/{node.pid}/task").glob("*/stat"))
+            return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+        self.wait(stands, "all its threads stand")
+        self.addCleanup(lambda: node.alive() and os.kill(node.pid, signal.SIGCONT))
+
     def wait_until_slave_has_all(self, master, replica, slots):
         """Waits until the master says that the replica has applied everything of these slots."""
         pending = set(slots)

@@ -5,7 +5,6 @@ import re
 import signal
 import threading
 import time
-from pathlib import Path
 
 import redis
 
@@ -29,18 +28,6 @@ class Acks(Case):
             "all replicas follow",
         )
         return (master, *followers)
-
-    def stop(self, node):
-        """Stops a process as if its machine hung; it goes on at the test's end at the latest."""
-        os.kill(node.pid, signal.SIGSTOP)
-
-        def stands():
-            # The third word of a thread's stat, after its name in brackets, is its state.
-            stats = (path.read_text() for path in Path(f"/proc/{node.pid}/task").glob("*/stat"))
-            return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
-
-        self.wait(stands, "all its threads stand")
-        self.addCleanup(lambda: node.alive() and os.kill(node.pid, signal.SIGCONT))
 
     def test_wait_counts_the_replicas_that_have_everything_and_a_stopped_one_is_none(self):
         master, one, two = self.replicated(replicas=2)

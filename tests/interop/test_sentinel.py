@@ -3,7 +3,6 @@
 import os
 import signal
 import unittest
-from pathlib import Path
 
 import redis
 
@@ -117,17 +116,6 @@ class FailOver(Watched):
             self.assertEqual([node.do("GET", key) == value for key, value in values.items()].count(False), 0, node.name)
             self.assertEqual(node.do("GET", key_in(0, "since")), b"then")
         self.assertIn("Server in read-only", former.error("SET", key_in(0, "k"), "v"))
-
-    def stop(self, node):
-        """Stops a process as if its machine hung; it goes on at the test's end at the latest."""
-        os.kill(node.pid, signal.SIGSTOP)
-
-        def stands():
-            stats = (path.read_text() for path in Path(f"/proc/{node.pid}/task").glob("*/stat"))
-            return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
-
-        self.wait(stands, "all its threads stand")
-        self.addCleanup(lambda: node.alive() and os.kill(node.pid, signal.SIGCONT))
 
     def test_a_slot_that_comes_from_another_group_is_neither_seen_nor_promoted(self):
         other = self.node("other")

@@ -293,11 +293,18 @@ impl Control {
                 }
                 wire::Read::Incomplete => {}
             }
-            match self.0.read(&mut piece) {
-                Ok(0) => return Err(Error::target("ask the server", "it closed the connection")),
-                Ok(count) => input.extend_from_slice(&piece[..count]),
-                Err(error) => return Err(Error::target("ask the server", error)),
+            self.receive(&mut input, &mut piece)?;
+        }
+    }
+
+    fn receive(&mut self, input: &mut Vec<u8>, piece: &mut [u8]) -> Result<()> {
+        match self.0.read(piece) {
+            Ok(0) => Err(Error::target("ask the server", "it closed the connection")),
+            Ok(count) => {
+                input.extend_from_slice(&piece[..count]);
+                Ok(())
             }
+            Err(error) => Err(Error::target("ask the server", error)),
         }
     }
 
@@ -324,11 +331,7 @@ impl Control {
                 }
                 wire::Read::Incomplete => {}
             }
-            match self.0.read(&mut piece) {
-                Ok(0) => return Err(Error::target("ask the server", "it closed the connection")),
-                Ok(count) => input.extend_from_slice(&piece[..count]),
-                Err(error) => return Err(Error::target("ask the server", error)),
-            }
+            self.receive(&mut input, &mut piece)?;
         }
         Ok(well)
     }

@@ -111,8 +111,8 @@ fn parse_entry(raw: &[u8], at: usize) -> Option<Parsed> {
     (end <= raw.len()).then_some(Parsed { key: key_at..key_end, value })
 }
 
-/// Checks a stored block's sum; gives its payload, codec and the bytes of its raw form.
-fn checked(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<(&[u8], u8, usize), &'static str> {
+/// Checks a stored block's sum and lengths; gives its payload, whether that is compressed, and the bytes of its raw form.
+fn checked(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<(&[u8], bool, usize), &'static str> {
     let Some((payload, trailer)) = stored.split_last_chunk::<TRAILER_BYTES>() else {
         return Err("block cut short");
     };
@@ -122,7 +122,14 @@ fn checked(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<(&[u8], u8, 
     }
     let raw_len = u32::from_le_bytes([len0, len1, len2, len3]);
     let raw_len = usize::try_from(raw_len).map_err(|_| "block too large for this machine")?;
-    Ok((payload, codec, raw_len))
+    match codec {
+        CODEC_RAW if payload.len() == raw_len => Ok((payload, false, raw_len)),
+        CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
+            Ok((payload, true, raw_len))
+        }
+        CODEC_RAW | CODEC_LZ4 => Err("block of the wrong length"),
+        _ => Err("unknown codec of a block: written by a newer version"),
+    }
 }
 
 /// Looks a key up in a stored block and gives what stands there to `look`: spares the making of a [`Block`] for one look.
@@ -137,10 +144,10 @@ pub(super) fn look_up<T>(
     room: &mut Vec<u8>,
     look: impl FnOnce(Stored<'_>) -> T,
 ) -> Result<Option<T>, &'static str> {
-    let (payload, codec, raw_len) = checked(stored, slot, offset_in_run)?;
-    let raw = match codec {
-        CODEC_RAW if payload.len() == raw_len => payload,
-        CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
+    let (payload, compressed, raw_len) = checked(stored, slot, offset_in_run)?;
+    let raw = match compressed {
+        false => payload,
+        true => {
             if room.len() < raw_len {
                 room.resize(raw_len, 0);
             }
@@ -150,8 +157,6 @@ pub(super) fn look_up<T>(
                 Err(_) => return Err("LZ4 does not expand"),
             }
         }
-        CODEC_RAW | CODEC_LZ4 => return Err("block of the wrong length"),
-        _ => return Err("unknown codec of a block: written by a newer version"),
     };
     let parsed = find_in(raw, key).ok_or(NO_MEANING)?;
     Ok(parsed.map(|parsed| look(parsed.value.map_or(Stored::Tombstone, |value| Stored::inline(&raw[value])))))
@@ -182,18 +187,16 @@ impl Block {
     /// # Errors
     /// What does not hold.
     pub fn decode(stored: &[u8], slot: Slot, offset_in_run: u64) -> Result<Block, &'static str> {
-        let (payload, codec, raw_len) = checked(stored, slot, offset_in_run)?;
-        let raw = match codec {
-            CODEC_RAW if payload.len() == raw_len => Bytes::copy_from_slice(payload),
-            CODEC_LZ4 if raw_len <= payload.len().saturating_mul(LZ4_EXPANSION_MAX) => {
+        let (payload, compressed, raw_len) = checked(stored, slot, offset_in_run)?;
+        let raw = match compressed {
+            false => Bytes::copy_from_slice(payload),
+            true => {
                 let raw = lz4_flex::block::decompress(payload, raw_len).map_err(|_| "LZ4 does not expand")?;
                 if raw.len() != raw_len {
                     return Err("LZ4 expands to the wrong length");
                 }
                 Bytes::from(raw)
             }
-            CODEC_RAW | CODEC_LZ4 => return Err("block of the wrong length"),
-            _ => return Err("unknown codec of a block: written by a newer version"),
         };
         Block::from_raw(raw).ok_or(NO_MEANING)
     }
@@ -206,13 +209,9 @@ impl Block {
         if is_compressed(&stored) {
             return Block::decode(&stored, slot, offset_in_run);
         }
-        match checked(&stored, slot, offset_in_run)? {
-            (payload, CODEC_RAW, raw_len) if payload.len() == raw_len => {
-                stored.truncate(raw_len);
-                Block::from_raw(Bytes::from(stored)).ok_or(NO_MEANING)
-            }
-            _ => Block::decode(&stored, slot, offset_in_run),
-        }
+        let (_, _, raw_len) = checked(&stored, slot, offset_in_run)?;
+        stored.truncate(raw_len);
+        Block::from_raw(Bytes::from(stored)).ok_or(NO_MEANING)
     }
 
     /// Takes the raw form; `None` unless entries and offsets fit each other exactly.

@@ -86,7 +86,7 @@ class Handover(Case):
 
     def test_a_replica_that_hangs_is_not_handed_anything_and_writes_go_on(self):
         master, replica = self.pair()
-        os.kill(replica.pid, signal.SIGSTOP)
+        self.stop(replica)
         try:
             master.do("SET", key_in(0, "k"), "1")
             said = master.error("PKCLUSTER", "handover", "127.0.0.1", replica.port, "0", "timeout", "300")

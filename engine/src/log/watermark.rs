@@ -39,8 +39,10 @@ pub struct Watermark {
 #[derive(Default)]
 struct Shared {
     marks: Mutex<Marks>,
-    /// Notified with every change of `marks`, for waits that block a thread.
+    /// Notified with every change of `written` and `synced`, for waits that block a thread.
     moved: Condvar,
+    /// Notified with every change of `turns`: writes between two syncs are nothing to who waits for a sync.
+    turned: Condvar,
     written_ticket: AtomicU64,
     written_lsn: AtomicU64,
     synced_ticket: AtomicU64,
@@ -56,6 +58,10 @@ struct Marks {
     waiters_made: u64,
     /// How often somebody who synced the log let others do so.
     turns: u64,
+    /// Threads that wait for the end of this turn.
+    in_line: usize,
+    /// How many waited for the end of the last one.
+    company: usize,
     /// Threads that wait on `moved`. To wake nobody is a system call too, so it is not done for every write.
     blocked: usize,
     /// By what is waited for and a number of the waiter's own.
@@ -256,23 +262,31 @@ impl Watermark {
 
     /// Somebody who synced the log, or tried to, has let others do so.
     pub(super) fn end_turn(&self) {
-        let blocked = {
+        let in_line = {
             let mut marks = lock(&self.shared.marks);
             marks.turns += 1;
-            marks.blocked
+            marks.company = std::mem::take(&mut marks.in_line);
+            marks.company
         };
-        if blocked > 0 {
-            self.shared.moved.notify_all();
+        if in_line > 0 {
+            self.shared.turned.notify_all();
         }
+    }
+
+    /// Whether fewer wait for this turn's end than waited for that of the last one: others are on their way, it seems.
+    pub(super) fn lacks_company(&self) -> bool {
+        let marks = lock(&self.shared.marks);
+        marks.in_line < marks.company
     }
 
     /// Blocks the thread until a turn after `seen` has ended.
     pub(super) fn block_turn(&self, seen: u64) {
         let mut marks = lock(&self.shared.marks);
+        if marks.turns == seen {
+            marks.in_line += 1;
+        }
         while marks.turns == seen {
-            marks.blocked += 1;
-            marks = self.shared.moved.wait(marks).unwrap_or_else(PoisonError::into_inner);
-            marks.blocked -= 1;
+            marks = self.shared.turned.wait(marks).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -37,7 +37,7 @@ pub mod log;
 pub mod manifest;
 #[doc(hidden)]
 pub mod memtable;
-mod near;
+pub mod near;
 mod overlay;
 pub mod pace;
 pub mod pins;

@@ -7,34 +7,93 @@ use std::hint::black_box;
 use smallvec::SmallVec;
 
 use crate::engine::Engine;
-use crate::key::Key;
+use crate::key::{EntryKey, Key};
+use crate::memtable::{Guess, Search, Stored};
 use crate::slot::SlotCell;
 use crate::sync::MutexGuard;
 use crate::types::Slot;
+use crate::value::Header;
 
 /// So many keys are looked at together: their lines fit into the processor's nearest cache until the last has been used.
 pub const KEYS_NEAR: usize = 16;
 
+/// Slots that are locked.
+type Cells<'e> = SmallVec<[(Slot, MutexGuard<'e, SlotCell>); KEYS_NEAR]>;
+
+/// The bytes that find an element in its collection.
+pub type Sub = SmallVec<[u8; 48]>;
+
+/// Out of an element's sub-key and its value: the sub-key of another one that will be touched because of it.
+pub type Next = fn(&[u8], &[u8]) -> Option<Sub>;
+
+/// An element that a command will touch, of the collection at a key.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Which command.
+    pub by: usize,
+    /// Which of the keys.
+    pub key: usize,
+    /// Which element.
+    pub sub: Sub,
+    /// Whether another one depends on its value.
+    pub next: Option<Next>,
+}
+
 impl Engine {
+    /// Brings the elements of large collections near that the memtables have, and says of each by whom it will be touched, and
+    /// where it probably is: for [`crate::tx::Tx::expect`]. The collections' keys should be near. Locks slots, for a moment.
+    pub fn bring_elements_near(&self, keys: &[&Key], looks: &[Look], mut found: impl FnMut(usize, Guess)) {
+        let mut cells: Cells<'_> = SmallVec::new();
+        for look in looks {
+            self.cell_of(&mut cells, keys[look.key].slot());
+        }
+        let mut searches: SmallVec<[(&Look, EntryKey, Search<'_>); KEYS_NEAR]> = SmallVec::new();
+        for look in looks {
+            let key = keys[look.key];
+            let Some((_, cell)) = cells.iter().find(|(slot, _)| *slot == key.slot()) else { continue };
+            let Some(Stored::Value(value)) = cell.memtable.get(key.entry()) else { continue };
+            let generation = Header::decode(&value).and_then(|header| header.generation);
+            if let Some(generation) = generation {
+                searches.push((look, key.element(generation, &look.sub), cell.memtable.search()));
+            }
+        }
+        search_together(&mut searches);
+        let mut more: SmallVec<[(&Look, EntryKey, Search<'_>); KEYS_NEAR]> = SmallVec::new();
+        for (look, entry, search) in &searches {
+            found(look.by, search.guess());
+            if let Some(next) = look.next
+                && let Some(value) = search.value(entry)
+                && let Some(sub) = next(&look.sub, &value)
+            {
+                let mut entry = entry.clone();
+                entry.truncate(entry.len() - look.sub.len());
+                entry.extend_from_slice(&sub);
+                more.push((look, entry, search.again()));
+            }
+        }
+        search_together(&mut more);
+        more.iter().for_each(|(look, _, search)| found(look.by, search.guess()));
+    }
+
+    /// Locks a slot, unless somebody holds it, or it is locked here; which of the cells it is.
+    fn cell_of<'e>(&'e self, cells: &mut Cells<'e>, slot: Slot) -> Option<usize> {
+        cells.iter().position(|(other, _)| *other == slot).or_else(|| {
+            cells.push((slot, self.try_lock(slot)?));
+            Some(cells.len() - 1)
+        })
+    }
+
     /// Brings what the memtables have of these keys near. Locks slots, for a moment.
-    pub fn bring_near(&self, keys: &[Key]) {
+    pub fn bring_near(&self, keys: &[&Key]) {
         keys.chunks(KEYS_NEAR).for_each(|some| self.bring_some_near(some));
     }
 
-    fn bring_some_near(&self, keys: &[Key]) {
+    fn bring_some_near(&self, keys: &[&Key]) {
         // All locks come before all looks: a lock waits for the looks before it.
-        let mut cells: SmallVec<[(Slot, MutexGuard<'_, SlotCell>); KEYS_NEAR]> = SmallVec::new();
+        let mut cells: Cells<'_> = SmallVec::new();
         let mut looks: SmallVec<[(&[u8], usize); KEYS_NEAR]> = SmallVec::new();
         for key in keys {
-            let slot = key.slot();
-            let known = cells.iter().position(|(other, _)| *other == slot);
-            let Some(cell) = known.or_else(|| {
-                cells.push((slot, self.try_lock(slot)?));
-                Some(cells.len() - 1)
-            }) else {
-                continue;
-            };
-            looks.push((key.entry(), cell));
+            looks.extend(self.cell_of(&mut cells, key.slot()).map(|cell| (key.entry(), cell)));
         }
         // Each pass looks where the one before it has said, and its looks wait for none of each other.
         let homes = looks.iter().map(|&(key, cell)| cells[cell].1.memtable.look_home(key));
@@ -42,4 +101,18 @@ impl Engine {
         let entries = looks.iter().map(|&(key, cell)| cells[cell].1.memtable.look_entry(key));
         black_box(entries.fold(0, |all, entry| all ^ entry));
     }
+}
+
+/// Takes all steps of some searches, of each the same at the same time, and reads what stands where they end.
+fn search_together(searches: &mut [(&Look, EntryKey, Search<'_>)]) {
+    let steps = searches.iter().map(|(.., search)| search.steps()).max().unwrap_or(0);
+    for left in (1..=steps).rev() {
+        black_box(searches.iter().fold(0, |all, (.., search)| all ^ search.look()));
+        // Those with fewer steps begin later.
+        for (_, entry, search) in searches.iter_mut().filter(|(.., search)| search.steps() >= left) {
+            search.step(entry);
+        }
+    }
+    black_box(searches.iter().fold(0, |all, (.., search)| all ^ search.look_place()));
+    black_box(searches.iter().fold(0, |all, (.., search)| all ^ search.look_entry()));
 }

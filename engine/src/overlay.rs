@@ -10,6 +10,9 @@ use crate::key::EntryKey;
 /// Most commands write one or two entries; so many are kept without a tree.
 const FEW: usize = 16;
 
+/// Where there are more than two there are often some more: a member of a sorted set with its counts.
+const SOME: usize = 8;
+
 /// What was written at an entry key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
@@ -67,11 +70,30 @@ impl Overlay {
         }
     }
 
+    /// The last entry from `from` to `to`, both included.
+    pub(crate) fn last(&self, from: &[u8], to: &[u8]) -> Option<(&[u8], &Written)> {
+        let last = match self {
+            Overlay::Few(entries) => {
+                entries.iter().rev().find(|(key, _)| key[..] <= *to).map(|(key, entry)| (&key[..], entry))
+            }
+            Overlay::Many(entries) => {
+                let mut below = entries.range::<[u8], _>((Bound::Unbounded, Bound::Included(to)));
+                below.next_back().map(|(key, entry)| (&key[..], entry))
+            }
+        };
+        last.filter(|(key, _)| *key >= from)
+    }
+
     pub(crate) fn insert(&mut self, key: EntryKey, entry: Written) {
         match self {
             Overlay::Few(entries) => match entries.binary_search_by(|(other, _)| other.cmp(&key)) {
                 Ok(index) => entries[index].1 = entry,
-                Err(index) if entries.len() < FEW => entries.insert(index, (key, entry)),
+                Err(index) if entries.len() < FEW => {
+                    if entries.len() == entries.inline_size() && !entries.spilled() {
+                        entries.reserve(SOME - entries.len());
+                    }
+                    entries.insert(index, (key, entry));
+                }
                 Err(_) => {
                     let mut many: BTreeMap<_, _> = entries.drain(..).collect();
                     many.insert(key, entry);
@@ -164,6 +186,10 @@ mod tests {
             }
             prop_assert_eq!(overlay.is_empty(), model.is_empty());
             prop_assert_eq!(overlay.get(&from), model.get(&from));
+            if from <= to {
+                let last = model.range(from.clone()..=to.clone()).next_back().map(|(key, entry)| (&key[..], entry));
+                prop_assert_eq!(overlay.last(&from, &to), last);
+            }
             let bounds = |key| [Bound::Included(key), Bound::Excluded(key), Bound::Unbounded];
             for from in bounds(&from[..]) {
                 for to in bounds(&to[..]).into_iter().chain([from]) {

@@ -293,6 +293,42 @@ impl<'a> Layers<'a> {
         self.cell.version.runs().is_empty().then_some(None)
     }
 
+    /// Gives the last living entry from `from` to `to`, elements of one collection, both included, to `read`. Of all layers but
+    /// what was written here and the memtable it is a walk.
+    pub fn last<T>(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        seen: &mut Seen,
+        read: impl FnOnce(&[u8], ValueRef<'_>) -> T,
+    ) -> Read<Option<T>> {
+        let SlotCell { memtable, frozen, version, .. } = self.cell;
+        let only_these = memtable.clears_older() || frozen.is_empty() && version.runs().is_empty();
+        if only_these && !self.writes.cleared {
+            let written = self.writes.overlay.last(from, to);
+            let stored = memtable.last_element(to, seen).filter(|(key, _)| *key >= from);
+            let last = match (written, stored) {
+                (Some((key, written)), stored) if stored.is_none_or(|(other, _)| key >= other) => {
+                    Some((key, self.writes.stored(written)))
+                }
+                (_, stored) => stored,
+            };
+            match last.map(|(key, stored)| (key, stored.value())) {
+                None => return Ok(None),
+                Some((key, Some(value))) => return Ok(Some(read(key, value))),
+                // It was deleted: the one before it is looked for.
+                Some((_, None)) => {}
+            }
+        }
+        let (mut read, mut out) = (Some(read), None);
+        let (from, to) = (Bound::Included(from), Bound::Included(to));
+        self.range(from, to, Direction::Backward, &mut |key, value| {
+            out = read.take().map(|read| read(key, value));
+            false
+        })?;
+        Ok(out)
+    }
+
     fn tables(&self) -> impl Iterator<Item = &'a Memtable> + use<'a> {
         std::iter::once(&self.cell.memtable).chain(self.cell.frozen.iter().map(|frozen| &frozen.table))
     }

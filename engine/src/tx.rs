@@ -4,7 +4,7 @@
 //! not in memory answers [`Stop::Miss`]. The caller then drops the transaction, fetches ([`Engine::fetch`]) what
 //! [`Tx::abandon`] names, and runs the same command again. Nothing is written before [`Tx::commit`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::key::{self, EntryKey, Generation, Key};
 use crate::log::Appender;
 use crate::log::record::{self, Body, Op, put_op, put_value};
-use crate::memtable::{Seen, ValueRef};
+use crate::memtable::{Guess, Seen, ValueRef};
 use crate::overlay::{Overlay, Written};
 use crate::planted::{self, Bug};
 use crate::read::{BlockSource, Direction, Fetched, Layers, Wanted, WriteSet};
@@ -101,24 +101,30 @@ pub struct Tx<'e> {
     /// What was found last at a key: most commands write where they have read. Nothing was written there since.
     found: Option<(EntryKey, Option<Header>)>,
     /// Where in a memtable that was, and the last element that was read: what is written there finds its place at once.
-    seen: Cell<Seen>,
+    seen: RefCell<Seen>,
 }
 
 impl<'e> Tx<'e> {
     pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched, now: TimeMs) -> Tx<'e> {
         assert!(slots.is_sorted_by(|a, b| a < b), "slots are locked in ascending order");
-        let locked = slots
-            .iter()
-            .map(|&slot| {
-                let mut cell = engine.lock(slot);
-                // Only an owner's clock moves a slot's time; a replica's is its master's.
-                if matches!(cell.role, Role::Master | Role::Fenced) {
-                    cell.time = cell.time.max(now);
-                }
-                Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() }
-            })
-            .collect();
-        Tx { engine, fetched, wanted: RefCell::default(), locked, found: None, seen: Cell::default() }
+        // Made where it will lie: it is some hundreds of bytes for each slot.
+        let mut tx = Tx {
+            engine,
+            fetched,
+            wanted: RefCell::default(),
+            locked: SmallVec::new(),
+            found: None,
+            seen: RefCell::default(),
+        };
+        for &slot in slots {
+            let mut cell = engine.lock(slot);
+            // Only an owner's clock moves a slot's time; a replica's is its master's.
+            if matches!(cell.role, Role::Master | Role::Fenced) {
+                cell.time = cell.time.max(now);
+            }
+            tx.locked.push(Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() });
+        }
+        tx
     }
 
     fn position(&self, slot: Slot) -> usize {
@@ -152,10 +158,7 @@ impl<'e> Tx<'e> {
     ) -> Read<Option<T>> {
         let locked = self.locked(slot);
         let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
-        let mut seen = self.seen.get();
-        let found = layers.get_noting(entry_key, &mut seen, read);
-        self.seen.set(seen);
-        found
+        layers.get_noting(entry_key, &mut self.seen.borrow_mut(), read)
     }
 
     /// The header of the value at a key, expired or not, which is about to be written.
@@ -165,10 +168,7 @@ impl<'e> Tx<'e> {
         }
         let locked = self.locked(key.slot());
         let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
-        let mut seen = self.seen.get();
-        let header = layers.header(key.entry(), &mut seen);
-        self.seen.set(seen);
-        let header = header?;
+        let header = layers.header(key.entry(), &mut self.seen.borrow_mut())?;
         Ok(header.map(|header| sound(header, key)).transpose()?)
     }
 
@@ -183,6 +183,11 @@ impl<'e> Tx<'e> {
         let locked = self.locked(slot);
         let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
         layers.range(from, to, direction, visit)
+    }
+
+    /// Looks for elements where they probably are before it searches.
+    pub fn expect(&mut self, guesses: &[Guess]) {
+        self.seen.get_mut().expect(guesses);
     }
 
     /// The slots that are locked, ascending.
@@ -325,6 +330,26 @@ impl<'e> Tx<'e> {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Read<Option<T>> {
         self.lookup(key.slot(), &key.element(generation, sub), |value| read(&value))
+    }
+
+    /// Gives the last element (sub-key, value) of a collection from one sub-key to another, both included, to `read`.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn last_element<T>(
+        &mut self,
+        key: &Key,
+        generation: Generation,
+        from: &[u8],
+        to: &[u8],
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Read<Option<T>> {
+        let (from, to) = (key.element(generation, from), key.element(generation, to));
+        let locked = self.locked(key.slot());
+        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+        let sub_start = key.entry().len() + 8;
+        let read = |entry: &[u8], value: ValueRef<'_>| read(&entry[sub_start..], &value);
+        layers.last(&from, &to, &mut self.seen.borrow_mut(), read)
     }
 
     /// Sets a collection's element.
@@ -540,7 +565,18 @@ impl<'e> Tx<'e> {
     ///
     /// # Panics
     /// As there.
-    pub fn commit_noting(mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
+    pub fn commit_noting(mut self, wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
+        self.commit_here(wrote)
+    }
+
+    /// As [`Tx::commit_noting`], without moving it. It is of no more use, but to be dropped, which unlocks the slots.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn commit_here(&mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
             // Before the log's buffer is locked: others wait for that.
             for locked in self.locked.iter_mut().filter(|locked| !locked.writes.record.is_empty()) {
@@ -572,7 +608,7 @@ impl<'e> Tx<'e> {
                 locked.cell.kept_time = locked.cell.time;
                 locked.cell.last_ticket = ticket;
             }
-            let seen = self.seen.get();
+            let seen = self.seen.get_mut();
             let skipped = u64::from(planted::is(Bug::SeqSkipped) && self.locked.len() > 1);
             for locked in self.locked.iter_mut().filter(|locked| !locked.writes.record.is_empty()) {
                 let cell = &mut *locked.cell;

@@ -10,9 +10,13 @@ use std::ops::Range;
 
 use haypile_engine::engine::Engine;
 use haypile_engine::key::Key;
+use haypile_engine::memtable::Guess;
+use haypile_engine::near::Look;
+use smallvec::SmallVec;
 
 use crate::resp::{Args, Limits, Parsed, Parser, ProtocolError};
 use crate::table::{self, Command, Run, Unfit};
+use crate::touches;
 
 /// So many requests are a group.
 const REQUESTS_MAX: usize = 16;
@@ -21,6 +25,9 @@ const KEYS_MAX: usize = 8;
 
 /// Room for more places is not kept.
 const PLACES_KEPT_MAX: usize = 1024;
+
+/// Where the elements that a request will touch probably are.
+pub type Guesses = SmallVec<[Guess; 3]>;
 
 /// A request that was found.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +55,9 @@ pub struct Ahead {
     /// The keys of those that have not been begun, in order.
     keys: VecDeque<Key>,
     positions: Vec<usize>,
+    /// What will be touched in the collections at the keys, and where that probably is, for each request.
+    looks: Vec<Look>,
+    guesses: Vec<Guesses>,
     /// Bytes of the batch that were taken apart, and those of them that were begun.
     parsed: usize,
     begun: usize,
@@ -68,7 +78,8 @@ impl Ahead {
         engine: &Engine,
     ) -> Result<Option<Request>, ProtocolError> {
         if self.next == self.requests.len() {
-            self.find(parser, batch, limits, engine);
+            self.find(parser, batch, limits);
+            self.bring_near(engine);
         }
         let Some(&request) = self.requests.get(self.next) else {
             self.begun = self.parsed;
@@ -80,10 +91,12 @@ impl Ahead {
     }
 
     /// Finds the next group.
-    fn find(&mut self, parser: &mut Parser, batch: &[u8], limits: &Limits, engine: &Engine) {
+    pub fn find(&mut self, parser: &mut Parser, batch: &[u8], limits: &Limits) {
         self.requests.clear();
         self.places.clear();
         self.keys.clear();
+        self.looks.clear();
+        self.guesses.clear();
         self.next = 0;
         while self.requests.len() < REQUESTS_MAX && self.error.is_none() {
             let start = self.parsed;
@@ -92,12 +105,13 @@ impl Ahead {
                     self.parsed += bytes;
                     let args = parser.args(&batch[start..]);
                     let command = table::resolve(&args);
-                    let alone = self.requests.is_empty() && self.parsed == batch.len();
-                    let keys = if alone {
-                        0
-                    } else {
-                        find_keys(command, &args, &mut self.positions, &mut self.keys)
-                    };
+                    let keys = find_keys(command, &args, &mut self.positions, &mut self.keys);
+                    if keys == 1
+                        && let Ok(command) = command
+                    {
+                        let (by, key) = (self.requests.len(), self.keys.len() - 1);
+                        touches::find(command, &args, by, key, &mut self.looks);
+                    }
                     let (first, args) = (self.places.len(), args.len());
                     self.requests.push(Request { start, end: self.parsed, first, args, keys, command });
                     if parser.is_inline() || !limits.authenticated {
@@ -111,14 +125,51 @@ impl Ahead {
                 Err(error) => self.error = Some(error),
             }
         }
+    }
+
+    /// Whether there is something to run or to refuse.
+    #[must_use]
+    pub fn has_found(&self) -> bool {
+        !self.requests.is_empty() || self.error.is_some()
+    }
+
+    /// Brings near what the group will touch, if that is more than one key.
+    pub fn bring_near(&mut self, engine: &Engine) {
         if self.keys.len() > 1 {
-            engine.bring_near(self.keys.make_contiguous());
+            let keys: SmallVec<[&Key; REQUESTS_MAX]> = self.keys.iter().collect();
+            engine.bring_near(&keys);
+            if !self.looks.is_empty() {
+                self.guesses.resize_with(self.requests.len(), Guesses::new);
+                engine.bring_elements_near(&keys, &self.looks, |by, guess| self.guesses[by].push(guess));
+            }
         }
+    }
+
+    /// What the group will touch, if it is a single request and will touch anything: for who brings near what many batches
+    /// touch.
+    #[must_use]
+    pub fn single(&self) -> Option<(impl Iterator<Item = &Key>, &[Look])> {
+        (self.requests.len() == 1 && !self.keys.is_empty()).then(|| (self.keys.iter(), &self.looks[..]))
+    }
+
+    /// Says where an element that the single request touches probably is.
+    pub fn guess(&mut self, guess: Guess) {
+        if self.guesses.is_empty() {
+            self.guesses.push(Guesses::new());
+        }
+        self.guesses[0].push(guess);
     }
 
     /// The keys of the request that has just been given; none if they are still to be found.
     pub fn take_keys(&mut self, request: &Request) -> Drain<'_, Key> {
         self.keys.drain(..request.keys)
+    }
+
+    /// Where the elements that the request that has just been given touches probably are.
+    #[must_use]
+    pub fn guesses(&self) -> &[Guess] {
+        let guesses = self.next.checked_sub(1).and_then(|number| self.guesses.get(number));
+        guesses.map_or(&[], |guesses| guesses)
     }
 
     /// A request's arguments.

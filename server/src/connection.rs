@@ -3,12 +3,14 @@
 //! A batch is what one read brought: its commands run one after another, then the log is written once (for all
 //! connections of the worker that have a batch at hand), the gate is waited for, and all replies leave in one send. No reply leaves before the write it tells of reached its
 //! bound. Replies are gathered up to a limit only; a client that does not read its replies is not read from.
+//!
+//! Where a worker has several connections, their batches run together, in turns: see `turn`.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -30,6 +32,10 @@ use crate::unacked::Unacked;
 
 mod others;
 mod spare;
+mod turn;
+
+pub(crate) use turn::conduct;
+use turn::{Left, Seat};
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
@@ -79,7 +85,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     let _leaving = Leaving(&node, client.clone());
     let _counted = others::Counted::new();
     let authenticated = node.config.now().requirepass.is_empty();
-    let mut connection = Connection {
+    let connection = Connection {
         node: node.clone(),
         stream,
         session: Session::new(client.clone(), authenticated),
@@ -90,11 +96,14 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         writes: 0,
         published: ("", Proto::Resp2),
         unsaid: false,
+        sent: 0,
         since_ns: 0,
         now: TimeMs::default(),
     };
-    let mut input = Input::default();
-    match connection.run(&mut input).await {
+    let served = Box::new(Served { connection, input: Input::default() });
+    let (ended, served) = attend(served).await;
+    let Served { connection, input } = *served;
+    match ended {
         End::Closed => {}
         End::Aborted(error) => node.aborted(&error),
         End::TakeOver(command, args) => {
@@ -129,6 +138,8 @@ struct Connection {
     published: (&'static str, Proto),
     /// Whether commands were run whose replies nobody wants: what they wrote is written all the same.
     unsaid: bool,
+    /// Bytes of the replies that have left.
+    sent: usize,
     /// When the last command ended, or the batch began, in nanoseconds of the monotonic clock.
     since_ns: u64,
     /// The time of day: looked up now and then, not for each command.
@@ -161,60 +172,112 @@ struct Input {
 /// Commands that are run one after another without a look at the clock.
 const COMMANDS_A_LOOK: u64 = 64;
 
-impl Connection {
-    async fn run(&mut self, input: &mut Input) -> End {
-        let node = self.node.clone();
-        let client = self.session.client.clone();
-        // Made once, and looked at only while there is nothing to read.
-        let ends = pin!(async {
-            let mut stopping = node.stopping();
-            tokio::select! {
-                () = client.killed() => {}
-                _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
-            }
+/// A connection with what it has received: handed to who runs a turn of all, and back.
+struct Served {
+    connection: Connection,
+    input: Input,
+}
+
+/// Serves a connection until it ends.
+async fn attend(mut served: Box<Served>) -> (End, Box<Served>) {
+    let node = served.connection.node.clone();
+    let client = served.connection.session.client.clone();
+    // Made once, and looked at only while there is nothing to read.
+    let ends = pin!(async {
+        let mut stopping = node.stopping();
+        tokio::select! {
+            () = client.killed() => {}
+            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
+        }
+    });
+    let mut ends = ends;
+    // From here on it wakes whoever serves the connection, also while others have that.
+    if poll_fn(|context| Poll::Ready(ends.as_mut().poll(context).is_ready())).await {
+        return (End::Closed, served);
+    }
+    let seat = Seat::new();
+    let mut seen = node.config.seen();
+    loop {
+        let settings = seen.now(&node.config);
+        let Served { connection, input } = &mut *served;
+        let mailbox = connection.session.listening().cloned();
+        let idle = Duration::from_secs(settings.timeout_s);
+        let receive = poll_fn(|context| match connection.poll_receive(input, context) {
+            Poll::Pending if ends.as_mut().poll(context).is_ready() => Poll::Ready(false),
+            received => received,
         });
-        let mut ends = ends;
-        let mut seen = node.config.seen();
-        loop {
-            let settings = seen.now(&node.config);
-            let mailbox = self.session.listening().cloned();
-            let idle = Duration::from_secs(settings.timeout_s);
-            let receive = poll_fn(|context| match self.poll_receive(input, context) {
-                Poll::Pending if ends.as_mut().poll(context).is_ready() => Poll::Ready(false),
-                received => received,
-            });
-            let received = match (&mailbox, idle) {
-                // Who listens may be silent for ever.
-                (Some(mailbox), _) => tokio::select! {
-                    biased;
-                    received = receive => received,
-                    () = mailbox.arrived() => {
-                        if let Some(end) = self.deliver().await {
-                            return end;
-                        }
-                        continue;
+        let received = match (&mailbox, idle) {
+            // Who listens may be silent for ever.
+            (Some(mailbox), _) => tokio::select! {
+                biased;
+                received = receive => received,
+                () = mailbox.arrived() => {
+                    if let Some(end) = connection.deliver().await {
+                        return (end, served);
                     }
-                },
-                (None, Duration::ZERO) => receive.await,
-                (None, idle) => tokio::time::timeout(idle, receive).await.unwrap_or(false),
-            };
-            if !received {
-                return End::Closed;
+                    continue;
+                }
+            },
+            (None, Duration::ZERO) => receive.await,
+            (None, idle) => tokio::time::timeout(idle, receive).await.unwrap_or(false),
+        };
+        if !received {
+            return (End::Closed, served);
+        }
+        input.prepare(connection, settings);
+        let ended = if input.ahead.has_found() && others::are_there() && mailbox.is_none() && idle.is_zero() {
+            let left;
+            (served, left) = seat.take_part(served).await;
+            let Served { connection, input } = &mut *served;
+            match left {
+                Left::Nothing => None,
+                Left::Settling => connection.settle().await,
+                Left::Step(commands, waits) => {
+                    connection.batch(input, commands, Some(*waits), settings).await
+                }
             }
+        } else {
             // Messages that came before these commands leave before their answers.
-            if self.session.listening().is_some()
-                && let Some(end) = self.deliver().await
-            {
-                return end;
+            let told = match mailbox {
+                Some(_) => connection.deliver().await,
+                None => None,
+            };
+            connection.begins(connection.node.nanos(), connection.node.wall());
+            match told {
+                None => connection.batch(input, 0, None, settings).await,
+                ended => ended,
             }
-            self.since_ns = self.node.nanos();
-            client.active_ms.store(self.since_ns / 1_000_000, Ordering::Relaxed);
-            if let Some(end) = self.batch(input, settings).await {
-                return end;
-            }
-            if client.is_killed() || self.session.closing {
-                return End::Closed;
-            }
+        };
+        if let Some(end) = ended {
+            return (end, served);
+        }
+        if client.is_killed() || served.connection.session.closing {
+            return (End::Closed, served);
+        }
+    }
+}
+
+impl Input {
+    /// Finds the first requests of what was received.
+    fn prepare(&mut self, connection: &Connection, settings: &Settings) {
+        self.ahead = spare::take_ahead();
+        self.ahead.find(&mut self.parser, &self.unread, &connection.limits(settings));
+    }
+}
+
+impl Connection {
+    /// Notes that a batch begins, and when that is.
+    fn begins(&mut self, since_ns: u64, now: TimeMs) {
+        (self.since_ns, self.now) = (since_ns, now);
+        self.session.client.active_ms.store(since_ns / 1_000_000, Ordering::Relaxed);
+    }
+
+    fn limits(&self, settings: &Settings) -> Limits {
+        Limits {
+            bulk_bytes_max: settings.bulk_bytes_max,
+            request_bytes_max: usize::try_from(settings.request_bytes_max).unwrap_or(usize::MAX),
+            authenticated: self.session.authenticated,
+            ..Limits::default()
         }
     }
 
@@ -262,30 +325,42 @@ impl Connection {
         })
     }
 
-    /// Runs all commands that were received whole, and answers them.
-    async fn batch(&mut self, input: &mut Input, settings: &Settings) -> Option<End> {
-        input.ahead = spare::take_ahead();
-        let (mut commands, mut ended) = (0, None);
-        while let Some((step, request)) = self.run_ready(input, &mut commands, settings) {
+    /// Runs all commands that were received whole, from one that waits on if so many have run already, and answers them.
+    async fn batch(
+        &mut self,
+        input: &mut Input,
+        mut commands: u64,
+        mut waits: Option<(Step, Request)>,
+        settings: &Settings,
+    ) -> Option<End> {
+        let mut ended = None;
+        if waits.is_none() {
+            input.ahead.bring_near(&self.node.engine);
+        }
+        loop {
+            let next = waits.take().or_else(|| self.run_ready(input, &mut commands, settings));
+            let Some((step, request)) = next else { break };
             let args = input.ahead.args(&request, &input.parser, &input.unread);
             ended = self.go_on(&args, step, settings).await;
             if ended.is_some() {
                 break;
             }
         }
+        self.ran_all(input, commands);
+        if ended.is_some() { ended } else { self.settle().await }
+    }
+
+    /// All commands that were received whole have run, so many of them, or one ended the connection.
+    fn ran_all(&mut self, input: &mut Input, commands: u64) {
         let Input { unread, ahead, .. } = input;
         unread.advance(ahead.end());
         spare::give_ahead(std::mem::take(ahead));
-        if ended.is_some() {
-            return ended;
-        }
         if unread.is_empty() {
             spare::give(std::mem::take(unread));
         }
         self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
         let writes = std::mem::take(&mut self.writes);
         self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
-        self.settle().await
     }
 
     /// Runs commands until one does not come to its end by itself, which is told with its request, or none is left. No
@@ -298,18 +373,14 @@ impl Connection {
     ) -> Option<(Step, Request)> {
         let Input { parser, unread, ahead } = input;
         while !self.session.closing {
-            let limits = Limits {
-                bulk_bytes_max: settings.bulk_bytes_max,
-                request_bytes_max: usize::try_from(settings.request_bytes_max).unwrap_or(usize::MAX),
-                authenticated: self.session.authenticated,
-                ..Limits::default()
-            };
+            let limits = self.limits(settings);
             match ahead.next(parser, unread, &limits, &self.node.engine) {
                 Ok(Some(request)) => {
+                    *commands += 1;
                     if commands.is_multiple_of(COMMANDS_A_LOOK) {
                         self.now = self.node.wall();
                     }
-                    *commands += 1;
+                    self.scratch.expect(ahead.guesses());
                     self.scratch.know(ahead.take_keys(&request));
                     let args = ahead.args(&request, parser, unread);
                     match self.command(&args, request.command, settings) {
@@ -506,20 +577,57 @@ impl Connection {
         if self.reply.is_empty() {
             return None;
         }
-        let bytes = self.reply.as_bytes();
-        // Nearly always the kernel takes all at once.
-        let begun = self.stream.try_write(bytes).unwrap_or_default();
-        let sent = match &bytes[begun..] {
-            [] => Ok(()),
-            rest => tokio::select! {
+        let mut sent = Ok(());
+        if !self.try_send() {
+            let rest = &self.reply.as_bytes()[self.sent..];
+            sent = tokio::select! {
                 biased;
                 sent = self.stream.write_all(rest) => sent,
                 () = self.session.client.killed() => return Some(End::Closed),
-            },
-        };
+            };
+        }
+        self.answered();
+        sent.is_err().then_some(End::Closed)
+    }
+
+    /// Sends the replies if nothing has to be waited for; says whether all have left. The log has been written.
+    fn try_settle(&mut self) -> bool {
+        if self.reply.is_empty() && !self.unsaid {
+            return true;
+        }
+        let reached = matches!(self.node.engine.is_reached(self.gate), Ok(true));
+        if !reached || !self.unacked.is_empty() || !self.session.outbox.is_empty() {
+            return false;
+        }
+        self.gate = Gate::default();
+        self.unsaid = false;
+        self.publish_command();
+        let sent = self.try_send();
+        if sent {
+            self.answered();
+        }
+        sent
+    }
+
+    /// Whether there is nothing to do before there is something to read, of which the waker is told then.
+    fn rests(&self, waker: &Waker) -> bool {
+        let ends = self.session.client.is_killed() || self.session.closing;
+        let is_client = !ends && self.session.listening().is_none();
+        is_client && self.stream.poll_read_ready(&mut Context::from_waker(waker)).is_pending()
+    }
+
+    /// Sends what the kernel takes at once of the replies; says whether that is all, as it nearly always is.
+    fn try_send(&mut self) -> bool {
+        let bytes = self.reply.as_bytes();
+        self.sent += self.stream.try_write(&bytes[self.sent..]).unwrap_or_default();
+        self.sent == bytes.len()
+    }
+
+    /// All replies have left.
+    fn answered(&mut self) {
+        self.sent = 0;
         self.node.stats.output_bytes.fetch_add(self.reply.len() as u64, Ordering::Relaxed);
         self.reply.clear();
-        sent.is_err().then_some(End::Closed)
     }
 
     /// Writes the log as far as the gate, unless somebody else does, and waits until the gate is reached.

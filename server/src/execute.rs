@@ -14,10 +14,12 @@ use haypile_engine::clock::TimeMs;
 use haypile_engine::engine::{Fetched, Gate, Wanted};
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
+use haypile_engine::memtable::Guess;
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
 
+use crate::ahead::Guesses;
 use crate::blocked::Waiting;
 use crate::codis::mover;
 use crate::codis::moves::Way;
@@ -163,6 +165,8 @@ pub struct Scratch {
     keys: Vec<Key>,
     /// The next command's keys, if they have been found before.
     known: Vec<Key>,
+    /// Where elements that it touches probably are.
+    guesses: Guesses,
     slots: Vec<Slot>,
     /// A proxy knows that the slot moves: it is told where the slot is, and nothing comes back for it.
     wrapped: Option<Wrapped>,
@@ -190,6 +194,12 @@ impl Scratch {
     pub fn know(&mut self, keys: impl Iterator<Item = Key>) {
         self.known.clear();
         self.known.extend(keys);
+    }
+
+    /// Where the next command finds elements, probably.
+    pub fn expect(&mut self, guesses: &[Guess]) {
+        self.guesses.clear();
+        self.guesses.extend_from_slice(guesses);
     }
 
     /// Finds the command's keys and their slots.
@@ -523,15 +533,14 @@ impl Runner<'_> {
         enters: bool,
     ) -> Attempt {
         let engine = &self.node.engine;
-        let Scratch { keys, slots, seed, wrapped, .. } = &*self.scratch;
+        let Scratch { keys, slots, guesses, seed, wrapped, aside, .. } = &mut *self.scratch;
+        let (keys, slots) = (&keys[..], &slots[..]);
         let changes = engine.role_changes().count();
         let asides = &self.node.scripts.asides;
-        if !self.scratch.aside
-            && let Some(script) = asides.holder(slots)
-        {
+        if !*aside && let Some(script) = asides.holder(slots) {
             return Attempt::Busy(script);
         }
-        let turn = match self.scratch.aside {
+        let turn = match *aside {
             true => Turn::Aside,
             false if asides.has_room() => Turn::Worker,
             false => Turn::Transaction,
@@ -539,53 +548,9 @@ impl Runner<'_> {
         // Declared before what borrows them.
         let (waiting, waiting_args);
         let kept = Kept::default();
-        let mut tx = engine.begin_at(slots, fetched, self.now);
-        match hindrance(&tx, command.flags) {
-            None => {
-                if let Some(slot) = mover::returning(self.node, slots, &tx) {
-                    return Attempt::Fenced(slot, changes);
-                }
-                if command.flags.has(Flags::WRITE)
-                    && let Err(fail) = self.node.require_replicas(slots)
-                {
-                    return Attempt::Done(Err(fail));
-                }
-            }
-            Some(Hindrance::Gone(slot, _))
-                if wrapped.is_none() && mover::comes_back(self.node, slot, &tx) =>
-            {
-                return Attempt::Fenced(slot, changes);
-            }
-            Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
-                return Attempt::Done(Err(Fail::error(text)));
-            }
-            Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
-        }
-        match key_hindrance(self.node, self.scratch, &mut tx, command) {
-            Ok(None) => {}
-            Ok(Some(KeyHindrance::Waits(slot))) => return Attempt::Fenced(slot, changes),
-            Ok(Some(KeyHindrance::Elsewhere(answer))) => {
-                let seen = tx.discard();
-                if let Some(wrapped) = &mut self.scratch.wrapped {
-                    wrapped.answer = Some(answer);
-                }
-                return Attempt::Done(seen.map_err(Fail::from).and_then(|seen| {
-                    self.gate.join(seen);
-                    Err(Fail::error("TRYAGAIN the key is not here any more, or not for long"))
-                }));
-            }
-            Err(Stop::Miss) => return Attempt::Missed(tx.abandon()),
-            Err(stop) => return Attempt::Done(Err(stop.into())),
-        }
-        let start = self.reply.len();
-        waiting = if command.flags.has(Flags::WRITE) && self.node.blocked.any() {
-            waits::candidates(self.node, &tx)
-        } else {
-            Vec::new()
-        };
-        waiting_args = waits::args_of(&waiting);
+        // Its transaction lies here from its beginning to its end: it is large.
         let mut cx = Cx {
-            tx,
+            tx: engine.begin_at(slots, fetched, self.now),
             args,
             keys,
             reply: self.reply,
@@ -595,6 +560,53 @@ impl Runner<'_> {
             turn,
             events: Vec::new(),
         };
+        if !guesses.is_empty() {
+            cx.tx.expect(guesses);
+        }
+        match hindrance(&cx.tx, command.flags) {
+            None => {
+                if let Some(slot) = mover::returning(self.node, slots, &cx.tx) {
+                    return Attempt::Fenced(slot, changes);
+                }
+                if command.flags.has(Flags::WRITE)
+                    && let Err(fail) = self.node.require_replicas(slots)
+                {
+                    return Attempt::Done(Err(fail));
+                }
+            }
+            Some(Hindrance::Gone(slot, _))
+                if wrapped.is_none() && mover::comes_back(self.node, slot, &cx.tx) =>
+            {
+                return Attempt::Fenced(slot, changes);
+            }
+            Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => {
+                return Attempt::Done(Err(Fail::error(text)));
+            }
+            Some(Hindrance::Fenced(slot)) => return Attempt::Fenced(slot, changes),
+        }
+        match key_hindrance(self.node, (keys, slots), wrapped.as_ref(), &mut cx.tx, command) {
+            Ok(None) => {}
+            Ok(Some(KeyHindrance::Waits(slot))) => return Attempt::Fenced(slot, changes),
+            Ok(Some(KeyHindrance::Elsewhere(answer))) => {
+                let seen = cx.tx.discard();
+                if let Some(wrapped) = wrapped {
+                    wrapped.answer = Some(answer);
+                }
+                return Attempt::Done(seen.map_err(Fail::from).and_then(|seen| {
+                    self.gate.join(seen);
+                    Err(Fail::error("TRYAGAIN the key is not here any more, or not for long"))
+                }));
+            }
+            Err(Stop::Miss) => return Attempt::Missed(cx.tx.abandon()),
+            Err(stop) => return Attempt::Done(Err(stop.into())),
+        }
+        let start = cx.reply.len();
+        waiting = if command.flags.has(Flags::WRITE) && self.node.blocked.any() {
+            waits::candidates(self.node, &cx.tx)
+        } else {
+            Vec::new()
+        };
+        waiting_args = if waiting.is_empty() { Vec::new() } else { waits::args_of(&waiting) };
         let mut done = events::run(&mut cx, command, body);
         if !enters && command.name == "xreadgroup" && matches!(done, Err(Fail::Error(_))) {
             done = match waits::group_gone(&mut cx.tx, keys) {
@@ -614,7 +626,9 @@ impl Runner<'_> {
         let seen = match &done {
             Ok(()) => {
                 self.node.tell(std::mem::take(&mut cx.events), &mut self.session.outbox);
-                cx.tx.commit_noting(|slot, seq| written.note(slot, seq))
+                let seen = cx.tx.commit_here(|slot, seq| written.note(slot, seq));
+                drop(cx);
+                seen
             }
             Err(Fail::Blocks(_)) if self.node.profile == Profile::Codis => {
                 // The connection is shared among clients: nobody waits on it.
@@ -694,11 +708,11 @@ enum KeyHindrance {
 
 fn key_hindrance(
     node: &Node,
-    scratch: &Scratch,
+    (keys, slots): (&[Key], &[Slot]),
+    wrapped: Option<&Wrapped>,
     tx: &mut Tx<'_>,
     command: &Command,
 ) -> Result<Option<KeyHindrance>, Stop> {
-    let Scratch { keys, slots, wrapped, .. } = scratch;
     if command.flags.has(Flags::WRITE)
         && node.leaving.any()
         && let Some(key) = keys.iter().find(|key| node.leaving.has(key.user()))

@@ -45,6 +45,7 @@ pub mod testing;
 pub mod tools;
 pub mod topology;
 pub mod torture;
+mod touches;
 pub mod types;
 pub mod unacked;
 pub mod whole;

@@ -311,6 +311,11 @@ impl Node {
         monotonic_ms(self.engine.clock())
     }
 
+    /// Milliseconds of a clock of its own that costs little, and may stand still for some ten of them.
+    pub fn roughly_ms(&self) -> u64 {
+        u64::try_from(self.engine.clock().roughly().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Nanoseconds of the monotonic clock.
     pub fn nanos(&self) -> u64 {
         u64::try_from(self.engine.clock().monotonic().as_nanos()).unwrap_or(u64::MAX)
@@ -337,6 +342,11 @@ impl Node {
     /// Whether and how the process is asked to end; can be waited on.
     pub fn stopping(&self) -> watch::Receiver<Stopping> {
         self.stopping.subscribe()
+    }
+
+    /// Whether the node stops.
+    pub fn stops(&self) -> bool {
+        *self.stopping.borrow() != Stopping::No
     }
 
     /// Runs `work` on locked slots (ascending, none twice), again after each cache miss, and commits. For what is not a data command of one batch:

@@ -60,7 +60,7 @@ impl Pulse {
     async fn through<T>(&self, node: &Node, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         poll_fn(|context| {
-            self.0.store(node.monotonic_ms().max(1), Ordering::Relaxed);
+            self.0.store(node.roughly_ms().max(1), Ordering::Relaxed);
             let polled = future.as_mut().poll(context);
             self.0.store(Self::IDLE, Ordering::Relaxed);
             polled
@@ -110,7 +110,7 @@ impl Workers {
 
     /// Hands a connection to the next that is not stuck.
     pub(crate) async fn serve(&mut self, node: &Arc<Node>, stream: net::TcpStream, place: Place) {
-        let now_ms = node.monotonic_ms();
+        let now_ms = node.roughly_ms();
         let after = (1..=self.usual).map(|step| (self.turn + step) % self.usual);
         let free = after.into_iter().find(|worker| !self.workers[*worker].pulse.is_stuck(now_ms));
         let chosen = match free {
@@ -159,6 +159,10 @@ impl Workers {
 fn work(node: &Arc<Node>, runtime: &Runtime, mut sockets: mpsc::Receiver<Handout>, pulse: &Arc<Pulse>) {
     let local = LocalSet::new();
     let mut connections = tokio::task::JoinSet::new();
+    local.spawn_local({
+        let (node, pulse) = (node.clone(), pulse.clone());
+        async move { pulse.through(&node, connection::conduct(node.clone())).await }
+    });
     runtime.block_on(local.run_until(async {
         loop {
             tokio::select! {

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Client, command, standalone, start, start_on};
+use haypile_engine::engine::SyncMode;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_server::config::Settings;
 
@@ -282,4 +283,47 @@ fn a_client_that_leaves_while_it_waits_is_forgotten_though_it_has_sent_more() {
     other.ask("rpush l a", ":1\r\n");
     other.ask("llen l", ":1\r\n");
     running.stop().expect("the node stops");
+}
+
+#[test]
+fn clients_of_one_worker_that_send_at_once_are_answered_each_in_its_order() {
+    for sync in [SyncMode::EverySec, SyncMode::Always] {
+        let node = start(Settings { worker_threads: 1, sync, ..standalone() });
+        let address = node.address;
+        let clients = (0..8).map(|number| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                for round in 1..=100 {
+                    client.ask(&format!("incr own:{number}"), &format!(":{round}\r\n"));
+                    client.send(
+                        format!("hset all {number}:{round} {round}\r\nhget all {number}:{round}\r\n")
+                            .as_bytes(),
+                    );
+                    client.expect(&format!(":1\r\n${}\r\n{round}\r\n", round.to_string().len()));
+                    // A score that goes up, and members beside those of the others.
+                    client.ask(
+                        &format!("zadd ranks {round} {number}"),
+                        if round == 1 { ":1\r\n" } else { ":0\r\n" },
+                    );
+                    client.ask(&format!("zadd ranks {round} {number}:{round}"), ":1\r\n");
+                    client.send(format!("rpush to:{} {round}\r\n", number ^ 1).as_bytes());
+                    // The other may not have taken the last one yet.
+                    client.line();
+                    client.send(format!("blpop to:{number} 0\r\n").as_bytes());
+                    client.expect(&format!(
+                        "*2\r\n$4\r\nto:{number}\r\n${}\r\n{round}\r\n",
+                        round.to_string().len()
+                    ));
+                }
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        clients.into_iter().for_each(|client| client.join().expect("every answer was its own"));
+        let mut client = Client::connect(address);
+        client.ask("hlen all", ":800\r\n");
+        client.ask("zcard ranks", ":808\r\n");
+        client.ask("zcount ranks 100 100", ":16\r\n");
+        client.ask("zrank ranks 0:1", ":0\r\n");
+        node.stop().expect("a clean stop");
+    }
 }

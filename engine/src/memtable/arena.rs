@@ -36,6 +36,11 @@ pub(super) struct At {
 
 impl At {
     pub(super) const NOWHERE: At = At { chunk: u32::MAX, offset: 0 };
+
+    /// A number that can be had only by reading it.
+    pub(super) fn look(self) -> u64 {
+        u64::from(self.chunk ^ self.offset)
+    }
 }
 
 /// See the file's head.

@@ -22,6 +22,9 @@ const GAIN_BYTES_MIN: usize = 4;
 /// Bytes that are not counted as shared though they are: neighbours that will come may differ in them.
 const SLACK_BYTES: usize = 2;
 
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
+
 /// No leaf.
 const NONE: u32 = u32::MAX;
 
@@ -45,7 +48,7 @@ type Inner = Node<u32>;
 type Path = SmallVec<[(u32, usize); 6]>;
 
 /// A place between elements: before entry `index` of leaf `leaf`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Place {
     leaf: u32,
     index: usize,
@@ -68,6 +71,32 @@ pub(super) struct Elements {
     len: usize,
 }
 
+/// A search that goes down one node at each step: those of many keys wait for memory together. It goes by words alone, so
+/// that where it ends is a guess.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descent {
+    node: u32,
+    /// Levels above the leaves.
+    level: usize,
+    index: usize,
+}
+
+impl Descent {
+    /// Where it has come to, once it is through.
+    pub(super) fn place(self) -> Place {
+        Place { leaf: self.node, index: self.index }
+    }
+}
+
+/// What is known of a key before it is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// It stands there.
+    There(Place),
+    /// It is not there, and would stand here.
+    Between(Place),
+}
+
 /// What a search found, for as long as nothing is added.
 pub(super) struct Found {
     path: Path,
@@ -88,6 +117,12 @@ impl Found {
 impl<T: Copy> Node<T> {
     fn new(fill: T) -> Box<Node<T>> {
         Box::new(Node { shared: 0, len: 0, words: [0; FAN], to: [fill; FAN], before: NONE, after: NONE })
+    }
+
+    /// Reads a word of each cache line that a search looks at.
+    fn look(&self) -> u64 {
+        let words = self.words.iter().step_by(LINE_WORDS).fold(0, |all, word| all ^ word);
+        words ^ self.words[FAN - 1] ^ self.len as u64
     }
 
     fn insert(&mut self, index: usize, word: u64, to: T) {
@@ -262,17 +297,80 @@ impl Elements {
         Place { leaf: node, index }
     }
 
-    /// Where a key stands, if it does.
-    pub(super) fn get(&self, key: &[u8], arena: &Arena) -> Option<Place> {
-        let place = self.descend(key, arena, |_, _| {}, |_, _, _| Ordering::Equal);
-        // A key that is there shares what the nodes above it share, so that its words led to it.
-        self.neighbour(place, key, arena).filter(|(_, exact)| *exact).map(|_| place)
+    /// Where a search begins that goes down one node at each step.
+    pub(super) fn descent(&self) -> Descent {
+        Descent { node: self.root, level: self.height, index: 0 }
     }
 
-    /// Whether a place, of whatever table and time, is where the key stands.
-    pub(super) fn is_at(&self, place: Place, key: &[u8], arena: &Arena) -> bool {
-        let leaf = self.leaves.get(place.leaf as usize).filter(|leaf| place.index < leaf.len);
-        leaf.is_some_and(|leaf| arena.key(leaf.to[place.index]) == key)
+    /// Reads of the node that a search stands at what the next step looks at. What is read means nothing.
+    pub(super) fn look(&self, descent: Descent) -> u64 {
+        if descent.level > 0 {
+            self.inners.get(descent.node as usize).map_or(0, |inner| inner.look())
+        } else {
+            self.leaves.get(descent.node as usize).map_or(0, |leaf| leaf.look())
+        }
+    }
+
+    /// Goes down to the node where the key probably is, or to its place in the leaf.
+    pub(super) fn step(&self, descent: &mut Descent, key: &[u8]) {
+        if descent.level > 0 {
+            let Some(inner) = self.inners.get(descent.node as usize) else { return };
+            let (_, index) = equal_range(&inner.words[1..inner.len], word_of(key, inner.shared));
+            (descent.node, descent.level) = (inner.to[index], descent.level - 1);
+        } else if let Some(leaf) = self.leaves.get(descent.node as usize) {
+            descent.index = equal_range(&leaf.words[..leaf.len], word_of(key, leaf.shared)).0;
+        }
+    }
+
+    /// Levels that a search has to go down before it is in a leaf.
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Where what stands at a place lies, if anything does.
+    pub(super) fn get_at(&self, place: Place) -> Option<At> {
+        let leaf = self.leaves.get(place.leaf as usize).filter(|leaf| place.index < leaf.len)?;
+        Some(leaf.to[place.index])
+    }
+
+    /// Where a key stands; or, and that is only a guess, where it would; and whether it stands there.
+    pub(super) fn get(&self, key: &[u8], arena: &Arena) -> (Place, bool) {
+        let place = self.descend(key, arena, |_, _| {}, |_, _, _| Ordering::Equal);
+        // A key that is there shares what the nodes above it share, so that its words led to it.
+        (place, self.neighbour(place, key, arena).is_some_and(|(_, exact)| exact))
+    }
+
+    /// The last element that is not above a key.
+    pub(super) fn not_above(&self, key: &[u8], arena: &Arena) -> Option<Place> {
+        let Found { place, exact, .. } = self.find(key, arena);
+        if exact {
+            return Some(place);
+        }
+        (place != self.start()).then(|| self.prev(place))
+    }
+
+    /// What a place, of whatever table and time, says of a key; `None` if nothing.
+    pub(super) fn known(&self, place: Place, key: &[u8], arena: &Arena) -> Option<Known> {
+        let Place { leaf, index } = place;
+        let leaf = self.leaves.get(leaf as usize).filter(|leaf| index < leaf.len)?;
+        let word = word_of(key, leaf.shared);
+        if word == leaf.words[index] {
+            return (arena.key(leaf.to[index]) == key).then_some(Known::There(place));
+        }
+        let between = index > 0 && leaf.words[index - 1] < word && word < leaf.words[index];
+        let near = || arena.key(leaf.to[index]).get(..leaf.shared);
+        (between && key.get(..leaf.shared) == near()).then_some(Known::Between(place))
+    }
+
+    /// Whether one more can stand at a place as it is.
+    pub(super) fn has_room(&self, place: Place) -> bool {
+        self.leaf(place.leaf).len < FAN
+    }
+
+    /// Adds a key between two of a leaf that has room: as it shares what they share, nothing changes above it.
+    pub(super) fn insert_between(&mut self, place: Place, key: &[u8], at: At) {
+        self.len += 1;
+        self.put(place.leaf, place.index, key, at);
     }
 
     /// Adds a key that [`Elements::find`] did not find.

@@ -13,8 +13,8 @@ use std::ops::{self, Bound, Deref};
 
 use bytes::Bytes;
 
-use arena::Arena;
-use elements::Elements;
+use arena::{Arena, At};
+use elements::{Elements, Known};
 use keys::Keys;
 
 use crate::key;
@@ -144,12 +144,39 @@ fn is_own(key: &[u8]) -> bool {
     key::split(key).is_some_and(|parts| parts.element.is_none())
 }
 
-/// Where a key and an element were found last: whoever has looked something up and then writes there need not search
-/// again. No more than a guess: the table, or another one, may have changed since.
-#[derive(Clone, Copy, Default, Debug)]
+/// So many elements' places are remembered: a member of a sorted set is written with some counts.
+const ELEMENTS_SEEN: usize = 8;
+
+/// Where a key was found last and some elements were, or were missed: whoever has looked something up and then writes there
+/// need not search again. No more than a guess: the table, or another one, may have changed since.
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Seen {
     key: Option<keys::Place>,
-    element: Option<elements::Place>,
+    elements: [elements::Place; ELEMENTS_SEEN],
+    /// How many were noted: each takes the place of the oldest.
+    noted: usize,
+}
+
+/// Where an element probably is, or would be.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess(elements::Place);
+
+impl Seen {
+    /// Begins with guesses.
+    pub(crate) fn expect(&mut self, guesses: &[Guess]) {
+        guesses.iter().for_each(|guess| self.note(guess.0));
+    }
+
+    /// What the places that were noted say of an element.
+    fn known(&self, elements: &Elements, key: &[u8], arena: &Arena) -> Option<Known> {
+        let noted = &self.elements[..self.noted.min(ELEMENTS_SEEN)];
+        noted.iter().find_map(|place| elements.known(*place, key, arena))
+    }
+
+    fn note(&mut self, element: elements::Place) {
+        self.elements[self.noted % ELEMENTS_SEEN] = element;
+        self.noted += 1;
+    }
 }
 
 impl Memtable {
@@ -168,13 +195,25 @@ impl Memtable {
                 self.keys.at(place)
             })
         } else {
-            let place = self.elements.get(key, &self.arena);
-            place.map(|place| {
-                seen.element = Some(place);
-                self.elements.at(place)
-            })
+            let (place, found) = match seen.known(&self.elements, key, &self.arena) {
+                Some(Known::There(place)) => (place, true),
+                Some(Known::Between(place)) => (place, false),
+                None => {
+                    let (place, found) = self.elements.get(key, &self.arena);
+                    seen.note(place);
+                    (place, found)
+                }
+            };
+            found.then(|| self.elements.at(place))
         };
         at.map(|at| self.arena.get(at).1)
+    }
+
+    /// The last element up to `key`, and what stands there; notes where that is.
+    pub(crate) fn last_element(&self, key: &[u8], seen: &mut Seen) -> Option<(&[u8], Stored<'_>)> {
+        let place = self.elements.not_above(key, &self.arena)?;
+        seen.note(place);
+        Some(self.arena.get(self.elements.at(place)))
     }
 
     /// Reads where the search for a user's own key will begin. What is read means nothing: see `near.rs`.
@@ -187,13 +226,18 @@ impl Memtable {
         self.keys.likely(key).map_or(0, |at| self.arena.look(at))
     }
 
+    /// A search for an element that goes down one node at each step; see `near.rs`.
+    pub(crate) fn search(&self) -> Search<'_> {
+        Search { table: self, descent: self.elements.descent() }
+    }
+
     /// Sets what stands at `key`.
     pub fn insert(&mut self, key: &[u8], stored: Stored<'_>) {
-        self.insert_seen(key, stored, Seen::default());
+        self.insert_seen(key, stored, &Seen::default());
     }
 
     /// As [`Memtable::insert`], where the key may have been seen.
-    pub(crate) fn insert_seen(&mut self, key: &[u8], stored: Stored<'_>, seen: Seen) {
+    pub(crate) fn insert_seen(&mut self, key: &[u8], stored: Stored<'_>, seen: &Seen) {
         if is_own(key) {
             let known = seen.key.filter(|place| self.keys.is_at(*place, key, &self.arena));
             let (place, found) =
@@ -209,10 +253,13 @@ impl Memtable {
             }
             self.keys.moved(place, at);
         } else {
-            let known = seen.element.filter(|place| self.elements.is_at(*place, key, &self.arena));
-            let place = match known {
-                Some(place) => place,
-                None => {
+            let place = match seen.known(&self.elements, key, &self.arena) {
+                Some(Known::There(place)) => place,
+                Some(Known::Between(place)) if self.elements.has_room(place) => {
+                    let at = self.arena.add(key, stored);
+                    return self.elements.insert_between(place, key, at);
+                }
+                _ => {
                     let found = self.elements.find(key, &self.arena);
                     let Some(place) = found.exact() else {
                         let at = self.arena.add(key, stored);
@@ -286,7 +333,17 @@ impl Memtable {
             }
             _ => false,
         };
-        let key = |key, after| self.keys.lower_bound(key, after, &self.arena);
+        // No user's key stands between the elements of one collection.
+        let of_one = match (from, to) {
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+                key::split(from).is_some_and(|from| from.element.is_some() && to.starts_with(from.prefix))
+            }
+            _ => false,
+        };
+        let key = |key, after| match of_one {
+            true => self.keys.end(),
+            false => self.keys.lower_bound(key, after, &self.arena),
+        };
         let element = |key, after| self.elements.lower_bound(key, after, &self.arena);
         let (keys, elements) = match from {
             _ if inverted => (self.keys.end(), self.elements.end()),
@@ -306,6 +363,56 @@ impl Memtable {
     #[must_use]
     pub fn iter(&self) -> Range<'_> {
         self.range(Bound::Unbounded, Bound::Unbounded)
+    }
+}
+
+/// A search for an element in steps: what each looks at can be read before it. What is read means nothing.
+pub(crate) struct Search<'a> {
+    table: &'a Memtable,
+    descent: elements::Descent,
+}
+
+impl<'a> Search<'a> {
+    /// Another one, from the beginning.
+    pub(crate) fn again(&self) -> Search<'a> {
+        self.table.search()
+    }
+
+    /// Steps to the element's place.
+    pub(crate) fn steps(&self) -> usize {
+        self.table.elements.height() + 1
+    }
+
+    /// Reads what the next step looks at.
+    pub(crate) fn look(&self) -> u64 {
+        self.table.elements.look(self.descent)
+    }
+
+    /// Takes a step.
+    pub(crate) fn step(&mut self, key: &[u8]) {
+        self.table.elements.step(&mut self.descent, key);
+    }
+
+    /// After all steps: where the element probably is.
+    pub(crate) fn guess(&self) -> Guess {
+        Guess(self.descent.place())
+    }
+
+    /// Reads where what stands there lies.
+    pub(crate) fn look_place(&self) -> u64 {
+        self.table.elements.get_at(self.descent.place()).map_or(0, At::look)
+    }
+
+    /// Reads what stands there.
+    pub(crate) fn look_entry(&self) -> u64 {
+        self.table.elements.get_at(self.descent.place()).map_or(0, |at| self.table.arena.look(at))
+    }
+
+    /// The value of the element, if it stands there.
+    pub(crate) fn value(&self, key: &[u8]) -> Option<ValueRef<'a>> {
+        let at = self.table.elements.get_at(self.descent.place())?;
+        let (other, stored) = self.table.arena.get(at);
+        stored.value().filter(|_| other == key)
     }
 }
 

@@ -103,7 +103,7 @@ proptest! {
                 prop_assert_eq!(found.as_ref(), model.get(&looked_up));
             }
             let key = if same { looked_up } else { other };
-            table.insert_seen(&key, value.as_deref().map_or(Stored::Tombstone, Stored::inline), seen);
+            table.insert_seen(&key, value.as_deref().map_or(Stored::Tombstone, Stored::inline), &seen);
             model.insert(key, value);
             if age == 7 {
                 (table, model) = (Memtable::default(), Model::new());

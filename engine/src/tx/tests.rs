@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::TimeMs;
 use crate::memtable::Stored;
@@ -195,5 +199,90 @@ fn a_value_does_not_keep_much_more_memory_than_it_has_bytes() {
         assert!(kept && key == b"large", "{others}");
         let buffer = bytes.try_into_mut().expect("nobody else has it");
         assert!(buffer.capacity() <= (100 << 10) * 5 / 4, "{}", buffer.capacity());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, u8),
+    Delete(u8, u8),
+    Flush,
+    Commit,
+    Look(u8, u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..2_u8, 0..40_u8).prop_map(|(key, sub)| Step::Put(key, sub)),
+        3 => (0..2_u8, 0..40_u8).prop_map(|(key, sub)| Step::Delete(key, sub)),
+        1 => Just(Step::Flush),
+        2 => Just(Step::Commit),
+        6 => (0..40_u8, 0..40_u8).prop_map(|(from, to)| Step::Look(from, to)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Written here, in memory, in files, or in some of these.
+    #[test]
+    fn the_last_element_of_a_range_is_what_a_walk_back_finds(steps in proptest::collection::vec(step(), 0..120)) {
+        let engine = crate::testing::engine();
+        let keys = [Key::new(b"{k}1"), Key::new(b"{k}2")];
+        let slot = keys[0].slot();
+        let generation = Generation(1);
+        let mut model = [BTreeMap::new(), BTreeMap::new()];
+        let mut uncommitted: Vec<(u8, u8, Option<u8>)> = Vec::new();
+        let redo = |tx: &mut Tx<'_>, writes: &[(u8, u8, Option<u8>)]| {
+            for &(key, sub, value) in writes {
+                match value {
+                    Some(value) => tx.put_element(&keys[usize::from(key)], generation, &[sub], [value]),
+                    None => tx.delete_element(&keys[usize::from(key)], generation, &[sub]),
+                }
+            }
+        };
+        for (number, step) in (0_u8..).zip(steps) {
+            match step {
+                Step::Put(key, sub) => {
+                    uncommitted.push((key, sub, Some(number)));
+                    model[usize::from(key)].insert(sub, number);
+                }
+                Step::Delete(key, sub) => {
+                    uncommitted.push((key, sub, None));
+                    model[usize::from(key)].remove(&sub);
+                }
+                Step::Flush => engine.flush_all().expect("the disk is sound"),
+                Step::Commit => {
+                    let fetched = Fetched::default();
+                    let mut tx = engine.begin(&[slot], &fetched);
+                    redo(&mut tx, &std::mem::take(&mut uncommitted));
+                    tx.commit().expect("the log takes it");
+                }
+                Step::Look(from, to) => {
+                    let mut fetched = Fetched::default();
+                    let expected = model.iter().map(|model| {
+                        let found = (from <= to).then(|| model.range(from..=to).next_back()).flatten();
+                        found.map(|(sub, value)| (vec![*sub], vec![*value]))
+                    });
+                    let expected: Vec<_> = expected.collect();
+                    let found = loop {
+                        let mut tx = engine.begin(&[slot], &fetched);
+                        redo(&mut tx, &uncommitted);
+                        let look = |key| {
+                            tx.last_element(key, generation, &[from], &[to], |sub, value| (sub.to_vec(), value.to_vec()))
+                        };
+                        match keys.iter().map(look).collect::<Read<Vec<_>>>() {
+                            Ok(found) => break found,
+                            Err(Stop::Miss) => {
+                                let wanted = tx.abandon();
+                                engine.fetch(wanted, &mut fetched).expect("the disk is sound");
+                            }
+                            Err(stop) => panic!("{stop:?}"),
+                        }
+                    };
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
     }
 }

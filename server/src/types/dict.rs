@@ -23,11 +23,17 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::small::{self, Items};
-use super::{LARGE, Misses, Page, Pages, Payload, SMALL, damaged, hashed, new_generation};
+use super::{LARGE, Misses, Page, Pages, Payload, SMALL, SubKey, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Parts a large one's elements from what a later format may put beside them. Part of the format.
 const TAG: u8 = 1;
+
+/// The sub-key of a name's element.
+#[must_use]
+pub fn sub_key(name: &[u8]) -> SubKey {
+    hashed::sub_key(TAG, name)
+}
 
 /// Rounds of choosing again what was chosen before: each leaves no more than about a third, so that many are never needed.
 const ROUNDS_MAX: usize = 64;
@@ -172,7 +178,7 @@ impl<'k> Dict<'k> {
             Form::Small(items) => {
                 Ok(Self::find(items, self.shape, name).map(|(_, value)| Bytes::copy_from_slice(value)))
             }
-            Form::Large { generation, .. } => tx.element(self.key, *generation, &hashed::sub_key(TAG, name)),
+            Form::Large { generation, .. } => tx.element(self.key, *generation, &sub_key(name)),
         }
     }
 
@@ -184,7 +190,7 @@ impl<'k> Dict<'k> {
         match &self.form {
             Form::Small(items) => Ok(Self::find(items, self.shape, name).is_some()),
             Form::Large { generation, .. } => {
-                let sub = hashed::sub_key(TAG, name);
+                let sub = sub_key(name);
                 Ok(tx.read_element(self.key, *generation, &sub, |_| ())?.is_some())
             }
         }
@@ -245,7 +251,7 @@ impl<'k> Dict<'k> {
                 Ok(new)
             }
             Form::Large { generation, len } => {
-                let sub = hashed::sub_key(TAG, name);
+                let sub = sub_key(name);
                 let same = tx.read_element(self.key, *generation, &sub, |old| old == value)?;
                 let new = same.is_none();
                 if same != Some(true) {
@@ -266,7 +272,7 @@ impl<'k> Dict<'k> {
         match &mut self.form {
             Form::Small(_) => self.put(tx, name, value).map(drop),
             Form::Large { generation, len } => {
-                tx.put_element(self.key, *generation, &hashed::sub_key(TAG, name), value);
+                tx.put_element(self.key, *generation, &sub_key(name), value);
                 *len += 1;
                 self.changed = true;
                 Ok(())
@@ -302,7 +308,7 @@ impl<'k> Dict<'k> {
                 items.replace(at, self.shape.items(), &[]);
             }
             Form::Large { generation, len } => {
-                let sub = hashed::sub_key(TAG, name);
+                let sub = sub_key(name);
                 if tx.read_element(self.key, *generation, &sub, |_| ())?.is_none() {
                     return Ok(false);
                 }

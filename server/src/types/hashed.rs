@@ -59,6 +59,12 @@ pub fn name(key: &Key, sub: &Bytes) -> Read<Bytes> {
     if sub.len() < 7 { Err(damaged(key)) } else { Ok(sub.slice(7..)) }
 }
 
+/// The same, borrowed; `None` if it is too short.
+#[must_use]
+pub fn name_in(sub: &[u8]) -> Option<&[u8]> {
+    sub.get(7..)
+}
+
 /// The range of all sub-keys with this tag.
 #[must_use]
 pub fn all(tag: u8) -> (Bound<Bytes>, Bound<Bytes>) {

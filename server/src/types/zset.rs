@@ -43,6 +43,24 @@ use crate::kind::Kind;
 /// Tag of the elements that are found by their member.
 const MEMBERS: u8 = 1;
 
+/// The sub-key of a member's element.
+#[must_use]
+pub fn member_key(member: &[u8]) -> SubKey {
+    hashed::sub_key(MEMBERS, member)
+}
+
+/// The sub-key of the element of a member's score.
+#[must_use]
+pub fn score_key(score: f64, member: &[u8]) -> SubKey {
+    score::sub_key(score, member)
+}
+
+/// The same, out of the sub-key and the value of the member's element; `None` if that has no meaning.
+#[must_use]
+pub fn key_of_score(member_key: &[u8], value: &[u8]) -> Option<SubKey> {
+    Some(score_key(score::decode(value)?, hashed::name_in(member_key)?))
+}
+
 /// A member with its score.
 pub type Scored = (Bytes, f64);
 
@@ -175,7 +193,7 @@ impl<'k> Zset<'k> {
                 Ok(pairs(items).find(|(other, _)| *other == member).map(|(_, score)| score))
             }
             Form::Large { generation, .. } => {
-                let sub = hashed::sub_key(MEMBERS, member);
+                let sub = member_key(member);
                 match tx.read_element(self.key, *generation, &sub, score::decode)? {
                     Some(score) => Ok(Some(score.ok_or_else(|| damaged(self.key))?)),
                     None => Ok(None),
@@ -274,7 +292,7 @@ impl<'k> Zset<'k> {
                 *count -= 1;
                 let at = At(self.key, *generation);
                 let sub = score::sub_key(score, member);
-                tx.delete_element(at.0, at.1, &hashed::sub_key(MEMBERS, member));
+                tx.delete_element(at.0, at.1, &member_key(member));
                 tx.delete_element(at.0, at.1, &sub);
                 if let Some(index) = index {
                     index.remove(tx, at, &sub[1..])?;
@@ -349,7 +367,7 @@ fn remove_pair(items: &mut Items, member: &[u8]) {
 /// Writes a member's elements; the sub-key of its score's.
 fn put_elements(tx: &mut Tx<'_>, at: At<'_>, member: &[u8], score: f64) -> SubKey {
     let sub = score::sub_key(score, member);
-    tx.put_element(at.0, at.1, &hashed::sub_key(MEMBERS, member), score::encode(score));
+    tx.put_element(at.0, at.1, &member_key(member), score::encode(score));
     tx.put_element(at.0, at.1, &sub, []);
     sub
 }

@@ -19,7 +19,6 @@
 
 use std::ops::Bound;
 
-use bytes::Bytes;
 use haypile_engine::key::{Generation, Key};
 use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Tx};
@@ -49,7 +48,7 @@ const CHILDREN_JOINED: u64 = CHILDREN_MAX as u64 / 2;
 const LEVELS_MAX: usize = 24;
 
 /// What follows the tag in the sub-key of a score's element.
-type Place = Bytes;
+type Place = SubKey;
 
 /// The tree of a set that has one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -57,6 +56,9 @@ pub struct Index {
     /// How many nodes each level has, the lowest first; none has less than two, but by the end of a call.
     nodes: SmallVec<[u64; 3]>,
 }
+
+/// A node's two varints.
+type Counts = SmallVec<[u8; 24]>;
 
 /// A node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,14 +85,15 @@ fn score_key(place: &[u8]) -> SubKey {
 }
 
 impl Node {
-    fn decode(sub: &Bytes, value: &[u8]) -> Option<Node> {
+    fn decode(sub: &[u8], value: &[u8]) -> Option<Node> {
         let mut value = value;
         let (members, children) = (varint::take(&mut value)?, varint::take(&mut value)?);
-        (value.is_empty() && sub.len() >= 2).then(|| Node { place: sub.slice(2..), members, children })
+        let place = Place::from_slice(sub.get(2..)?);
+        value.is_empty().then_some(Node { place, members, children })
     }
 
     fn put(&self, tx: &mut Tx<'_>, at: At<'_>, level: usize) {
-        let mut value = Vec::with_capacity(8);
+        let mut value = Counts::new();
         varint::put(&mut value, self.members);
         varint::put(&mut value, self.children);
         tx.put_element(at.0, at.1, &level_key(level, &self.place), value);
@@ -120,10 +123,8 @@ impl At<'_> {
     /// The node of a level in which a place lies.
     fn node(self, tx: &mut Tx<'_>, level: usize, place: &[u8]) -> Read<Node> {
         let (from, to) = (level_key(level, b""), level_key(level, place));
-        let (from, to) = (Bound::Included(&from[..]), Bound::Included(&to[..]));
-        let page = tx.elements(self.0, self.1, from, to, Direction::Backward, 1)?;
-        let node = page.first().and_then(|(sub, value)| Node::decode(sub, value));
-        node.ok_or_else(|| damaged(self.0))
+        let node = tx.last_element(self.0, self.1, &from, &to, Node::decode)?;
+        node.flatten().ok_or_else(|| damaged(self.0))
     }
 
     /// The first `count` children of the nodes of a level, from a place on: how many members they have, and the place of the
@@ -143,7 +144,7 @@ impl At<'_> {
         let (from, to) = (score_key(place), [SCORES + 1]);
         let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         let page = tx.elements(self.0, self.1, from, to, Direction::Forward, count + 1)?;
-        Ok(page.get(count).map(|(sub, _)| (count as u64, sub.slice(1..))))
+        Ok(page.get(count).map(|(sub, _)| (count as u64, Place::from_slice(&sub[1..]))))
     }
 
     /// Cuts a node of a level in halves: what is left of it, and what is new.
@@ -191,14 +192,14 @@ impl Index {
             return index;
         }
         let node = |chunk: &[SubKey]| Node {
-            place: Bytes::copy_from_slice(&chunk[0][1..]),
+            place: Place::from_slice(&chunk[0][1..]),
             members: chunk.len() as u64,
             children: chunk.len() as u64,
         };
         let mut nodes: Vec<Node> = keys.chunks(CHILDREN_FILLED).map(node).collect();
         loop {
             let level = index.nodes.len() + 1;
-            nodes[0].place = Bytes::new();
+            nodes[0].place = Place::new();
             nodes.iter().for_each(|node| node.put(tx, at, level));
             index.nodes.push(nodes.len() as u64);
             if nodes.len() <= CHILDREN_MAX {
@@ -244,7 +245,7 @@ impl Index {
         let children = self.nodes.last().copied().unwrap_or(len);
         if children > CHILDREN_MAX as u64 {
             let level = self.nodes.len() + 1;
-            let all = Node { place: Bytes::new(), members: len, children };
+            let all = Node { place: Place::new(), members: len, children };
             let (first, second) = at.split(tx, level, &all)?;
             first.put(tx, at, level);
             second.put(tx, at, level);
@@ -298,11 +299,30 @@ impl Index {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn shift(&mut self, tx: &mut Tx<'_>, at: At<'_>, from: &[u8], to: &[u8], len: u64) -> Read<()> {
-        if self.nodes.is_empty() || at.node(tx, 1, from)?.place == at.node(tx, 1, to)?.place {
-            return Ok(());
+        let mut nodes: SmallVec<[(Node, Node); 3]> = SmallVec::new();
+        for level in 1..=self.nodes.len() {
+            let (mut less, mut more) = (at.node(tx, level, from)?, at.node(tx, level, to)?);
+            if less.place == more.place {
+                break;
+            }
+            less.members = less.members.checked_sub(1).ok_or_else(|| damaged(at.0))?;
+            more.members += 1;
+            if level == 1 {
+                less.children = less.children.checked_sub(1).ok_or_else(|| damaged(at.0))?;
+                more.children += 1;
+                if less.children < CHILDREN_MIN || more.children > CHILDREN_MAX as u64 {
+                    self.remove(tx, at, from)?;
+                    return self.add(tx, at, to, len);
+                }
+            }
+            nodes.push((less, more));
         }
-        self.remove(tx, at, from)?;
-        self.add(tx, at, to, len)
+        // No node joins another or is parted: what is above changes by members alone.
+        for (level, (less, more)) in (1..).zip(&nodes) {
+            less.put(tx, at, level);
+            more.put(tx, at, level);
+        }
+        Ok(())
     }
 
     /// The last place that is not beyond this one and before which it is known how many members lie: that place, and so

@@ -273,7 +273,7 @@ impl Zset<'_> {
         }
         let (known, members) = index.before(tx, At(self.key, *generation), place)?;
         let members = usize::try_from(members).map_err(|_| damaged(self.key))?;
-        if known == place && matches!(bound, Bound::Excluded(_)) {
+        if known[..] == *place && matches!(bound, Bound::Excluded(_)) {
             return Ok(members);
         }
         let from = Bound::Included(Bytes::from([&[SCORES], &known[..]].concat()));

@@ -56,6 +56,11 @@ impl Engine {
     }
 
     fn flush_step(&self) -> Result<bool> {
+        match self.save_roles() {
+            // What is below may make room.
+            Err(Error::ReadOnly(_)) => {}
+            saved => drop(saved?),
+        }
         let budget = self.options().budget();
         // A piece at a time: what it frees is there for writers that wait before the next begins.
         let mut slots = Vec::new();

@@ -1,5 +1,6 @@
 //! The engine's handle: open, begin a transaction, write, wait for a reply's bound.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -178,6 +179,8 @@ pub struct Engine {
     slots: Box<[Mutex<SlotCell>]>,
     log: Log,
     manifest: Mutex<Manifest>,
+    /// Slots whose role the log has and the manifest does not yet.
+    unsaved_roles: Mutex<BTreeSet<Slot>>,
     packs: Packs,
     next_file: AtomicU64,
     cache: BlockCache,
@@ -253,6 +256,7 @@ impl Engine {
             lives: AtomicU64::new(1),
             log: parts.log,
             manifest: Mutex::new(parts.manifest),
+            unsaved_roles: Mutex::default(),
             packs: parts.packs,
             next_file: AtomicU64::new(parts.next_file.0),
             registry: Mutex::new(parts.registry),
@@ -527,6 +531,7 @@ impl Engine {
         // Not where the log ends: what somebody else may append meanwhile is not promised.
         let end = self.log.stop_clean()?;
         let mut manifest = self.manifest();
+        self.save_roles_now(&mut manifest)?;
         let node = NodeMeta { clean_end: Some(end), ..manifest.state().node };
         self.apply(&mut manifest, &[Edit::Node(node)])
     }
@@ -542,6 +547,11 @@ impl Engine {
 
     pub(crate) fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().expect("a panic under the manifest's lock ends the process")
+    }
+
+    /// The last lock of all: it is held for a look at the set only.
+    pub(crate) fn unsaved_roles(&self) -> MutexGuard<'_, BTreeSet<Slot>> {
+        self.unsaved_roles.lock().expect("no code panics under this lock")
     }
 
     /// Grows whenever some slot begins another life (see [`crate::roles::Pulse`]): while it stays, none has.

@@ -11,6 +11,10 @@
 //! ```
 //! Every step holds the manifest's lock from looking at the slots to publishing the change, so steps never
 //! interleave; slots' own locks are held for memory work only. Lock order: manifest, slots ascending, log.
+//!
+//! A handover holds clients back, so two of its steps don't take that lock, which others hold while they sync: a grant
+//! (nobody but who fenced a slot touches it) and the end of one (of which another step would find either role). And what the
+//! log has durably does not wait for the manifest, which learns it a moment later: see [`Engine::save_roles`].
 
 use std::collections::BTreeSet;
 
@@ -334,7 +338,7 @@ impl Engine {
     pub fn take_grants(&self, slots: &[Slot]) -> Result<()> {
         let mut manifest = self.manifest();
         let slots = distinct(slots);
-        let mut cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
+        let cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
         for (slot, cell) in &cells {
             if !matches!(cell.role, Role::Replica { .. }) {
                 return Err(Error::Limit(format!("slot {slot} is not a replica with complete data")));
@@ -346,20 +350,35 @@ impl Engine {
                 )));
             }
         }
-        // A copy that was taken after the granting record does not bring it.
-        let mine = || Some((self.node(), String::new()));
-        let before: Vec<_> =
-            cells.iter_mut().map(|(_, cell)| std::mem::replace(&mut cell.granted, mine())).collect();
+        let unknown: Vec<Slot> = cells
+            .iter()
+            .filter(|(_, cell)| cell.granted.as_ref().is_none_or(|(to, _)| *to != self.node()))
+            .map(|(slot, _)| *slot)
+            .collect();
         drop(cells);
-        self.begin_epochs(&mut manifest, &slots).inspect_err(|_| {
-            for (&slot, granted) in slots.iter().zip(before) {
-                let mut cell = self.lock(slot);
-                // Where no epoch's record was appended nothing has changed.
-                if matches!(cell.role, Role::Replica { .. }) {
-                    cell.granted = granted;
-                }
-            }
-        })
+        if !unknown.is_empty() {
+            self.note_granted(&mut manifest, &unknown)?;
+        }
+        // Clients wait for the answer to the old owner. The log tells a start all of it: the manifest learns it in the
+        // background.
+        self.begin_epochs_in_log(&slots)
+    }
+
+    /// A copy that was taken after the granting record need not have brought it: a start has to know that what begins the
+    /// next epoch takes a grant.
+    fn note_granted(&self, manifest: &mut Manifest, slots: &[Slot]) -> Result<()> {
+        let granted = Some((self.node(), String::new()));
+        let metas: Vec<_> = slots
+            .iter()
+            .map(|&slot| (slot, SlotMeta { granted: granted.clone(), ..self.lock(slot).meta() }))
+            .collect();
+        self.apply(manifest, &edits(&metas))?;
+        for &slot in slots {
+            let mut cell = self.lock(slot);
+            cell.granted.clone_from(&granted);
+            cell.flushed_granted.clone_from(&granted);
+        }
+        Ok(())
     }
 
     /// What became of the grant of a slot to this node that ended an epoch.
@@ -396,8 +415,14 @@ impl Engine {
         Ok(GrantFate::Refused)
     }
 
-    /// Begins an epoch on each slot and makes this node its master: the records synced, then the manifest.
+    /// Begins an epoch on each slot and makes this node its master, and tells the manifest.
     pub(crate) fn begin_epochs(&self, manifest: &mut Manifest, slots: &[Slot]) -> Result<()> {
+        self.begin_epochs_in_log(slots)?;
+        self.save_roles_now(manifest)
+    }
+
+    /// Begins an epoch on each slot, its record synced, and makes this node its master. Called under the manifest's lock.
+    fn begin_epochs_in_log(&self, slots: &[Slot]) -> Result<()> {
         if slots.is_empty() {
             return Ok(());
         }
@@ -431,32 +456,63 @@ impl Engine {
         drop(cells);
         self.log().write()?;
         self.log().sync()?;
-        let metas: Vec<_> = slots
-            .iter()
-            .map(|&slot| {
-                let mut meta = self.lock(slot).meta();
-                meta.state = SlotState::Master;
-                meta.role_lsn = role_lsn;
-                (slot, meta)
-            })
-            .collect();
-        match self.apply(manifest, &edits(&metas)) {
-            // The epochs' records are durable: a restart would find this node to be the owner, and so it is.
-            Err(Error::ReadOnly(why)) => tracing::warn!(why, "new roles are in the log only, for now"),
-            done => done?,
+        // A start would find this node to be the owner, and so it is.
+        for &slot in slots {
+            let mut cell = self.lock(slot);
+            (cell.role, cell.role_lsn, cell.force) = (Role::Master, role_lsn, false);
         }
-        metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta));
+        self.unsaved_roles().extend(slots);
         self.role_changes().notify();
+        Ok(())
+    }
+
+    /// Tells the manifest of roles that slots have by the log's word only. Says whether there were any.
+    ///
+    /// Until it is done a start finds these roles in the log, as it does where a crash came before this: an epoch that this node
+    /// began, or a grant whose taker is asked again. The log goes only past what was flushed, and a flush brings the role
+    /// with it.
+    ///
+    /// # Errors
+    /// `ReadOnly` if there is no space: it is tried again.
+    pub(crate) fn save_roles(&self) -> Result<bool> {
+        // Not to wait for others' steps where there is nothing to do.
+        let is_any = !self.unsaved_roles().is_empty();
+        if is_any { self.save_roles_in(&mut self.manifest()) } else { Ok(false) }
+    }
+
+    fn save_roles_in(&self, manifest: &mut Manifest) -> Result<bool> {
+        let slots = std::mem::take(&mut *self.unsaved_roles());
+        if slots.is_empty() {
+            return Ok(false);
+        }
+        // Those that were removed since are known to be.
+        let here = slots.iter().map(|&slot| (slot, self.lock(slot)));
+        let here = here.filter(|(_, cell)| cell.role != Role::Absent);
+        let metas: Vec<_> = here.map(|(slot, cell)| (slot, cell.meta())).collect();
+        let saved = self.apply(manifest, &edits(&metas));
+        saved.inspect_err(|_| self.unsaved_roles().extend(slots)).map(|()| !metas.is_empty())
+    }
+
+    /// As [`Engine::save_roles`]; where there is no space for it, that is for later.
+    pub(crate) fn save_roles_now(&self, manifest: &mut Manifest) -> Result<()> {
+        match self.save_roles_in(manifest) {
+            Err(Error::ReadOnly(why)) => tracing::warn!(why, "new roles are in the log only, for now"),
+            saved => drop(saved?),
+        }
         Ok(())
     }
 
     /// Holds writes back on slots that this node owns.
     ///
     /// # Errors
-    /// `Limit` if it does not own one of them; nothing has changed then.
+    /// `Limit` if it does not own one of them; nothing has changed then. `ReadOnly` if the manifest has no space to learn
+    /// that it does: of an epoch that only the log knows no start would find that it was granted away.
     pub fn fence(&self, slots: &[Slot]) -> Result<()> {
-        let _steps = self.manifest();
+        let mut manifest = self.manifest();
         let slots = distinct(slots);
+        if slots.iter().any(|slot| self.unsaved_roles().contains(slot)) {
+            self.save_roles_in(&mut manifest)?;
+        }
         if let Some(slot) = slots.iter().find(|&&slot| self.lock(slot).role != Role::Master) {
             return Err(Error::Limit(format!("slot {slot} is not owned by this node")));
         }
@@ -492,7 +548,6 @@ impl Engine {
     /// # Errors
     /// `Limit` if a slot is not fenced; else the log's.
     pub fn grant_all(&self, slots: &[Slot], to: NodeId, address: &str) -> Result<Vec<(Slot, Seq)>> {
-        let _steps = self.manifest();
         let slots = distinct(slots);
         let granted = {
             let mut cells: Vec<_> = slots.iter().map(|&slot| (slot, self.lock(slot))).collect();
@@ -536,19 +591,27 @@ impl Engine {
         self.finish_grants(&[slot], to)
     }
 
-    /// The node that slots were granted to has begun its epochs: this node keeps the data and refuses clients. One
-    /// durable step for all.
+    /// The node that slots were granted to has begun its epochs: this node keeps the data and refuses clients. The
+    /// manifest learns it a moment later; a start before that finds the grants and asks about them again.
     ///
     /// # Errors
     /// `Limit` if a slot was not granted; nothing has changed then.
     pub fn finish_grants(&self, slots: &[Slot], to: &str) -> Result<()> {
-        let mut manifest = self.manifest();
-        let slots = distinct(slots);
-        let granted = |slot: Slot| matches!(self.lock(slot).role, Role::Granted { .. } | Role::Moved { .. });
-        if let Some(slot) = slots.iter().find(|&&slot| !granted(slot)) {
+        let mut cells: Vec<_> = distinct(slots).into_iter().map(|slot| (slot, self.lock(slot))).collect();
+        let granted = |role: &Role| matches!(role, Role::Granted { .. } | Role::Moved { .. });
+        if let Some((slot, _)) = cells.iter().find(|(_, cell)| !granted(&cell.role)) {
             return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
         }
-        self.move_away(&mut manifest, &slots, to)
+        // The grants lie before it, and these slots have no record after them.
+        let role_lsn = self.log().watermark().synced().lsn;
+        let mut unsaved = self.unsaved_roles();
+        for (slot, cell) in &mut cells {
+            (cell.role, cell.role_lsn, cell.force) = (Role::Moved { to: to.to_owned() }, role_lsn, false);
+            unsaved.insert(*slot);
+        }
+        drop((unsaved, cells));
+        self.role_changes().notify();
+        Ok(())
     }
 
     /// Takes a granted slot back: its new owner durably refused it, or an operator forces it. A new epoch begins.
@@ -557,10 +620,21 @@ impl Engine {
     /// `Limit` if the slot was not granted.
     pub fn undo_grant(&self, slot: Slot) -> Result<()> {
         let mut manifest = self.manifest();
-        if !matches!(self.lock(slot).role, Role::Granted { .. }) {
-            return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
-        }
-        self.begin_epochs(&mut manifest, &[slot])
+        let granted = {
+            let mut cell = self.lock(slot);
+            if !matches!(cell.role, Role::Granted { .. }) {
+                return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
+            }
+            // From here on an answer of its new owner comes too late.
+            std::mem::replace(&mut cell.role, Role::Fenced)
+        };
+        self.begin_epochs(&mut manifest, &[slot]).inspect_err(|_| {
+            let mut cell = self.lock(slot);
+            // Where no epoch's record was appended nothing has changed.
+            if cell.role == Role::Fenced && cell.granted.is_some() {
+                cell.role = granted;
+            }
+        })
     }
 
     /// Stops following where the slot went to somebody else: never writable, until it is removed or follows again.
@@ -580,25 +654,19 @@ impl Engine {
                     }
                 }
             };
-            self.move_away(&mut manifest, &[slot], &to)?;
+            self.move_away(&mut manifest, slot, &to)?;
         }
         Ok(())
     }
 
-    fn move_away(&self, manifest: &mut Manifest, slots: &[Slot], to: &str) -> Result<()> {
+    fn move_away(&self, manifest: &mut Manifest, slot: Slot, to: &str) -> Result<()> {
         let role_lsn = self.durable_end()?;
-        let metas: Vec<_> = slots
-            .iter()
-            .map(|&slot| {
-                let mut meta = self.lock(slot).meta();
-                meta.state = SlotState::Moved { to: to.to_owned() };
-                meta.force = false;
-                meta.role_lsn = role_lsn;
-                (slot, meta)
-            })
-            .collect();
-        self.apply(manifest, &edits(&metas))?;
-        metas.iter().for_each(|(slot, meta)| self.publish_role(*slot, meta));
+        let mut meta = self.lock(slot).meta();
+        meta.state = SlotState::Moved { to: to.to_owned() };
+        meta.force = false;
+        meta.role_lsn = role_lsn;
+        self.apply(manifest, &edits(&[(slot, meta.clone())]))?;
+        self.publish_role(slot, &meta);
         self.role_changes().notify();
         Ok(())
     }

@@ -7,11 +7,15 @@
 //!
 //! bit    compatible
 //!   0    compressed: frames of kind 63 are understood
+//!   1    near: `handover near` is answered
 //! ```
 //! Each side says what it understands, and uses only what the other one said.
 
 /// The other side takes compressed frames.
 pub const COMPRESSED: u64 = 1;
+
+/// The other side answers `handover near`.
+pub const NEAR: u64 = 2;
 
 /// Required bits that this program knows.
 const REQUIRED_KNOWN: u64 = 0;
@@ -22,8 +26,8 @@ const REQUIRED_FROM: u32 = 32;
 #[must_use]
 pub fn offered(compress: Compress) -> u64 {
     match compress {
-        Compress::Yes => COMPRESSED,
-        Compress::No => 0,
+        Compress::Yes => NEAR | COMPRESSED,
+        Compress::No => NEAR,
     }
 }
 

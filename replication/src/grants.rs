@@ -136,7 +136,6 @@ pub fn taken(engine: &Engine, from: NodeId, slots: &[(Slot, Epoch)]) -> Result<V
     }
     if let Some(address) = address {
         engine.finish_grants(&moving, &address)?;
-        tracing::info!(slots = moving.len(), to = %address, "slots were handed over");
         moved.extend(moving);
     }
     Ok(moved)

@@ -1,11 +1,12 @@
-//! The old owner's side of a handover: fence, wait until the new owner has all, grant, wait for its answer. A
+//! The old owner's side of a handover: prepare, fence, wait until the new owner has all, grant, wait for its answer. A
 //! state machine, one for each request.
 //!
 //! It promises: nothing is granted before the new owner acknowledged every record of the fenced slot; until the
 //! grant, every way out lifts the fence and nothing has changed; after it, none does.
 //!
 //! Writes are held only for the last records: as long as the new owner is farther behind than
-//! [`FENCE_LAG_RECORDS`], nothing is fenced.
+//! [`FENCE_LAG_RECORDS`], nothing is fenced. And before that both nodes sync what they have, so that what they sync while
+//! writes are held is little.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,8 @@ pub enum Event {
         /// The last that the new owner acknowledged.
         acked: Option<Seq>,
     },
+    /// [`Action::Prepare`] was done, or has taken long enough.
+    Prepared,
     /// [`Action::Fence`] was done; these are the slots' last records, for as long as the fence stands.
     Fenced(Vec<(Slot, Seq)>),
     /// [`Action::Fence`] failed; nothing is fenced.
@@ -41,6 +44,8 @@ pub enum Event {
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
+    /// Have both nodes sync what they have; then [`Event::Prepared`].
+    Prepare,
     /// Hold writes of these slots back; then [`Event::Fenced`] or [`Event::FenceFailed`].
     Fence(Vec<Slot>),
     /// Let writes of these slots go on.
@@ -55,6 +60,8 @@ pub enum Action {
 enum Phase {
     /// The new owner comes near; nothing is held back.
     Nearing,
+    /// It is near, and both nodes sync; nothing is held back.
+    Preparing,
     /// The fence was asked for.
     Fencing,
     /// Writes are held back; the new owner gets the last records.
@@ -107,14 +114,18 @@ impl Handover {
     /// What happened, and what is to be done.
     pub fn on(&mut self, event: Event) -> Vec<Action> {
         match (self.phase, event) {
-            (Phase::Nearing | Phase::Draining, Event::Progress { slot, last, acked }) => {
+            (Phase::Nearing | Phase::Preparing | Phase::Draining, Event::Progress { slot, last, acked }) => {
                 if let Some(part) = self.parts.get_mut(&slot) {
                     part.acked = acked;
-                    if self.phase == Phase::Nearing {
+                    if self.phase != Phase::Draining {
                         part.last = last;
                     }
                 }
                 self.advance()
+            }
+            (Phase::Preparing, Event::Prepared) => {
+                self.phase = Phase::Fencing;
+                vec![Action::Fence(self.slots().collect())]
             }
             (Phase::Fencing, Event::Fenced(lasts)) => {
                 self.phase = Phase::Draining;
@@ -127,7 +138,7 @@ impl Handover {
             }
             (Phase::Fencing, Event::FenceFailed(why)) => self.give_up(&why, Vec::new()),
             (Phase::Granting, Event::Granted(slot, outcome)) => self.granted(slot, outcome),
-            (Phase::Nearing, Event::Deadline | Event::PeerLost) => {
+            (Phase::Nearing | Phase::Preparing, Event::Deadline | Event::PeerLost) => {
                 let why = self.unfinished();
                 self.give_up(&why, Vec::new())
             }
@@ -142,7 +153,9 @@ impl Handover {
                 Phase::Fencing | Phase::Granting | Phase::Over,
                 Event::Progress { .. } | Event::Deadline | Event::PeerLost,
             )
-            | (_, Event::Fenced(_) | Event::FenceFailed(_) | Event::Granted(..)) => Vec::new(),
+            | (_, Event::Prepared | Event::Fenced(_) | Event::FenceFailed(_) | Event::Granted(..)) => {
+                Vec::new()
+            }
         }
     }
 
@@ -150,8 +163,8 @@ impl Handover {
         let lag = self.parts.values().map(Part::lag).max().unwrap_or(0);
         match self.phase {
             Phase::Nearing if lag <= FENCE_LAG_RECORDS => {
-                self.phase = Phase::Fencing;
-                vec![Action::Fence(self.slots().collect())]
+                self.phase = Phase::Preparing;
+                vec![Action::Prepare]
             }
             Phase::Draining if lag == 0 => {
                 self.phase = Phase::Granting;
@@ -227,7 +240,10 @@ mod tests {
         assert_eq!(handover.on(progress(1, 10_000, Some(7_000))), []);
         assert_eq!(handover.on(progress(2, 5, Some(5))), [], "the other one is still far");
         let both = vec![slot(1), slot(2)];
-        assert_eq!(handover.on(progress(1, 10_000, Some(9_000))), [Action::Fence(both.clone())]);
+        assert_eq!(handover.on(progress(1, 10_000, Some(9_000))), [Action::Prepare]);
+        assert_eq!(handover.on(progress(1, 10_000, Some(9_500))), [], "once is enough");
+        assert_eq!(handover.on(Event::Prepared), [Action::Fence(both.clone())]);
+        assert_eq!(handover.on(Event::Prepared), [], "late");
         assert_eq!(handover.on(Event::Fenced(vec![(slot(1), Seq(10_001)), (slot(2), Seq(5))])), []);
         assert!(handover.is_fenced());
         assert_eq!(handover.on(progress(1, 10_001, Some(10_000))), [], "one record is missing");
@@ -249,8 +265,15 @@ mod tests {
             assert!(failed(&actions, "lag 89990; nothing changed"), "{actions:?}");
             assert_eq!(actions.len(), 1, "nothing was fenced");
 
+            let mut preparing = Handover::new(&[slot(1)]);
+            preparing.on(progress(1, 12, Some(10)));
+            let actions = preparing.on(end.clone());
+            assert!(failed(&actions, "lag 2; nothing changed"), "{actions:?}");
+            assert_eq!((actions.len(), preparing.on(Event::Prepared)), (1, Vec::new()), "nothing is fenced");
+
             let mut draining = Handover::new(&[slot(1)]);
             draining.on(progress(1, 12, Some(10)));
+            draining.on(Event::Prepared);
             draining.on(Event::Fenced(vec![(slot(1), Seq(12))]));
             let actions = draining.on(end);
             assert_eq!(actions[0], Action::Unfence(vec![slot(1)]));
@@ -270,6 +293,7 @@ mod tests {
     fn a_fence_that_fails_is_answered() {
         let mut handover = Handover::new(&[slot(1)]);
         handover.on(progress(1, 3, Some(3)));
+        handover.on(Event::Prepared);
         assert!(failed(&handover.on(Event::FenceFailed("slot 1 is fenced already".to_owned())), "already"));
         assert!(handover.is_over());
     }

@@ -349,6 +349,13 @@ impl<'e> Link<'e> {
             Action::TakeGrant(slot) => self.grants.push(slot),
             Action::HandoverAnswered { id, held_ms, slots } => self.answered(id, held_ms, slots),
             Action::GrantDone(slots) => self.confirmed(&slots),
+            Action::MakeReady(id) => {
+                // Nobody is held back yet.
+                if let Err(error) = self.engine.sync() {
+                    self.broken.get_or_insert(error.to_string());
+                }
+                self.out.push(Message::HandoverReady(id));
+            }
             Action::Disconnect(why) => {
                 self.broken.get_or_insert(why);
             }

@@ -34,6 +34,7 @@
 //!   9 pong               (nothing)                                            replica
 //!  10 grant ask          list of (slot, epoch, seq)                           old owner
 //!  11 upstream ask       list of slot                                         replica
+//!  12 handover ready     u64 id                                               replica
 //!  32 hello ok           node, u64 features                                   who accepts
 //!  33 probe answer       list of (slot, u8 verdict, text)                     master
 //!  34 refused            slot, u32 number, u8 reason, text                    master
@@ -54,6 +55,7 @@
 //!  48 grant pending      slot                                                 grantee
 //!  49 upstreams          list of (slot, text): whom it follows, or nothing    who was asked
 //!  50 hello refused      text                                                 who accepts
+//!  51 handover near      u64 id                                               master, if the other side has the feature
 //!  63 compressed         u8 kind, u32 length of the payload, LZ4 block: a message of that kind   either, if both have
 //!                        the feature (`features.rs`)
 //! ```
@@ -206,6 +208,7 @@ pub enum Message {
     Pong,
     GrantAsk(Vec<(Slot, Epoch, Seq)>),
     UpstreamAsk(Vec<Slot>),
+    HandoverReady(u64),
     HelloOk { node: NodeId, features: u64 },
     ProbeAnswer(Vec<(Slot, Verdict, String)>),
     Refused { slot: Slot, number: u32, reason: Reason, why: String },
@@ -225,6 +228,7 @@ pub enum Message {
     GrantPending(Slot),
     Upstreams(Vec<(Slot, String)>),
     HelloRefused(String),
+    HandoverNear(u64),
 }
 
 /// Why bytes are no message: the connection can't go on.
@@ -399,6 +403,10 @@ impl Message {
                 out.list(slots, |out, &slot| out.slot(slot));
                 11
             }
+            Message::HandoverReady(id) => {
+                out.u64(*id);
+                12
+            }
             Message::HelloOk { node, features } => {
                 out.0.extend_from_slice(&node.0);
                 out.u64(*features);
@@ -517,6 +525,10 @@ impl Message {
             Message::HelloRefused(why) => {
                 out.text(why);
                 50
+            }
+            Message::HandoverNear(id) => {
+                out.u64(*id);
+                51
             }
         }
     }
@@ -779,6 +791,7 @@ impl Reader {
             9 => Message::Pong,
             10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.epoch()?, r.seq()?)))?),
             11 => Message::UpstreamAsk(self.list(Reader::slot)?),
+            12 => Message::HandoverReady(self.u64()?),
             32 => Message::HelloOk { node: NodeId(self.array()?), features: self.u64()? },
             33 => Message::ProbeAnswer(self.list(|r| {
                 let slot = r.slot()?;
@@ -845,6 +858,7 @@ impl Reader {
             48 => Message::GrantPending(self.slot()?),
             49 => Message::Upstreams(self.list(|r| Ok((r.slot()?, r.text()?)))?),
             50 => Message::HelloRefused(self.text()?),
+            51 => Message::HandoverNear(self.u64()?),
             _ => return Err("unknown kind"),
         })
     }

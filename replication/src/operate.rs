@@ -559,7 +559,10 @@ pub(crate) async fn hand_over(
         return Err(Refused::Other(failures.join("; ")));
     }
     let slots: Vec<Slot> = handed.iter().map(|one| one.slot).collect();
+    let granted_ms = shared.now_ms();
     await_moved(shared, &slots, patience.max(HANDOVER_GRACE)).await?;
+    let more_ms = u32::try_from(shared.now_ms().saturating_sub(granted_ms)).unwrap_or(u32::MAX);
+    handed.iter_mut().for_each(|one| one.held_ms = one.held_ms.saturating_add(more_ms));
     Ok(handed)
 }
 
@@ -582,7 +585,8 @@ pub(crate) async fn ask_grantee(
         match connection.answer().await? {
             Message::GrantTaken(taken) => {
                 let taken = on_disk(shared, move |engine| grants::taken(engine, node, &taken)).await;
-                taken.map_err(|error| error.to_string())?;
+                let moved = taken.map_err(|error| error.to_string())?;
+                tracing::info!(slots = moved.len(), to = %address, "slots were handed over");
             }
             Message::GrantRefused { slot, why } => {
                 let Some(grant) = open.iter().find(|grant| grant.slot == slot).cloned() else {

@@ -21,6 +21,7 @@ use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 use crate::acks::Follower;
 use crate::copies::Kept;
 use crate::decide::{Decision, LogReach, View, decide};
+use crate::features::{self, Compress};
 use crate::grants::{self, Asked};
 use crate::handover::{self, Handover};
 use crate::message::{Beat, CopyHead, CopyId, Held, Message, Reason, SlotAsk, Verdict};
@@ -33,6 +34,8 @@ const PIECE_BYTES: usize = 1 << 20;
 const OUT_BYTES_MAX: usize = 2 << 20;
 /// With records the peer is told their slots' times, each at most so often. Heartbeats bring all of them.
 const TIMES_EVERY_MS: u64 = 100;
+/// For so long a peer may sync what it has before slots are handed over to it without that.
+const READY_MS_MAX: u64 = 500;
 /// A handover may be tried for at most this long.
 const HANDOVER_MS_MAX: u32 = 60_000;
 
@@ -60,9 +63,13 @@ enum Asker {
 }
 
 struct Attempt {
+    /// Names it on the connection.
+    number: u64,
     asker: Asker,
     machine: Handover,
     deadline_ms: u64,
+    /// Until when it is waited for the peer to be ready.
+    ready_by_ms: Option<u64>,
     fenced_at_ms: Option<u64>,
 }
 
@@ -88,6 +95,11 @@ pub struct Peer {
     /// When the peer was last told a slot's time.
     times_told_ms: SlotTable<u64>,
     attempts: Vec<Attempt>,
+    attempts_made: u64,
+    /// Since when slots are fenced, by this node's clock, until the peer said that it took them.
+    fenced_at_ms: SlotTable<u64>,
+    /// What the peer understands.
+    features: u64,
     out: VecDeque<Message>,
     out_bytes: usize,
 }
@@ -112,9 +124,17 @@ impl Peer {
             lives_seen: 0,
             times_told_ms: SlotTable::default(),
             attempts: Vec::new(),
+            attempts_made: 0,
+            fenced_at_ms: SlotTable::default(),
+            features: features::offered(Compress::No),
             out: VecDeque::new(),
             out_bytes: 0,
         }
+    }
+
+    /// The peer understands this, not what a node of this release does.
+    pub fn understands(&mut self, features: u64) {
+        self.features = features;
     }
 
     /// What the peer gets, for whoever wants to look.
@@ -163,6 +183,12 @@ impl Peer {
             }
             Message::HandoverAsk { id, deadline_ms, slots } => {
                 self.begin_handover(Asker::Peer(id), deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
+            }
+            Message::HandoverReady(number) => {
+                if let Some(index) = self.attempts.iter().position(|attempt| attempt.number == number) {
+                    self.prepared(index, now_ms);
+                    self.attempts.retain(|attempt| !attempt.machine.is_over());
+                }
             }
             Message::GrantTaken(taken) => self.grant_taken(&taken),
             Message::GrantAsk(asks) => {
@@ -262,7 +288,10 @@ impl Peer {
     /// When [`Peer::on_time`] wants to be called.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.attempts.iter().map(|attempt| attempt.deadline_ms).chain(self.copies_at_ms).min()
+        let attempts = self.attempts.iter();
+        let deadlines =
+            attempts.map(|attempt| attempt.ready_by_ms.unwrap_or(u64::MAX).min(attempt.deadline_ms));
+        deadlines.chain(self.copies_at_ms).min()
     }
 
     /// When copies may be read on, if there are any and it is not yet.
@@ -279,8 +308,11 @@ impl Peer {
     /// Ends handovers whose time is up.
     pub fn on_time(&mut self, now_ms: u64) {
         for index in 0..self.attempts.len() {
-            if self.attempts[index].deadline_ms <= now_ms {
+            let Attempt { deadline_ms, ready_by_ms, .. } = self.attempts[index];
+            if deadline_ms <= now_ms {
                 self.attempt(index, handover::Event::Deadline, now_ms);
+            } else if ready_by_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+                self.prepared(index, now_ms);
             }
         }
         self.attempts.retain(|attempt| !attempt.machine.is_over());
@@ -636,7 +668,10 @@ impl Peer {
         if !owned.is_empty() {
             let deadline_ms = now_ms + u64::from(patience_ms);
             let machine = Handover::new(&owned);
-            self.attempts.push(Attempt { asker, machine, deadline_ms, fenced_at_ms: None });
+            self.attempts_made += 1;
+            let number = self.attempts_made;
+            let (ready_by_ms, fenced_at_ms) = (None, None);
+            self.attempts.push(Attempt { number, asker, machine, deadline_ms, ready_by_ms, fenced_at_ms });
             self.handover_progress(&owned, now_ms);
         }
     }
@@ -658,14 +693,36 @@ impl Peer {
         self.attempts.retain(|attempt| !attempt.machine.is_over());
     }
 
+    /// The peer is ready, or it is not waited for any more: this node makes itself ready, too.
+    fn prepared(&mut self, index: usize, now_ms: u64) {
+        self.attempts[index].ready_by_ms = None;
+        if let Err(error) = self.engine.sync() {
+            // The grant says so.
+            tracing::debug!(%error, "the log can't be synced before a handover");
+        }
+        self.attempt(index, handover::Event::Prepared, now_ms);
+    }
+
     fn attempt(&mut self, index: usize, event: handover::Event, now_ms: u64) {
         let actions = self.attempts[index].machine.on(event);
         for action in actions {
             match action {
+                handover::Action::Prepare if self.features & features::NEAR == 0 => {
+                    self.prepared(index, now_ms)
+                }
+                handover::Action::Prepare => {
+                    self.attempts[index].ready_by_ms = Some(now_ms + READY_MS_MAX);
+                    let number = self.attempts[index].number;
+                    self.push(Message::HandoverNear(number));
+                }
                 handover::Action::Fence(slots) => {
                     let event = match self.engine.fence(&slots) {
                         Ok(()) => {
-                            self.attempts[index].fenced_at_ms = Some(now_ms);
+                            let fenced_at_ms = self.now_ms();
+                            self.attempts[index].fenced_at_ms = Some(fenced_at_ms);
+                            for &slot in &slots {
+                                self.fenced_at_ms.insert(slot, fenced_at_ms);
+                            }
                             let last = |slot| (slot, self.engine.pulse(slot).last_seq);
                             handover::Event::Fenced(slots.into_iter().map(last).collect())
                         }
@@ -689,7 +746,7 @@ impl Peer {
                 handover::Action::Answer(slots) => {
                     let Attempt { asker, fenced_at_ms, .. } = &self.attempts[index];
                     let asker = asker.clone();
-                    let held = fenced_at_ms.map_or(0, |at| now_ms.saturating_sub(at));
+                    let held = fenced_at_ms.map_or(0, |at| self.now_ms().saturating_sub(at));
                     let held_ms = u32::try_from(held).unwrap_or(u32::MAX);
                     tracing::info!(peer = %self.address, slots = slots.len(), held_ms, "handover answered");
                     self.answer(&asker, held_ms, slots);
@@ -715,8 +772,11 @@ impl Peer {
     }
 
     fn grant_taken(&mut self, taken: &[(Slot, Epoch)]) {
+        let since_ms = taken.iter().filter_map(|(slot, _)| self.fenced_at_ms.remove(*slot)).min();
         match grants::taken(&self.engine, self.node, taken) {
             Ok(moved) => {
+                let held_ms = since_ms.map(|since_ms| self.now_ms().saturating_sub(since_ms));
+                tracing::info!(slots = moved.len(), to = %self.address, held_ms, "slots were handed over");
                 self.ship(shipper::Event::Unfollow(moved.clone()));
                 self.push(Message::GrantDone(moved));
             }

@@ -145,6 +145,9 @@ pub enum Action {
     },
     /// The old owner knows that the slots are this node's.
     GrantDone(Vec<Slot>),
+    /// Slots are about to be handed over to this node: sync what is there, so that the handover has little to wait for, and say
+    /// so.
+    MakeReady(u64),
     /// The master does not keep to the protocol: end the connection.
     Disconnect(String),
 }
@@ -470,6 +473,7 @@ impl Receiver {
                 granted.for_each(|slot| self.take_grant(slot, out));
             }
             Message::GrantDone(slots) => out.push(Action::GrantDone(slots)),
+            Message::HandoverNear(id) => out.push(Action::MakeReady(id)),
             other => {
                 out.push(Action::Disconnect(format!("the master sent what a replica sends: {other:?}")));
             }

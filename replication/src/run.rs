@@ -68,6 +68,7 @@ async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHel
     };
     let (engine, registry) = (Arc::clone(&shared.engine), Arc::clone(&shared.registry));
     let mut peer = Peer::new(engine, registry, hello.node, hello.announce.clone());
+    peer.understands(connection.features());
     let (commands, mut inbox) = unbounded_channel();
     let number = shared.registry.next_number();
     if purpose == Purpose::Stream {

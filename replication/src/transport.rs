@@ -101,6 +101,8 @@ pub struct Connection {
     outbox: Outbox,
     /// The other side takes compressed frames, and this one wants to send them.
     squeeze: Option<Squeeze>,
+    /// What the other side said that it understands.
+    features: u64,
 }
 
 /// What [`Connection::push`] did.
@@ -183,7 +185,8 @@ impl Connection {
     fn new(stream: TcpStream, leftover: &[u8]) -> Connection {
         // Without it small messages wait for acknowledgements; a socket that can't do it is only slower.
         let _ = stream.set_nodelay(true);
-        Connection { stream, inbox: BytesMut::from(leftover), outbox: Outbox::default(), squeeze: None }
+        let (inbox, outbox) = (BytesMut::from(leftover), Outbox::default());
+        Connection { stream, inbox, outbox, squeeze: None, features: 0 }
     }
 
     async fn command(&mut self, parts: &[&[u8]]) -> io::Result<String> {
@@ -238,6 +241,7 @@ impl Connection {
         }
         self.send(&Message::HelloOk { node, features: features::offered(compress) });
         self.agree(compress.agreed(features));
+        self.features = features;
         Ok(purpose)
     }
 
@@ -257,6 +261,12 @@ impl Connection {
             Message::HelloRefused(why) => Err(format!("{address} refused replication: {why}")),
             other => Err(format!("{address} answered {other:?} to the greeting")),
         }
+    }
+
+    /// What the other side said that it understands, once it was welcomed.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
     }
 
     /// Bytes that wait to be sent.

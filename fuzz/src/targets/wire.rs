@@ -70,6 +70,8 @@ fn all_messages() -> Vec<Message> {
         Message::HistoryChanged(slot(1)),
         Message::Dropped(slot(1)),
         Message::GrantDone(vec![slot(1)]),
+        Message::HandoverNear(5),
+        Message::HandoverReady(5),
         Message::GrantPending(slot(1)),
         Message::UpstreamAsk(vec![slot(1)]),
         Message::Upstreams(vec![(slot(1), "10.0.0.1:9221".to_owned())]),

@@ -18,6 +18,7 @@ use haypile_engine::copy::{Load, part_id};
 use haypile_engine::engine::{Engine, Gate, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
+use haypile_engine::log::record::{Body, Header, encode};
 use haypile_engine::simulation::SimClock;
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_engine::value::Value;
@@ -383,18 +384,39 @@ fn handover_grant() -> Node {
     node.recorded.mark("synced");
     node.recorded.mark("granted: the other node may be told");
     node.engine.finish_grant(slot(3), "127.0.0.1:7001").expect("lets go");
-    node.recorded.mark("durable");
     node.recorded.mark("moved");
+    node.engine.step(Job::Flush).expect("works");
+    node.recorded.mark("durable");
     node
 }
 
 fn handover_take() -> Node {
     let (_, replica) = pair();
+    let before = replica.engine.position(slot(3));
+    let term = before.history.current().expect("it was owned").term;
+    let header = Header { slot: slot(3), term, seq: before.last_seq.next() };
+    let grant = Body::Grant { to: replica.engine.node(), time: before.time, address: "127.0.0.1:7001" };
+    let mut record = Vec::new();
+    encode(&mut record, header, &grant);
+    replica.engine.append_replicated(&record).expect("takes the grant's record");
+    replica.engine.write().expect("writes");
     let replica = replica.show();
     replica.engine.take_grants(&[slot(3)]).expect("takes");
     replica.recorded.mark("synced");
-    replica.recorded.mark("durable");
     replica.recorded.mark("the other node may be told");
+    replica.engine.step(Job::Flush).expect("works");
+    replica.recorded.mark("durable");
+    replica
+}
+
+fn handover_take_after_a_copy() -> Node {
+    let (_, replica) = pair();
+    let replica = replica.show();
+    replica.engine.take_grants(&[slot(3)]).expect("takes");
+    replica.recorded.mark("synced");
+    replica.recorded.mark("the other node may be told");
+    replica.engine.step(Job::Flush).expect("works");
+    replica.recorded.mark("durable");
     replica
 }
 
@@ -413,7 +435,7 @@ fn checkpoint() -> Node {
 /// The name of a golden file, what it begins with, and what happens.
 type Scene = (&'static str, &'static str, fn() -> Node);
 
-const SCENES: [Scene; 19] = [
+const SCENES: [Scene; 20] = [
     ("first-open", "A folder is made into a store.", first_open),
     ("slot-add", "Two slots are added.", slot_add),
     ("slot-remove", "A slot goes, and its file with it.", slot_remove),
@@ -433,6 +455,11 @@ const SCENES: [Scene; 19] = [
     ("promotion", "A replica becomes the owner.", promotion),
     ("handover-grant", "The owner gives a slot away.", handover_grant),
     ("handover-take", "The node that a slot was given to becomes its owner.", handover_take),
+    (
+        "handover-take-copied",
+        "The same, where a copy was taken after the granting record and did not bring it.",
+        handover_take_after_a_copy,
+    ),
 ];
 
 /// The events that are shown, one a line, repeated writes once.

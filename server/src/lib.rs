@@ -32,6 +32,7 @@ pub mod operator;
 pub mod pause;
 pub mod pubsub;
 pub mod rdb;
+pub mod recall;
 pub mod remote;
 pub mod resp;
 pub mod saves;

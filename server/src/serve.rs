@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 
 use crate::config::Settings;
 use crate::node::{Node, Stopping, apply_to_replication};
+use crate::recall;
 use crate::slot_group;
 use crate::tools;
 use crate::topology;
@@ -306,6 +307,7 @@ fn start_replication(
 
 /// Hands out connections until the node stops; the workers have more to finish then.
 async fn accept(node: &Arc<Node>, listener: TcpListener, mut workers: Workers) -> Workers {
+    recall::after_start(node);
     let mut stopping = node.stopping();
     let mut rates = tokio::time::interval(RATES_OVER);
     loop {

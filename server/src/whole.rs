@@ -2,7 +2,8 @@
 //!
 //! A slot that comes from another group is *foreign* until it was handed over: this node follows its owner for it, or, if this
 //! is a replica of the node that it goes to, that node. It has no part in what becomes of the node as a whole: it is not
-//! promoted with the others, and INFO does not tell of it. Which are foreign is known to this process only (`codis::moves`).
+//! promoted with the others, and INFO does not tell of it. Which are foreign is known to this process only (`codis::moves`);
+//! the next one finds it out anew (`recall`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::codis::{adopt, dial};
 use crate::commands::pkcluster::grammar::Then;
 use crate::cx::Fail;
 use crate::node::Node;
+use crate::recall;
 use crate::remote::Reply;
 use crate::slot_group;
 use crate::topology::{self, Force, SlotView};
@@ -34,11 +36,40 @@ pub fn own_views(node: &Node) -> Vec<SlotView> {
 }
 
 /// Makes the whole node follow another: all slots of this one, and those that the other has besides. What is here is replaced if
-/// need be, as Redis' SLAVEOF does; what the other one had and handed over to a third node goes.
+/// need be, as Redis' SLAVEOF does; what the other one had and handed over to a third node goes. Where neither has any slot,
+/// this node follows as soon as the other has one.
 ///
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
+    node.moves.await_no_slots();
+    if attach(node, master).await? == Attached::Nothing {
+        tracing::info!(%master, "neither this node nor its master has any slots: it follows when there are some");
+        recall::await_slots(node, master);
+    }
+    Ok(())
+}
+
+/// What came of following another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attached {
+    /// Slots follow it.
+    Slots,
+    /// Neither has any slot.
+    Nothing,
+}
+
+/// Whether this node has all slots that another serves.
+pub async fn has_all_of(node: &Node, master: &str) -> bool {
+    let there = slots_of(node, master).await;
+    there.is_ok_and(|there| there.iter().all(|&slot| node.engine.role(slot) != Role::Absent))
+}
+
+/// As [`follow`], once.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn attach(node: &Arc<Node>, master: &str) -> Result<Attached, Fail> {
     let unanswered = |why| Fail::error(format!("ERR Corruption: connect remote node error: {why}"));
     let there = slots_of(node, master).await.map_err(unanswered)?;
     let mut slots: Vec<Slot> = topology::present(&node.engine)
@@ -73,9 +104,10 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
     slots.extend(&new);
     slots.sort_unstable();
     if slots.is_empty() && gone.is_empty() && owed.is_empty() {
-        return Err(Fail::error(format!(
-            "ERR Slots set empty: neither this node nor {master} has any slots"
-        )));
+        if master == node.replication.announce() {
+            return Err(Fail::error(format!("ERR {master} is this node itself: a node can't follow itself")));
+        }
+        return Ok(Attached::Nothing);
     }
     topology::add_replicas(node, new.clone(), master).await?;
     let followed = topology::follow(node, &slots, master, Force::Yes).await;
@@ -93,7 +125,7 @@ pub async fn follow(node: &Arc<Node>, master: &str) -> Result<(), Fail> {
             pay(node, &owed, master).await?;
         }
     }
-    followed
+    followed.map(|()| Attached::Slots)
 }
 
 /// Hands slots over to the node that is to be followed, as soon as it has them.
@@ -114,6 +146,9 @@ async fn pay(node: &Arc<Node>, slots: &[Slot], master: &str) -> Result<(), Fail>
 /// # Errors
 /// For the client.
 pub async fn no_one(node: &Arc<Node>) -> Result<(), Fail> {
+    if node.moves.await_no_slots() && topology::present(&node.engine).is_empty() {
+        return Ok(());
+    }
     let mut ours = Vec::new();
     let mut foreign: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
     for slot in topology::present(&node.engine) {
@@ -153,8 +188,8 @@ pub async fn no_one(node: &Arc<Node>) -> Result<(), Fail> {
 }
 
 /// Asks the master of slots for which of them it follows another itself, and keeps that in mind: they are foreign. Those of a
-/// node that is a replica as a whole are not.
-pub async fn learn(node: &Node, slots: &[Slot], master: &str) {
+/// node that is a replica as a whole are not. Whether it answered.
+pub async fn learn(node: &Node, slots: &[Slot], master: &str) -> bool {
     let asked = async {
         if info_of(node, master).await?.lines().any(|line| line == "role:slave") {
             return Ok(BTreeMap::new());
@@ -170,8 +205,12 @@ pub async fn learn(node: &Node, slots: &[Slot], master: &str) {
                 };
                 node.moves.set_foreign(slot, owner);
             }
+            true
         }
-        Err(why) => tracing::debug!(%master, %why, "a master did not say whom it follows itself"),
+        Err(why) => {
+            tracing::debug!(%master, %why, "a master did not say whom it follows itself");
+            false
+        }
     }
 }
 

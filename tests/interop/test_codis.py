@@ -129,6 +129,56 @@ class Moving(Behind):
         self.assertEqual(replica.do("GET", key), b"v")
         self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
 
+    def test_a_replica_of_a_group_without_slots_takes_those_that_come(self):
+        one, two = self.cluster()
+        replica = self.node("two-b")
+        replica.do("SLAVEOF", "127.0.0.1", two.port)
+        told = replica.client().info("replication")
+        self.assertEqual((told["role"], told["master_port"]), ("slave", two.port))
+        for slot in SLOTS[:3]:
+            one.do("SET", key_in(slot, "k"), "v")
+            self.codis.migrate(slot, two)
+        self.wait(lambda: set(replica.slots()) == set(SLOTS[:3]), lambda: f"it has all slots, not only {list(replica.slots())}")
+        self.wait_until_slave_has_all(two, replica, SLOTS[:3])
+        self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
+
+    def test_a_replica_without_slots_that_is_to_follow_nobody_stays_as_it_is(self):
+        one, two = self.cluster()
+        replica = self.node("two-b")
+        replica.do("SLAVEOF", "127.0.0.1", two.port)
+        replica.do("SLAVEOF", "NO", "ONE")
+        self.assertEqual(replica.client().info("replication")["role"], "master")
+        self.assertIn("can't follow itself", replica.error("SLAVEOF", *replica.address.split(":")))
+        self.assertEqual(replica.client().info("replication")["role"], "master")
+
+    def test_a_slot_that_comes_from_another_group_is_not_promoted_with_the_others_after_a_restart_either(self):
+        one, two = self.cluster()
+        replica = self.node("two-b")
+        two.pkcluster("addslots", "100")
+        two.do("SET", key_in(100, "k"), "v")
+        replica.do("SLAVEOF", "127.0.0.1", two.port)
+        self.wait_until_slave_has_all(two, replica, [100])
+        for number in range(40):
+            one.do("SET", key_in(3, "k"), number)
+        two.do("HAYPILE.ADOPT", 3, *one.address.split(":"))
+        self.wait(lambda: replica.slot(3) is not None, "the replica follows the slot that comes")
+        self.wait_until_slave_has_all(two, replica, [3, 100])
+
+        def own_records():
+            told = replica.client().info("replication")
+            return (told["role"], told["slave_repl_offset"] if told["role"] == "slave" else None)
+
+        self.wait(lambda: own_records()[0] == "slave", "it is a slave")
+        before = own_records()
+        self.assertLess(before[1], 40, "what comes does not count")
+        replica.kill()
+        replica.start()
+        self.wait(lambda: own_records() == before, lambda: f"it knows again what is its group's: {own_records()}, {before}")
+        two.kill()
+        replica.do("SLAVEOF", "NO", "ONE")
+        self.assertEqual((replica.slot(100).role, replica.slot(3).role), ("Master", "Slave"))
+        self.assertEqual(one.slot(3).role, "Master")
+
     def test_a_replica_that_was_down_when_slots_came_takes_them_when_it_is_back(self):
         one, two = self.cluster()
         replica = self.node("two-b")

@@ -152,6 +152,8 @@ pub struct Moves {
     adopted: Mutex<BTreeMap<Slot, u64>>,
     /// Slots that this node follows and that are another group's, with their owners.
     foreign: Mutex<BTreeMap<Slot, String>>,
+    /// Whose first slot this node, which has none, waits for: of all that it was told to wait for, the last.
+    master: Mutex<(Option<String>, u64)>,
     /// Slots of which somebody waits until they are this node's.
     awaited: Mutex<BTreeSet<Slot>>,
     /// Replicas of this node that are told to take a slot, and have not yet.
@@ -169,6 +171,7 @@ impl Default for Moves {
             changes: watch::Sender::new(0),
             adopted: Mutex::default(),
             foreign: Mutex::default(),
+            master: Mutex::default(),
             awaited: Mutex::default(),
             told: Mutex::default(),
             ways: Mutex::default(),
@@ -325,6 +328,38 @@ impl Moves {
     #[must_use]
     pub fn all_foreign(&self) -> BTreeSet<Slot> {
         self.foreign.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// This node, which has no slot, waits for one of the node at `master`; names this wait.
+    pub fn await_slots_of(&self, master: &str) -> u64 {
+        let mut awaited = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        *awaited = (Some(master.to_owned()), awaited.1 + 1);
+        awaited.1
+    }
+
+    /// Whether it still does.
+    #[must_use]
+    pub fn awaits(&self, number: u64) -> bool {
+        let awaited = self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.0.is_some() && awaited.1 == number
+    }
+
+    /// This wait is over.
+    pub fn await_nothing(&self, number: u64) {
+        if self.awaits(number) {
+            self.await_no_slots();
+        }
+    }
+
+    /// Whatever this node waited for, it does not any more. Whether it did.
+    pub fn await_no_slots(&self) -> bool {
+        self.master.lock().unwrap_or_else(PoisonError::into_inner).0.take().is_some()
+    }
+
+    /// Whose slots it waits for.
+    #[must_use]
+    pub fn awaited_master(&self) -> Option<String> {
+        self.master.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Somebody begins to wait until the slot is this node's, or ends; whether that changes anything.

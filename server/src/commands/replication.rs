@@ -118,7 +118,12 @@ struct Peer {
 
 impl Overview {
     fn of(node: &Node) -> Overview {
-        Overview::from_views(&whole::own_views(node))
+        let views = whole::own_views(node);
+        let mut overview = Overview::from_views(&views);
+        if views.is_empty() {
+            overview.master = node.moves.awaited_master();
+        }
+        overview
     }
 
     fn from_views(texts: &[SlotView]) -> Overview {
@@ -193,7 +198,7 @@ pub fn role_word(node: &Node) -> &'static str {
 pub fn section(node: &Node, lines: &mut Lines) {
     let id = node.engine.node().to_string();
     let views: Vec<SlotView> = topology::views(node, Slot::all().collect()).collect();
-    let mut overview = Overview::from_views(&whole::own_views(node));
+    let mut overview = Overview::of(node);
     if node.config.now().replicas_min > 0 {
         let own = Slot::all().filter(|&slot| matches!(node.engine.role(slot), Role::Master | Role::Fenced));
         overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();

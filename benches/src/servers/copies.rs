@@ -12,7 +12,7 @@ use haypile_engine::clock::SystemClock;
 use haypile_engine::random::Coin;
 
 use super::Table;
-use super::instance::{Instance, Product, Start};
+use super::instance::{Instance, Product, STANDALONE, Start};
 use super::rows::{Measure, Row, copies};
 use crate::error::{Error, Result};
 use crate::lane::{self, Moment};
@@ -55,12 +55,16 @@ fn target(doing: &'static str, why: impl std::fmt::Display) -> Error {
     Error::target(doing, why)
 }
 
-/// All of them.
-pub fn measure(table: &mut Table, product: &Product, repeat: u32) -> Result<()> {
-    copy(table, product, repeat)?;
-    attach(table, product)?;
-    follow(table, product, repeat)?;
-    hand_over(table, product)
+/// All of them; how far a replica is behind of each product, Haypile being the first.
+pub fn measure(table: &mut Table, products: &[Product], repeat: u32) -> Result<()> {
+    let haypile = &products[0];
+    copy(table, haypile, repeat)?;
+    attach(table, haypile)?;
+    for turn in 0..products.len() {
+        // Another is first each time.
+        follow(table, &products[(turn + repeat as usize) % products.len()], repeat)?;
+    }
+    hand_over(table, haypile)
 }
 
 fn follow_all(replica: &Instance, master: &Instance) -> Result<()> {
@@ -115,18 +119,23 @@ fn copy(table: &mut Table, product: &Product, repeat: u32) -> Result<()> {
     })?;
     let bytes = keys * VALUE_BYTES as u64;
     let rate = bytes as f64 / 1e6 / seconds;
-    let plain = plain_copy(&clock, bytes, &table.parent)?;
-    let (before, during) = (p99_ms(before), p99_ms(during));
+    let mut plain = 0.0;
+    let beside_plain = probed(&clock, &master, || {
+        plain = plain_copy(&clock, bytes, &table.parent)?;
+        Ok(())
+    })?;
+    let (before, during, beside_plain) = (p99_ms(before), p99_ms(during), p99_ms(beside_plain));
     let name = product.name();
     table.say(&format!(
         "{name}: {:.0} MB of {SLOTS} slots copied in {seconds:.2} s, {rate:.0} MB/s, a file {plain:.0} MB/s; p99 of another \
-         slot {before:.2} ms, during it {during:.2} ms",
+         slot {before:.2} ms, during it {during:.2} ms, while the file is copied {beside_plain:.2} ms",
         bytes as f64 / 1e6
     ));
     table.figures.put(copies::COPY, Measure::MegabytesPerSecond, name, rate);
     table.figures.put(copies::COPY, Measure::OfPlain, name, rate / plain);
     table.figures.put(copies::OTHERS, Measure::P99Ms, name, during);
     table.figures.put(copies::OTHERS, Measure::OfBefore, name, during / before);
+    table.figures.put(copies::BESIDE_FILE, Measure::P99Ms, name, beside_plain);
     Ok(())
 }
 
@@ -212,10 +221,10 @@ fn attach(table: &mut Table, product: &Product) -> Result<()> {
 
 /// Writes as fast as it goes, until the replica has all; then half as fast, while it is looked how late the replica has it.
 fn follow(table: &mut Table, product: &Product, repeat: u32) -> Result<()> {
-    let master = Instance::start(product, ALL_SLOTS, &table.parent)?;
-    let replica = Instance::start(product, ALL_SLOTS, &table.parent)?;
-    follow_all(&replica, &master)?;
-    wait_until_all_follow(&replica)?;
+    let start = Start { words: STANDALONE, ..ALL_SLOTS };
+    let master = Instance::start(product, start, &table.parent)?;
+    let replica = Instance::start(product, start, &table.parent)?;
+    super::attach(&replica, &master)?;
     let row = Row { name: "a burst at the full rate", ..super::rows::ROWS[0] };
     table.load(&master, &row, table.keys, repeat)?;
     caught_up(&SystemClock::new(), &master, &replica)?;

@@ -137,7 +137,7 @@ pub fn run(matches: &ArgMatches) -> Result<bool> {
             }
         }
         if groups.contains(&"copies") {
-            copies::measure(&mut table, haypile, repeat)?;
+            copies::measure(&mut table, &ours, repeat)?;
         }
         for product in ours.iter().filter(|_| groups.contains(&"recovery")) {
             single::recovery(&mut table, product, repeat)?;
@@ -298,9 +298,7 @@ impl Table {
             without.push(self.load(&master, row, self.keys, repeat)?);
         }
         let replica = Instance::start(product, start, &self.parent)?;
-        let (host, port) = master.access.address.split_once(':').unwrap_or_default();
-        replica.ask(&["REPLICAOF", host, port])?;
-        wait_until_linked(&replica)?;
+        attach(&replica, &master)?;
         // What the copy left to do is no part of what following costs.
         for instance in [&replica, &master] {
             RespTarget::open(instance.access.clone(), false)?.settle(Settle::Debt)?;
@@ -387,7 +385,10 @@ fn line(run: &Run) -> String {
 }
 
 /// Waits until a replica has everything and follows.
-fn wait_until_linked(replica: &Instance) -> Result<()> {
+/// Makes a node the replica of another, as Redis calls it, and waits until it is one.
+fn attach(replica: &Instance, master: &Instance) -> Result<()> {
+    let (host, port) = master.access.address.split_once(':').unwrap_or_default();
+    replica.ask(&["REPLICAOF", host, port])?;
     for _ in 0..REPLICA_LOOKS {
         let up = replica.info("master_link_status")?.as_deref() == Some("up");
         let copying = replica.info("master_sync_in_progress")?.as_deref() == Some("1");

@@ -71,6 +71,8 @@ pub mod copies {
     pub const COPY: &str = "copy of slots";
     /// Requests to a slot that is not copied, meanwhile.
     pub const OTHERS: &str = "another slot during a copy";
+    /// The same requests while a file is copied instead, by neither node: what the machine makes of two busy threads.
+    pub const BESIDE_FILE: &str = "another slot during a copy of a file";
     /// All slots without keys, in one command.
     pub const ATTACH: &str = "1024 slots attached";
     /// After writes as fast as they go: until the replica has all.

@@ -12,7 +12,7 @@ use crate::clock::TimeMs;
 use crate::error::Error;
 use crate::key::EntryKey;
 use crate::log::record::{BODY_BYTES_MAX, HEADER_BYTES};
-use crate::memtable::{self, Entry, Memtable, Seen, Stored, ValueRef};
+use crate::memtable::{self, Memtable, Seen, Stored, ValueRef};
 use crate::overlay::{self, Overlay, Written, wide};
 use crate::slot::SlotCell;
 use crate::sst::{Block, BlockId, Blocks, Looked, Probe, Run, RunCursor, Step};
@@ -451,10 +451,7 @@ impl<'a> Source<'a> {
         match self {
             Source::Writes { writes, here: Some((key, written)), .. } => give(key, writes.stored(written)),
             Source::Table { here: Some((key, stored)), .. } => give(key, *stored),
-            Source::Run(run) => match run.entry() {
-                Some((key, entry)) => give(key, entry.stored()),
-                None => true,
-            },
+            Source::Run(run) if run.inside => run.cursor.read(give).unwrap_or(true),
             _ => true,
         }
     }
@@ -510,7 +507,7 @@ impl RunSource {
             }
             Step::End => self.inside = false,
             Step::At => {
-                let key = self.cursor.current().map(|(key, _)| key).unwrap_or_default();
+                let key = self.cursor.key().unwrap_or_default();
                 self.inside = match (self.direction, &self.limit) {
                     (_, Bound::Unbounded) => true,
                     (Direction::Forward, Bound::Included(end)) => key <= &end[..],
@@ -536,12 +533,7 @@ impl RunSource {
         if !self.inside {
             return None;
         }
-        self.cursor.current().map(|(key, _)| key)
-    }
-
-    /// The entry that it stands at; a value shares its block.
-    fn entry(&self) -> Option<(&[u8], Entry)> {
-        Some((self.key()?, self.cursor.current_entry()?))
+        self.cursor.key()
     }
 }
 

@@ -380,6 +380,40 @@ impl<'e> Tx<'e> {
         direction: Direction,
         limit: usize,
     ) -> Read<Vec<(Bytes, Bytes)>> {
+        let mut out = Vec::new();
+        if limit > 0 {
+            self.walk_elements(key, generation, (from, to), direction, &mut |sub, value| {
+                out.push((Bytes::copy_from_slice(sub), value.to_bytes()));
+                out.len() < limit
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// As [`Tx::elements`], gives them to `visit` where they lie until that says stop (`false`): spares copies of them. After a
+    /// [`Stop::Miss`] all of them come again, from the first on.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn read_elements(
+        &mut self,
+        key: &Key,
+        generation: Generation,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Read<()> {
+        self.walk_elements(key, generation, range, direction, &mut |sub, value| visit(sub, &value))
+    }
+
+    fn walk_elements(
+        &self,
+        key: &Key,
+        generation: Generation,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
+    ) -> Read<()> {
         let whole = |bound: Bound<&[u8]>, open: Bound<EntryKey>| match bound {
             Bound::Included(sub) => Bound::Included(key.element(generation, sub)),
             Bound::Excluded(sub) => Bound::Excluded(key.element(generation, sub)),
@@ -388,14 +422,9 @@ impl<'e> Tx<'e> {
         let from = whole(from, Bound::Included(key.element(generation, b"")));
         let to = whole(to, Bound::Excluded(key.element(Generation(generation.0 + 1), b"")));
         let sub_start = key.entry().len() + 8;
-        let mut out = Vec::new();
-        if limit > 0 {
-            self.walk(key.slot(), as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
-                out.push((Bytes::copy_from_slice(&entry[sub_start..]), value.to_bytes()));
-                out.len() < limit
-            })?;
-        }
-        Ok(out)
+        self.walk(key.slot(), as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+            visit(&entry[sub_start..], value)
+        })
     }
 
     /// The living keys of a slot in the order of their 48-bit hash, from `from_hash` on: about `limit` keys are

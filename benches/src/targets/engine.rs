@@ -9,9 +9,10 @@
 //!   ranges, all of them: a chain's fill pays for the layout that its ranges need.
 //!
 //! Every operation is one transaction, as the server's commands are; a write is one `write(2)`, unless other threads' writes
-//! go with it.
+//! go with it. What is read is looked at where it lies, as the peers' targets do it.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -270,6 +271,16 @@ fn slots_of(keys: &[Key]) -> Vec<Slot> {
     slots
 }
 
+/// A string, where its bytes lie.
+fn string(payload: &[u8]) -> Value<&[u8]> {
+    Value { kind: STRING, encoding: 0, expiry: None, generation: None, payload }
+}
+
+/// A value that was found, where it lies.
+fn one(value: &[u8]) -> Found {
+    Found::one(black_box(value).len())
+}
+
 /// Each key is a user's key.
 struct KeysWorker<'e> {
     engine: &'e Engine,
@@ -279,14 +290,13 @@ struct KeysWorker<'e> {
 impl Worker for KeysWorker<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let key = Key::new(key);
-        let value = Value::whole(STRING, 0, value.to_vec());
-        write(self.engine, &self.tasks, &[key.slot()], |tx| tx.put(&key, &value))
+        write(self.engine, &self.tasks, &[key.slot()], |tx| tx.put(&key, &string(value)))
     }
 
     fn get(&mut self, key: &[u8]) -> Result<Found> {
         let key = Key::new(key);
-        let (value, _) = run(self.engine, &[key.slot()], |tx| tx.get(&key))?;
-        Ok(value.map_or(Found::NOTHING, |value| Found::one(value.payload.len())))
+        let (found, _) = run(self.engine, &[key.slot()], |tx| tx.read(&key, |value| one(value.payload)))?;
+        Ok(found.unwrap_or(Found::NOTHING))
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<()> {
@@ -296,10 +306,8 @@ impl Worker for KeysWorker<'_> {
 
     fn batch(&mut self, pairs: PairList<'_>) -> Result<()> {
         let keys: Vec<Key> = pairs.iter().map(|(key, _)| Key::new(key)).collect();
-        let values: Vec<Value> =
-            pairs.iter().map(|(_, value)| Value::whole(STRING, 0, value.to_vec())).collect();
         write(self.engine, &self.tasks, &slots_of(&keys), |tx| {
-            keys.iter().zip(&values).try_for_each(|(key, value)| tx.put(key, value))
+            keys.iter().zip(pairs.iter()).try_for_each(|(key, (_, value))| tx.put(key, &string(value)))
         })
     }
 
@@ -308,9 +316,14 @@ impl Worker for KeysWorker<'_> {
         let keys: Vec<Key> = keys.iter().map(Key::new).collect();
         for keys in keys.chunks(MULTI_GET_KEYS) {
             let (found, _) = run(self.engine, &slots_of(keys), |tx| {
-                keys.iter().map(|key| tx.get(key)).collect::<Read<Vec<Option<Value>>>>()
+                let mut found = Found::NOTHING;
+                for key in keys {
+                    tx.read(key, |value| found.add(black_box(value.payload).len()))?;
+                }
+                Ok(found)
             })?;
-            found.iter().flatten().for_each(|value| all.add(value.payload.len()));
+            all.entries += found.entries;
+            all.bytes += found.bytes;
         }
         Ok(all)
     }
@@ -371,20 +384,34 @@ impl<'e> OrderedWorker<'e> {
         &self.collections[self.place(key)]
     }
 
-    /// Reads entries of one collection; says how many, and the last one's key if `last` is wanted.
+    /// Counts up to `limit` entries of one collection where they lie. If they are so many, `last` is the last one's key.
     fn page(
         &self,
         place: usize,
         from: Bound<&[u8]>,
-        limit: usize,
+        limit: u64,
         found: &mut Found,
-    ) -> Result<Option<Vec<u8>>> {
+        mut last: Option<&mut Vec<u8>>,
+    ) -> Result<()> {
         let at = &self.collections[place];
         let (page, _) = run(self.engine, &[at.key.slot()], |tx| {
-            tx.elements(&at.key, at.generation, from, Bound::Unbounded, Direction::Forward, limit)
+            let mut page = Found::NOTHING;
+            let mut visit = |key: &[u8], value: &[u8]| {
+                page.add(key.len() + black_box(value).len());
+                let more = page.entries < limit;
+                if !more && let Some(last) = last.as_deref_mut() {
+                    last.clear();
+                    last.extend_from_slice(key);
+                }
+                more
+            };
+            let range = (from, Bound::Unbounded);
+            tx.read_elements(&at.key, at.generation, range, Direction::Forward, &mut visit)?;
+            Ok(page)
         })?;
-        page.iter().for_each(|(key, value)| found.add(key.len() + value.len()));
-        Ok(page.last().map(|(key, _)| key.to_vec()))
+        found.entries += page.entries;
+        found.bytes += page.bytes;
+        Ok(())
     }
 }
 
@@ -399,8 +426,9 @@ impl Worker for OrderedWorker<'_> {
 
     fn get(&mut self, key: &[u8]) -> Result<Found> {
         let at = self.of(key);
-        let (value, _) = run(self.engine, &[at.key.slot()], |tx| tx.element(&at.key, at.generation, key))?;
-        Ok(value.map_or(Found::NOTHING, |value| Found::one(value.len())))
+        let (found, _) =
+            run(self.engine, &[at.key.slot()], |tx| tx.read_element(&at.key, at.generation, key, one))?;
+        Ok(found.unwrap_or(Found::NOTHING))
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<()> {
@@ -428,11 +456,11 @@ impl Worker for OrderedWorker<'_> {
         let mut found = Found::NOTHING;
         let mut start = from;
         for place in self.place(from)..self.collections.len() {
-            let left = entries.saturating_sub(usize::try_from(found.entries).unwrap_or(usize::MAX));
+            let left = (entries as u64).saturating_sub(found.entries);
             if left == 0 {
                 break;
             }
-            self.page(place, Bound::Included(start), left, &mut found)?;
+            self.page(place, Bound::Included(start), left, &mut found, None)?;
             start = b"";
         }
         Ok(found)
@@ -440,18 +468,17 @@ impl Worker for OrderedWorker<'_> {
 
     fn walk(&mut self, entries: usize) -> Result<Found> {
         let mut found = Found::NOTHING;
-        let mut left = entries;
         // The whole store may hold fewer: then once around is all.
         let mut wraps = 0;
-        while left > 0 && wraps < 2 {
+        while found.entries < entries as u64 && wraps < 2 {
             let (place, after) = &self.walk;
-            let before = found.entries;
-            let last = self.page(*place, Bound::Excluded(after), left, &mut found)?;
-            left = left.saturating_sub(usize::try_from(found.entries - before).unwrap_or(usize::MAX));
-            let full = left == 0;
-            self.walk = match last {
-                Some(last) if full => (*place, last),
-                _ if place + 1 < self.collections.len() => (place + 1, Vec::new()),
+            let left = entries as u64 - found.entries;
+            let mut last = Vec::new();
+            self.page(*place, Bound::Excluded(after), left, &mut found, Some(&mut last))?;
+            let full = found.entries == entries as u64;
+            self.walk = match *place + 1 {
+                _ if full => (*place, last),
+                next if next < self.collections.len() => (next, Vec::new()),
                 _ => {
                     wraps += 1;
                     (0, Vec::new())

@@ -253,7 +253,8 @@ impl Block {
         self.raw.len() + 8 * self.prefixes.len() + 96
     }
 
-    fn parsed(&self, index: usize) -> Parsed {
+    /// Where an entry lies.
+    pub(super) fn parsed(&self, index: usize) -> Parsed {
         assert!(index < self.count(), "entry {index} of {}", self.count());
         let at = self.offsets_at + 2 * index;
         let offset = u16::from_le_bytes([self.raw[at], self.raw[at + 1]]);
@@ -272,9 +273,19 @@ impl Block {
     /// An entry, borrowed.
     #[must_use]
     pub fn entry_ref(&self, index: usize) -> (&[u8], EntryRef<'_>) {
-        let parsed = self.parsed(index);
-        let entry = parsed.value.map_or(EntryRef::Tombstone, |value| EntryRef::Value(&self.raw[value]));
-        (&self.raw[parsed.key], entry)
+        self.entry_at(&self.parsed(index))
+    }
+
+    /// The entry that lies there, borrowed.
+    pub(super) fn entry_at(&self, place: &Parsed) -> (&[u8], EntryRef<'_>) {
+        let value = place.value.clone();
+        let entry = value.map_or(EntryRef::Tombstone, |value| EntryRef::Value(&self.raw[value]));
+        (self.key_at(place), entry)
+    }
+
+    /// The key that lies there.
+    pub(super) fn key_at(&self, place: &Parsed) -> &[u8] {
+        &self.raw[place.key.clone()]
     }
 
     /// An entry; a value shares the block's memory.

@@ -3,10 +3,10 @@
 //! Every move answers [`Step`]; after `NeedsBlock` the same move is asked again once the block is there. A cursor
 //! holds on to the blocks that it stands in, so a cache that drops them meanwhile can't make it go round for ever.
 
-use super::block::{Block, BlockId, Blocks};
+use super::block::{Block, BlockId, Blocks, Parsed};
 use super::entry::EntryRef;
 use super::run::Run;
-use crate::memtable::Entry;
+use crate::memtable::Stored;
 use crate::sync::Arc;
 
 /// What came of a move.
@@ -26,8 +26,8 @@ pub struct RunCursor {
     run: Arc<Run>,
     /// The block that it stands in.
     here: Option<(usize, std::sync::Arc<Block>)>,
-    /// The entry in that block; `None` if it stands nowhere.
-    entry: Option<usize>,
+    /// The entry in that block, and where it lies there; `None` if it stands nowhere.
+    entry: Option<(usize, Parsed)>,
 }
 
 impl RunCursor {
@@ -49,8 +49,8 @@ impl RunCursor {
     }
 
     fn stand(&mut self, number: usize, block: std::sync::Arc<Block>, entry: usize) -> Step {
+        self.entry = Some((entry, block.parsed(entry)));
         self.here = Some((number, block));
-        self.entry = Some(entry);
         Step::At
     }
 
@@ -128,9 +128,10 @@ impl RunCursor {
 
     /// Moves to the following entry. [`Step::End`] if it stands nowhere.
     pub fn next(&mut self, blocks: &mut dyn Blocks) -> Step {
-        let (Some((number, block)), Some(entry)) = (&self.here, self.entry) else { return Step::End };
-        if entry + 1 < block.count() {
-            self.entry = Some(entry + 1);
+        let (Some((number, block)), Some((entry, _))) = (&self.here, &self.entry) else { return Step::End };
+        let next = entry + 1;
+        if next < block.count() {
+            self.entry = Some((next, block.parsed(next)));
             return Step::At;
         }
         self.enter_first(number + 1, blocks)
@@ -138,9 +139,9 @@ impl RunCursor {
 
     /// Moves to the entry before. [`Step::End`] if it stands nowhere.
     pub fn prev(&mut self, blocks: &mut dyn Blocks) -> Step {
-        let (Some((number, _)), Some(entry)) = (&self.here, self.entry) else { return Step::End };
+        let (Some((number, block)), Some((entry, _))) = (&self.here, &self.entry) else { return Step::End };
         if let Some(before) = entry.checked_sub(1) {
-            self.entry = Some(before);
+            self.entry = Some((before, block.parsed(before)));
             return Step::At;
         }
         self.enter_last(number.checked_sub(1), blocks)
@@ -149,15 +150,27 @@ impl RunCursor {
     /// The entry that it stands at.
     #[must_use]
     pub fn current(&self) -> Option<(&[u8], EntryRef<'_>)> {
-        let (_, block) = self.here.as_ref()?;
-        Some(block.entry_ref(self.entry?))
+        let (block, place) = self.place()?;
+        Some(block.entry_at(place))
     }
 
-    /// The entry that it stands at; a value shares the block's memory.
+    /// The key of the entry that it stands at.
     #[must_use]
-    pub fn current_entry(&self) -> Option<Entry> {
+    pub fn key(&self) -> Option<&[u8]> {
+        let (block, place) = self.place()?;
+        Some(block.key_at(place))
+    }
+
+    /// Gives the entry that it stands at to `read`, without a copy.
+    pub fn read<T>(&self, read: impl FnOnce(&[u8], Stored<'_>) -> T) -> Option<T> {
+        let (block, place) = self.place()?;
+        Some(block.read(place, |stored| read(block.key_at(place), stored)))
+    }
+
+    fn place(&self) -> Option<(&Block, &Parsed)> {
         let (_, block) = self.here.as_ref()?;
-        Some(block.entry(self.entry?))
+        let (_, place) = self.entry.as_ref()?;
+        Some((block, place))
     }
 
     /// The run that it walks.

@@ -108,7 +108,8 @@ impl Fetched {
 
 fn current(cursor: &RunCursor) -> Option<(Vec<u8>, Entry)> {
     let (key, entry) = cursor.current()?;
-    assert_eq!(cursor.current_entry(), Some(entry.to_owned()));
+    assert_eq!(cursor.key(), Some(key));
+    cursor.read(|read, stored| assert_eq!((read, EntryRef::from(stored)), (key, entry)));
     Some((key.to_vec(), entry.to_owned()))
 }
 

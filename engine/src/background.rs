@@ -227,7 +227,8 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         let engine = &self.engine;
-        self.stop.raise(&[&engine.pressure, &engine.unsynced, &engine.pace().crowded]);
+        let paced = &engine.pace().crowded;
+        self.stop.raise(&[&engine.pressure, &engine.unsynced, &engine.segment_changed, paced]);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread panicked");
@@ -247,7 +248,7 @@ fn rest(engine: &Engine, job: Job) -> Duration {
 }
 
 /// Lets writers that are slowed go on, tick by tick, while memory is short.
-fn pace(engine: &Engine, stop: &Stop) {
+pub(crate) fn pace(engine: &Engine, stop: &Stop) {
     engine.pace().set_running(true);
     worker::work(stop, &engine.pace().crowded, || {
         Next::Rest(if engine.tick() { TICK } else { Duration::from_secs(3600) })
@@ -260,7 +261,8 @@ fn run(engine: &Engine, job: Job, stop: &Stop) {
     let signal = match job {
         Job::Sync => &engine.unsynced,
         Job::Flush => &engine.pressure,
-        Job::Compact | Job::Prepare | Job::Expire => &stop.signal,
+        Job::Prepare => &engine.segment_changed,
+        Job::Compact | Job::Expire => &stop.signal,
     };
     worker::work(stop, signal, || {
         match engine.step(job) {

@@ -32,9 +32,6 @@ pub use crate::read::{Fetched, Wanted};
 
 /// However little memory there is, segments are not made smaller than this: each costs two syncs.
 const SMALL_SEGMENT_BYTES: u64 = 2 << 20;
-/// So much of the log is left to be synced at most, about, whenever replies need its sync: before a segment is left all of
-/// it is synced, and all who write wait for that.
-const SYNC_AHEAD_BYTES: u64 = 4 << 20;
 
 /// When a reply may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -204,6 +201,8 @@ pub struct Engine {
     pub(crate) pressure: Signal,
     /// Something was written that somebody waits to see synced.
     pub(crate) unsynced: Signal,
+    /// The log has begun its spare segment.
+    pub(crate) segment_changed: Signal,
     work: Work,
     /// Why the last flush failed, while it does.
     trouble: Mutex<Option<Error>>,
@@ -271,6 +270,7 @@ impl Engine {
             compactions: Signal::default(),
             pressure: Signal::default(),
             unsynced: Signal::default(),
+            segment_changed: Signal::default(),
             work: Work::default(),
             trouble: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -340,11 +340,12 @@ impl Engine {
     /// As [`Engine::write`]; says whether so much was written that it is time for a sync, whatever replies wait for.
     fn write_quietly(&self) -> Result<bool> {
         let begin = self.clock.roughly();
-        let before = self.log.watermark().written_end();
         self.log.write()?;
         self.work.wrote_log(self.clock.roughly().saturating_sub(begin));
-        let written = self.log.watermark().written_end();
-        Ok(written.0 / SYNC_AHEAD_BYTES > before.0 / SYNC_AHEAD_BYTES)
+        if self.log.take_spare_due() {
+            self.segment_changed.notify();
+        }
+        Ok(self.log.take_sync_due())
     }
 
     /// Blocks the thread until a reply with this gate may leave: writes what is pending and, in [`SyncMode::Always`], syncs it

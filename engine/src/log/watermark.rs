@@ -121,12 +121,6 @@ impl Watermark {
         lock(&self.shared.marks).written
     }
 
-    /// Where the last group commit whose write(2) returned ends.
-    #[must_use]
-    pub fn written_end(&self) -> Lsn {
-        Lsn(self.shared.written_lsn.load(Ordering::Acquire))
-    }
-
     /// Where the last group commit that a finished sync covers ends.
     #[must_use]
     pub fn synced_end(&self) -> Lsn {

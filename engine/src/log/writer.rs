@@ -27,7 +27,7 @@ use crate::types::{Lsn, Seq, Slot};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, TryLockError};
 
 /// Buffers that grew beyond this are not kept.
@@ -35,6 +35,11 @@ const KEPT_BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// How often a thread that is to sync gives way before it does: each takes a microsecond or less, a sync a hundred.
 const GIVE_WAY_MAX: usize = if cfg!(feature = "loom") { 1 } else { 16 };
+
+/// Between these bytes that were written and not synced a sync is due, whatever replies wait for it; see
+/// [`Log::take_sync_due`].
+const SYNC_AHEAD_MIN: u64 = 128 << 10;
+const SYNC_AHEAD_MAX: u64 = 4 << 20;
 
 /// A node's log, open. See the head of this file.
 pub struct Log {
@@ -49,6 +54,9 @@ pub struct Log {
     frame_bytes: AtomicU64,
     record_bytes: AtomicU64,
     segments_waited_for: AtomicU64,
+    /// Only hints: nothing is ordered by them.
+    sync_due: AtomicBool,
+    spare_due: AtomicBool,
     spares: Spares,
     /// Held while the log's files are synced: of two syncs at once the kernel tells only one of an error.
     syncing: Mutex<()>,
@@ -75,6 +83,8 @@ struct Writer {
     segment: Arc<Segment>,
     /// Where the next frame may begin.
     at: Place,
+    /// Where the log ended when a sync was due last.
+    due_at: Lsn,
     /// An empty buffer to give to the appenders in exchange for a full one.
     buffer: Vec<u8>,
     records: Vec<(Slot, Seq)>,
@@ -112,6 +122,7 @@ impl Log {
         let writer = Writer {
             segment: Arc::clone(&active),
             at,
+            due_at: end,
             buffer: vec![0; FRAME_HEADER_BYTES],
             records: Vec::new(),
         };
@@ -126,6 +137,8 @@ impl Log {
             frame_bytes: AtomicU64::new(0),
             record_bytes: AtomicU64::new(0),
             segments_waited_for: AtomicU64::new(0),
+            sync_due: AtomicBool::new(false),
+            spare_due: AtomicBool::new(false),
             pending_bytes_max: options.pending_bytes.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
             spares: Spares::new(header.number),
             syncing: Mutex::default(),
@@ -279,8 +292,25 @@ impl Log {
             view.end = end;
         }
         self.watermark.publish_written(Mark { ticket: batch.ticket, lsn: end });
+        let unsynced = end.0.saturating_sub(self.watermark.synced_end().max(writer.due_at).0);
+        let left = writer.segment.header.end().0.saturating_sub(end.0);
+        if unsynced >= (left / 2).clamp(SYNC_AHEAD_MIN, SYNC_AHEAD_MAX) {
+            writer.due_at = end;
+            self.sync_due.store(true, Ordering::Relaxed);
+        }
         writer.keep(batch);
         Ok(())
+    }
+
+    /// Whether so much was written that it is time for a sync, told once: before a segment is left all of it is synced, and all
+    /// who write wait for that. So the nearer its end, the less is left for then.
+    pub(crate) fn take_sync_due(&self) -> bool {
+        self.sync_due.load(Ordering::Relaxed) && self.sync_due.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the segment was changed, told once: it is time for [`Log::prepare_next`], so that nobody waits for the one after.
+    pub(crate) fn take_spare_due(&self) -> bool {
+        self.spare_due.load(Ordering::Relaxed) && self.spare_due.swap(false, Ordering::Relaxed)
     }
 
     /// Writes the parts from where they lie: a part's header stands for that moment on what is before it in the buffer, its
@@ -373,6 +403,7 @@ impl Log {
         view.sealed.push_back(old);
         view.active = next;
         view.index = GrowingIndex::default();
+        self.spare_due.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -51,7 +51,18 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::background::{Job, pace};
+    use crate::clock::SystemClock;
+    use crate::engine::{Fetched, Options, SyncMode};
+    use crate::fs::memory::MemoryFs;
+    use crate::key::{Generation, Key};
+    use crate::store::block_on;
+    use crate::worker::{self, Next, Stop};
 
     #[test]
     fn a_flush_waits_the_longer_the_more_runs_its_slots_have_and_never_for_ever() {
@@ -61,5 +72,77 @@ mod tests {
         assert_eq!(wait(10, 10 * (allowed + 1)), WAIT_PER_RUN);
         assert_eq!(wait(10, 10 * allowed + 5), WAIT_PER_RUN / 2);
         assert_eq!(wait(10, 1 << 40), WAIT_MAX);
+    }
+
+    /// How long the device takes for a compaction of the test below, whatever there is to do.
+    const COMPACTION: Duration = Duration::from_millis(300);
+    /// Before there are so many too many, flushes have waited as long as fifty compactions take.
+    const RUNS_TOO_MANY: usize = 40;
+
+    /// Ends the threads of a test, also where it fails.
+    struct Ends<'a>(&'a Stop, &'a Engine);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.raise(&[&self.1.pressure, &self.1.pace().crowded]);
+        }
+    }
+
+    #[test]
+    fn where_compaction_is_slow_flushes_wait_for_it_and_runs_stay_few() {
+        let options = Options {
+            memory_bytes: 256 << 10,
+            log_segment_bytes: 1 << 20,
+            compress: false,
+            sync: SyncMode::No,
+            ..Options::default()
+        };
+        let (fs, clock) = (Arc::new(MemoryFs::new()), Arc::new(SystemClock::new()));
+        let (engine, _) = Engine::open(fs, Path::new("/debt"), clock, options).expect("opens");
+        let slot = Slot::of_key(b"{a}");
+        engine.add_slots(&[slot]).expect("is added");
+        // Many more than the runs that there may ever be.
+        let wanted = runs_allowed() + 2 * RUNS_TOO_MANY;
+        let (engine, stop, flushes) = (&engine, &Stop::default(), &AtomicUsize::new(0));
+        let most = std::thread::scope(|scope| {
+            let ends = Ends(stop, engine);
+            engine.pace().set_running(true);
+            scope.spawn(|| pace(engine, stop));
+            scope.spawn(|| {
+                worker::work(stop, &engine.pressure, || {
+                    let did = engine.step(Job::Flush).expect("flushes");
+                    flushes.fetch_add(usize::from(did), Ordering::Relaxed);
+                    if did { Next::Again } else { Next::Rest(Duration::from_millis(100)) }
+                });
+            });
+            scope.spawn(|| {
+                worker::work(stop, &stop.signal, || {
+                    engine.step(Job::Compact).expect("compacts");
+                    Next::Rest(COMPACTION)
+                });
+            });
+            scope.spawn(|| {
+                worker::work(stop, &stop.signal, || {
+                    engine.step(Job::Prepare).expect("prepares");
+                    Next::Rest(Duration::from_millis(10))
+                });
+            });
+            let (key, value, mut most) = (Key::new(b"{a}"), vec![b'v'; 1000], 0);
+            let mut number = 0_u32;
+            while flushes.load(Ordering::Relaxed) < wanted {
+                block_on(engine.room()).expect("there will be room");
+                let fetched = Fetched::default();
+                let mut tx = engine.begin(&[slot], &fetched);
+                number = (number + 1) % 1000;
+                tx.put_element(&key, Generation(1), &number.to_be_bytes(), &value);
+                tx.commit().expect("commits");
+                engine.write().expect("writes");
+                most = most.max(engine.lock(slot).version.runs().len());
+            }
+            drop(ends);
+            most
+        });
+        assert!(most <= runs_allowed() + RUNS_TOO_MANY, "{most} runs");
+        assert!(most <= runs_allowed() || engine.stats().held > 0, "{most} runs, and no flush has waited");
     }
 }

@@ -86,11 +86,17 @@ struct OfSlot {
     /// At most one for each node.
     replicas: Vec<Has>,
     waiters: Vec<Waiter>,
+    /// A node that takes the slot to another group: it does not count.
+    taker: Option<NodeId>,
 }
 
 impl OfSlot {
+    fn counts(&self, has: &Has) -> bool {
+        self.taker != Some(has.follower.node)
+    }
+
     fn count(&self, seq: Seq) -> usize {
-        self.replicas.iter().filter(|has| has.acked >= Some(seq)).count()
+        self.replicas.iter().filter(|has| self.counts(has) && has.acked >= Some(seq)).count()
     }
 
     fn have(&self, seq: Seq, replicas: usize) -> bool {
@@ -212,6 +218,21 @@ impl Acks {
         }
     }
 
+    /// This node follows the slot to take it to another group: who is promoted when this node dies is none of that group,
+    /// so what that node alone has is not safe, and its acknowledgements don't count from now on.
+    pub fn set_taker(&self, slot: Slot, node: NodeId) {
+        self.of(slot).taker = Some(node);
+    }
+
+    /// It does not take the slot any more.
+    pub fn no_taker(&self, slot: Slot, node: NodeId) {
+        let mut of = self.of(slot);
+        if of.taker == Some(node) {
+            of.taker = None;
+            of.wake();
+        }
+    }
+
     /// How many replicas have all of these records: the fewest of any slot.
     #[must_use]
     pub fn count(&self, records: &[(Slot, Seq)]) -> usize {
@@ -223,9 +244,8 @@ impl Acks {
     #[must_use]
     pub fn good(&self, slot: Slot, now_ms: u64, lag_ms: u64) -> usize {
         let of = self.of(slot);
-        let good =
-            |has: &&Has| has.acked.is_some() && now_ms.saturating_sub(has.follower.heard_ms()) <= lag_ms;
-        of.replicas.iter().filter(good).count()
+        let is_here = |has: &Has| now_ms.saturating_sub(has.follower.heard_ms()) <= lag_ms;
+        of.replicas.iter().filter(|has| of.counts(has) && has.acked.is_some() && is_here(has)).count()
     }
 
     /// How a node stands as a replica of the slot, if it is one.

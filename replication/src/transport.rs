@@ -56,7 +56,9 @@ impl SyncHello {
     }
 }
 
-fn parse_node(hex: &str) -> Option<NodeId> {
+/// A node's id, as 40 hex digits.
+#[must_use]
+pub fn parse_node(hex: &str) -> Option<NodeId> {
     if hex.len() != 40 || !hex.is_ascii() {
         return None;
     }

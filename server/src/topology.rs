@@ -38,6 +38,8 @@ pub struct SlotView {
     pub replicas: Vec<ReplicaView>,
     /// How it stands with its master, if it follows one.
     pub upstream: Option<UpstreamView>,
+    /// Whether its last record, as far as this node has it, gives the slot to another node.
+    pub is_given_away: bool,
 }
 
 /// A node that follows this one.
@@ -144,6 +146,7 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             keys: position.keys,
             replicas: replicas.collect(),
             upstream,
+            is_given_away: position.granted.is_some_and(|(to, _)| to != node.engine.node()),
         })
     })
 }

@@ -25,12 +25,14 @@ use crate::topology::{self, Force, SlotView};
 const PAY_TRIES: u32 = 20;
 const PAY_PAUSE: Duration = Duration::from_millis(150);
 
-/// The slots of this node but for the foreign ones.
+/// The slots of this node but for the foreign ones, and for those that went from its master to another group: one replica still
+/// has these, another does not, and the one that has most of the rest is to be promoted.
 #[must_use]
 pub fn own_views(node: &Node) -> Vec<SlotView> {
     let foreign = node.moves.all_foreign();
     let is_own = |view: &SlotView| {
-        !matches!(view.role, Role::Replica { .. } | Role::Loading { .. }) || !foreign.contains(&view.slot)
+        let follows = matches!(view.role, Role::Replica { .. } | Role::Loading { .. });
+        !follows || !(view.is_given_away || foreign.contains(&view.slot))
     };
     topology::views(node, Slot::all().collect()).filter(is_own).collect()
 }

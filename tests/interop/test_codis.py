@@ -129,6 +129,28 @@ class Moving(Behind):
         self.assertEqual(replica.do("GET", key), b"v")
         self.assertEqual(two.client().info("replication")["connected_slaves"], 1)
 
+    def test_replicas_tell_how_much_they_have_alike_although_one_still_has_a_slot_that_went_to_another_group(self):
+        one, two = self.cluster()
+        left, right = self.node("one-b"), self.node("one-c")
+        rest = [slot for slot in SLOTS if slot != 3]
+        for replica in (left, right):
+            replica.do("SLAVEOF", "127.0.0.1", one.port)
+            self.wait_until_slave_has_all(one, replica, SLOTS)
+        for slot in SLOTS:
+            for number in range(20):
+                one.do("SET", key_in(slot, "k"), number)
+        self.codis.migrate(3, two)
+        right.do("SLAVEOF", "127.0.0.1", one.port)
+        self.wait_until_slave_has_all(one, right, rest)
+        self.assertEqual((left.slot(3) is None, right.slot(3) is None), (False, True))
+
+        def told():
+            offset = lambda node: node.client().info("replication").get("slave_repl_offset")
+            return offset(left), offset(right), one.client().info("replication")["master_repl_offset"]
+
+        self.wait(lambda: len(set(told())) == 1, lambda: f"the same offset: {told()}")
+        self.assertEqual(left.client().info("replication")["master_link_status"], "up")
+
     def test_a_replica_of_a_group_without_slots_takes_those_that_come(self):
         one, two = self.cluster()
         replica = self.node("two-b")

@@ -105,3 +105,27 @@ fn a_replica_is_good_while_it_is_heard_and_whole_when_it_lacks_nothing() {
     acks.acked(&one, slot(1), Seq(5));
     assert_eq!(whole_ms(), 4000, "it has what there was then");
 }
+
+/// A master died while a slot was on its way to another group. The node that took the slot there had acknowledged a write, the
+/// replica that was promoted had not got it.
+#[test]
+fn who_takes_a_slot_to_another_group_does_not_count() {
+    let acks = Arc::new(Acks::default());
+    let (own, taker) = (replica(1), replica(2));
+    acks.set_taker(slot(3), NodeId([2; 20]));
+    for follower in [&own, &taker] {
+        acks.enter(follower, slot(3), Some(Seq(9)), 0);
+    }
+    let records = [(slot(3), Seq(10))];
+    let wait = acks.wait(&records, 1).expect("waits");
+    acks.acked(&taker, slot(3), Seq(10));
+    assert_eq!((stands(&wait), acks.count(&records), acks.good(slot(3), 0, 1)), (None, 0, 1));
+    acks.no_taker(slot(3), NodeId([7; 20]));
+    assert_eq!(stands(&wait), None, "another node's move ended");
+    acks.acked(&own, slot(3), Seq(10));
+    assert_eq!(stands(&wait), Some(Waited::Acked));
+    let wait = acks.wait(&[(slot(3), Seq(11))], 1).expect("waits");
+    acks.acked(&taker, slot(3), Seq(11));
+    acks.no_taker(slot(3), NodeId([2; 20]));
+    assert_eq!((stands(&wait), acks.good(slot(3), 0, 1)), (Some(Waited::Acked), 2));
+}

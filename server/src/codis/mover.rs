@@ -13,6 +13,7 @@ use haypile_engine::tx::Tx;
 use haypile_engine::types::Slot;
 use haypile_replication::handover::FENCE_LAG_RECORDS;
 use haypile_replication::status::{ReplicaState, ReplicaStatus};
+use haypile_replication::transport::parse_node;
 
 use super::adopt::{self, Refusal};
 use super::dial;
@@ -55,18 +56,30 @@ enum Next {
 
 async fn carry(node: &Arc<Node>, ticket: Ticket, to: &str) {
     let mut follower = None;
+    carry_on(node, ticket, to, &mut follower).await;
+    forget(node, ticket.slot, follower);
+}
+
+/// The other node is none of this one's group: its acknowledgements save nothing when this one dies, so they don't count.
+fn forget(node: &Node, slot: Slot, follower: Option<Follower>) {
+    if let Some(id) = follower.and_then(|follower| parse_node(&follower.id)) {
+        node.replication.acks().no_taker(slot, id);
+    }
+}
+
+async fn carry_on(node: &Arc<Node>, ticket: Ticket, to: &str, follower: &mut Option<Follower>) {
     loop {
         if node.moves.wanted(ticket, node.monotonic_ms()).is_none() {
             tracing::info!(slot = %ticket.slot, %to, "a slot's move is not wanted any more");
             return;
         }
-        match step(node, ticket, to, &mut follower).await {
+        match step(node, ticket, to, follower).await {
             Ok(Next::End) => return,
             Ok(Next::Later(pause)) => tokio::time::sleep(pause).await,
             Err(why) => {
                 tracing::warn!(slot = %ticket.slot, %to, %why, "a slot can't be moved yet");
                 node.moves.set(ticket, Stage::Failed(why));
-                follower = None;
+                forget(node, ticket.slot, follower.take());
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -114,6 +127,9 @@ async fn step(
                 });
             }
         };
+        if let Some(id) = parse_node(&id) {
+            node.replication.acks().set_taker(slot, id);
+        }
         *follower = Some(Follower { id, missed: 0 });
         return Ok(Next::Later(LOOK));
     };

@@ -388,6 +388,7 @@ mod tests {
             keys: 0,
             replicas: replicas.iter().map(replica).collect(),
             upstream,
+            is_given_away: false,
         }
     }
 

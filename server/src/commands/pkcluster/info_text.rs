@@ -223,6 +223,7 @@ mod tests {
             keys: 7,
             replicas,
             upstream,
+            is_given_away: false,
         }
     }
 

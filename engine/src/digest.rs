@@ -79,7 +79,8 @@ impl Engine {
             let wanted = std::cell::RefCell::default();
             let mut page = Vec::new();
             let read = {
-                let blocks = BlockSource { cache: self.cache(), fetched: &fetched, wanted: &wanted };
+                let blocks =
+                    BlockSource { cache: self.cache(), fetched: &fetched, wanted: &wanted, waits: false };
                 let layers = Layers { writes: &WriteSet::default(), cell, blocks: &blocks };
                 let from = from.as_ref().map(|entry| &entry[..]);
                 layers.range(from, Bound::Unbounded, Direction::Forward, &mut |entry, value| {

@@ -241,6 +241,28 @@ fn freeze(slot: Slot, cell: &mut SlotCell) -> Option<Part> {
     Some(Part { slot, life: cell.life, frozen, first_seq: cell.flushed_seq.next(), oldest })
 }
 
+/// A memtable of no more bytes is copied for who reads it for long: a file for each such reader would be too many.
+const COPIED_BYTES_MAX: usize = 256 << 10;
+
+/// A slot as it is now, for who reads it for long.
+pub(crate) fn still_cell(slot: Slot, cell: &mut SlotCell) -> SlotCell {
+    if cell.memtable.bytes() > COPIED_BYTES_MAX {
+        freeze(slot, cell);
+    }
+    SlotCell {
+        role: cell.role.clone(),
+        history: cell.history.clone(),
+        last_seq: cell.last_seq,
+        keys: cell.keys,
+        time: cell.time,
+        life: cell.life,
+        memtable: cell.memtable.copy(),
+        frozen: cell.frozen.clone(),
+        version: Arc::clone(&cell.version),
+        ..SlotCell::default()
+    }
+}
+
 /// The newest entry of each key in these tables, newest first.
 fn merged(tables: &[Arc<Frozen>]) -> Vec<(&[u8], Stored<'_>)> {
     let mut merged: Vec<(&[u8], Stored<'_>)> = Vec::new();

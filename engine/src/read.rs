@@ -144,11 +144,17 @@ pub(crate) struct BlockSource<'a> {
     pub cache: &'a BlockCache,
     pub fetched: &'a Fetched,
     pub wanted: &'a RefCell<Wanted>,
+    /// Whether its reader may wait for the device: blocks are read when they are missed, and not kept.
+    pub waits: bool,
 }
 
 impl Blocks for &BlockSource<'_> {
     fn block(&mut self, id: BlockId) -> Option<std::sync::Arc<Block>> {
         self.fetched.get(id).cloned().or_else(|| self.cache.get(id))
+    }
+
+    fn missing(&mut self, run: &Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        self.waited_for(run, id)
     }
 }
 
@@ -167,17 +173,28 @@ impl Blocks for Looking<'_, '_> {
 
     /// What the system has in memory is read at once: to give the command up and run it again costs as much as that.
     fn missing(&mut self, run: &Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        if self.source.waits {
+            return self.source.waited_for(run, id);
+        }
         let block = run.peek_block(id)?;
         self.source.cache.insert(id, std::sync::Arc::clone(&block));
         Some(block)
     }
 
     fn keeps_looked_at(&self) -> bool {
+        if self.source.waits {
+            return true;
+        }
         if self.to_write { self.source.cache.has_room() } else { self.source.cache.admits() }
     }
 }
 
 impl BlockSource<'_> {
+    /// A block for which the reader waits, if it does; not one that can't be read, which whoever fetches it hears.
+    fn waited_for(&self, run: &Run, id: BlockId) -> Option<std::sync::Arc<Block>> {
+        self.waits.then(|| run.read_block(id).ok()).flatten()
+    }
+
     /// Notes a missing block.
     fn want(&self, run: &Arc<Run>, id: BlockId) {
         self.wanted.borrow_mut().0.push((Arc::clone(run), id));

@@ -325,7 +325,12 @@ impl Snapshot {
         loop {
             let wanted = std::cell::RefCell::default();
             let read = {
-                let blocks = BlockSource { cache: self.engine.cache(), fetched: &fetched, wanted: &wanted };
+                let blocks = BlockSource {
+                    cache: self.engine.cache(),
+                    fetched: &fetched,
+                    wanted: &wanted,
+                    waits: false,
+                };
                 body(&Layers { writes: &WriteSet::default(), cell: &self.cell, blocks: &blocks })
             };
             match read {

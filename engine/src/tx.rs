@@ -4,7 +4,7 @@
 //! not in memory answers [`Stop::Miss`]. The caller then drops the transaction, fetches ([`Engine::fetch`]) what
 //! [`Tx::abandon`] names, and runs the same command again. Nothing is written before [`Tx::commit`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::sync::MutexGuard;
 use crate::types::{Epoch, Seq, Slot};
 use crate::value::{Header, Value};
 use crate::watch::{Before, Flag};
+use still::Still;
 
 /// Why a read gave no answer.
 #[derive(Debug)]
@@ -102,20 +103,16 @@ pub struct Tx<'e> {
     found: Option<(EntryKey, Option<Header>)>,
     /// Where in a memtable that was, and the last element that was read: what is written there finds its place at once.
     seen: RefCell<Seen>,
+    /// How many elements it may still read in pages: see [`still`].
+    elements_left: Cell<usize>,
+    /// What it reads, if that is not the slots as they are now.
+    still: Option<&'e Still>,
 }
 
 impl<'e> Tx<'e> {
     pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched, now: TimeMs) -> Tx<'e> {
         assert!(slots.is_sorted_by(|a, b| a < b), "slots are locked in ascending order");
-        // Made where it will lie: it is some hundreds of bytes for each slot.
-        let mut tx = Tx {
-            engine,
-            fetched,
-            wanted: RefCell::default(),
-            locked: SmallVec::new(),
-            found: None,
-            seen: RefCell::default(),
-        };
+        let mut tx = Tx::on(engine, fetched);
         for &slot in slots {
             let mut cell = engine.lock(slot);
             // Only an owner's clock moves a slot's time; a replica's is its master's.
@@ -125,6 +122,20 @@ impl<'e> Tx<'e> {
             tx.locked.push(Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() });
         }
         tx
+    }
+
+    /// On no slot yet. Made where it will lie: it is some hundreds of bytes for each slot.
+    fn on(engine: &'e Engine, fetched: &'e Fetched) -> Tx<'e> {
+        Tx {
+            engine,
+            fetched,
+            wanted: RefCell::default(),
+            locked: SmallVec::new(),
+            found: None,
+            seen: RefCell::default(),
+            elements_left: Cell::new(usize::MAX),
+            still: None,
+        }
     }
 
     fn position(&self, slot: Slot) -> usize {
@@ -146,7 +157,8 @@ impl<'e> Tx<'e> {
     }
 
     fn blocks(&self) -> BlockSource<'_> {
-        BlockSource { cache: self.engine.cache(), fetched: self.fetched, wanted: &self.wanted }
+        let (cache, waits) = (self.engine.cache(), self.still.is_some());
+        BlockSource { cache, fetched: self.fetched, wanted: &self.wanted, waits }
     }
 
     /// What stands at an entry key of a slot.
@@ -414,6 +426,9 @@ impl<'e> Tx<'e> {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
     ) -> Read<()> {
+        if !self.may_read_elements() {
+            return Err(Stop::Miss);
+        }
         let whole = |bound: Bound<&[u8]>, open: Bound<EntryKey>| match bound {
             Bound::Included(sub) => Bound::Included(key.element(generation, sub)),
             Bound::Excluded(sub) => Bound::Excluded(key.element(generation, sub)),
@@ -422,9 +437,18 @@ impl<'e> Tx<'e> {
         let from = whole(from, Bound::Included(key.element(generation, b"")));
         let to = whole(to, Bound::Excluded(key.element(Generation(generation.0 + 1), b"")));
         let sub_start = key.entry().len() + 8;
+        let left = self.elements_left.get();
+        let (mut seen, mut is_whole) = (0, true);
         self.walk(key.slot(), as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+            is_whole = seen < left && (!seen.is_multiple_of(still::LOOK_EVERY) || self.may_read_elements());
+            if !is_whole {
+                return false;
+            }
+            seen += 1;
             visit(&entry[sub_start..], value)
-        })
+        })?;
+        self.elements_left.set(left - seen);
+        if is_whole { Ok(()) } else { Err(Stop::Miss) }
     }
 
     /// The living keys of a slot in the order of their 48-bit hash, from `from_hash` on: about `limit` keys are
@@ -567,6 +591,9 @@ impl<'e> Tx<'e> {
     /// As [`Tx::commit`].
     pub fn discard(mut self) -> Result<Gate, Error> {
         self.forget_writes();
+        if self.still.is_some() {
+            return self.commit_now(|_, _| {}).map(Option::unwrap_or_default);
+        }
         self.commit()
     }
 
@@ -606,6 +633,7 @@ impl<'e> Tx<'e> {
     /// # Panics
     /// As there.
     pub fn commit_here(&mut self, mut wrote: impl FnMut(Slot, Seq)) -> Result<Gate, Error> {
+        assert!(self.still.is_none(), "what is still does not change");
         if self.has_writes() || self.locked.iter().any(Locked::tells_time) {
             // Before the log's buffer is locked: others wait for that.
             for locked in self.locked.iter_mut().filter(|locked| !locked.writes.record.is_empty()) {
@@ -700,5 +728,6 @@ fn as_slice(bound: &Bound<EntryKey>) -> Bound<&[u8]> {
 }
 
 pub mod marks;
+pub mod still;
 #[cfg(test)]
 mod tests;

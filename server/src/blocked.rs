@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use haypile_engine::engine::Gate;
 use haypile_engine::key::Key;
+use haypile_engine::tx::Tx;
 use haypile_engine::types::{Seq, Slot};
 use tokio::sync::Notify;
 
@@ -129,6 +130,42 @@ impl Waiter {
 
     fn answer(&self) -> MutexGuard<'_, Option<Answer>> {
         self.answer.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Keys that somebody waits for, and which of them a transaction has written or removed, in the order in which it did so.
+#[derive(Default)]
+pub struct Awaited<'a> {
+    keys: &'a [Key],
+    /// Invariant: places in `keys`, none twice.
+    written: Vec<usize>,
+}
+
+impl<'a> Awaited<'a> {
+    /// These, none of them written.
+    #[must_use]
+    pub fn new(keys: &'a [Key]) -> Awaited<'a> {
+        Awaited { keys, written: Vec::new() }
+    }
+
+    /// Notes what a command has written that was run just now.
+    pub fn note(&mut self, tx: &Tx<'_>) {
+        for (at, key) in self.keys.iter().enumerate() {
+            if (tx.has_written(key) || tx.has_removed(key)) && !self.written.contains(&at) {
+                self.written.push(at);
+            }
+        }
+    }
+
+    /// Which key was the first to be written (of those that `turn` others were before).
+    #[must_use]
+    pub fn written(&self, turn: usize) -> Option<usize> {
+        self.written.get(turn).copied()
+    }
+
+    /// What was written is given up.
+    pub fn forget(&mut self) {
+        self.written.clear();
     }
 }
 

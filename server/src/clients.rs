@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use haypile_engine::clock::TimeMs;
@@ -27,6 +27,10 @@ pub struct About {
     pub command: &'static str,
     /// How many commands wait for EXEC, after MULTI.
     pub queued: Option<usize>,
+    /// What these take, in bytes.
+    pub queued_bytes: u64,
+    /// Whether it is told of every command.
+    pub monitors: bool,
     /// How many channels, patterns and channels of slots it listens to.
     pub listens: (usize, usize, usize),
     /// What it is.
@@ -68,6 +72,33 @@ impl ClientKind {
     }
 }
 
+/// What a connection has in memory, in bytes, as its worker last told. Each alone; partners with nothing.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// What it has sent that is not answered.
+    pub query: AtomicUsize,
+    /// Room for more of that.
+    pub query_free: AtomicUsize,
+    /// Arguments of the command that runs.
+    pub args: AtomicUsize,
+    /// Room for replies.
+    pub replies: AtomicUsize,
+    /// Replies and messages that it has not taken.
+    pub unsent: AtomicUsize,
+    /// Whether its command waits, for others or because all have to.
+    pub waits: AtomicBool,
+}
+
+impl Usage {
+    /// Tells of a number.
+    pub fn tell(number: &AtomicUsize, bytes: usize) {
+        number.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A connection's socket and state, beside its buffers: about.
+const CONNECTION_BYTES: u64 = 4096;
+
 /// A connection. Shared by its worker and whoever lists or kills it.
 #[derive(Debug)]
 pub struct Client {
@@ -82,6 +113,10 @@ pub struct Client {
     /// When its last request came, on the monotonic clock. Alone; partners with nothing.
     pub active_ms: AtomicU64,
     about: Mutex<About>,
+    /// Its socket's number; negative if it has none.
+    fd: i32,
+    /// What it has in memory.
+    pub usage: Usage,
     /// Set before `wake` is told; read by its worker after being woken and before each read.
     killed: AtomicBool,
     wake: Notify,
@@ -121,24 +156,35 @@ impl Client {
     pub fn line(&self, now_ms: u64) -> String {
         let about = self.about();
         let idle = now_ms.saturating_sub(self.active_ms.load(Ordering::Relaxed)) / 1000;
-        let flags = match (about.kind_now(), about.queued) {
-            (ClientKind::Replica, _) => "S",
-            (ClientKind::Listener, None) => "P",
-            (ClientKind::Listener, Some(_)) => "xP",
-            (ClientKind::Normal, None) => "N",
-            (ClientKind::Normal, Some(_)) => "x",
-        };
+        let flags = [
+            ("O", about.monitors),
+            ("S", about.kind == ClientKind::Replica),
+            ("P", about.listens != (0, 0, 0)),
+            ("x", about.queued.is_some()),
+            ("b", self.usage.waits.load(Ordering::Relaxed)),
+            ("A", self.is_killed()),
+        ];
+        let flags: String = flags.iter().filter(|(_, is)| *is).map(|(flag, _)| *flag).collect();
+        let flags = if flags.is_empty() { "N" } else { &flags };
         let (channels, patterns, shards) = about.listens;
         let multi = about.queued.map_or("-1".to_owned(), |queued| queued.to_string());
+        let told = |number: &AtomicUsize| number.load(Ordering::Relaxed) as u64;
+        let (query, query_free) = (told(&self.usage.query), told(&self.usage.query_free));
+        let (args, queued) = (told(&self.usage.args), about.queued_bytes);
+        let (replies, unsent) = (told(&self.usage.replies), told(&self.usage.unsent));
+        let total = CONNECTION_BYTES + query + query_free + args + queued + replies + unsent;
         format!(
-            "id={} addr={} laddr={} name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} multi={multi} cmd={} \
-             user=default resp={} lib-name={} lib-ver={}",
+            "id={} addr={} laddr={} fd={} name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} \
+             multi={multi} qbuf={query} qbuf-free={query_free} argv-mem={args} multi-mem={queued} rbs={replies} rbp={replies} \
+             obl={unsent} oll=0 omem=0 tot-mem={total} events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,
             self.local,
+            self.fd,
             about.name,
             now_ms.saturating_sub(self.since_ms) / 1000,
             about.db,
+            if unsent > 0 { "rw" } else { "r" },
             if about.command.is_empty() { "NULL" } else { about.command },
             about.proto.number(),
             about.library,
@@ -156,7 +202,7 @@ pub struct Clients {
 
 impl Clients {
     /// Enters a connection.
-    pub fn enter(&self, address: SocketAddr, local: SocketAddr, now_ms: u64) -> Arc<Client> {
+    pub fn enter(&self, address: SocketAddr, local: SocketAddr, fd: i32, now_ms: u64) -> Arc<Client> {
         let client = Arc::new(Client {
             id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
             address,
@@ -164,6 +210,8 @@ impl Clients {
             since_ms: now_ms,
             active_ms: AtomicU64::new(now_ms),
             about: Mutex::default(),
+            fd,
+            usage: Usage::default(),
             killed: AtomicBool::new(false),
             wake: Notify::new(),
         });

@@ -7,6 +7,7 @@
 //! Where a worker has several connections, their batches run together, in turns: see `turn`.
 
 use std::future::poll_fn;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use crate::ahead::{Ahead, Request};
+use crate::clients::Usage;
 use crate::config::Settings;
-use crate::execute::{self, Begun, Checked, Next, Runner, Scratch, Waits};
+use crate::execute::{self, Begun, Checked, Job, Next, Runner, Scratch, Waits};
 use crate::node::{Node, Stopping};
 use crate::resp::{Limits, Parser, Proto, ReplyWriter};
 use crate::session::{Mode, Session, Taken};
@@ -64,6 +66,8 @@ enum Step {
     Settles(Checked),
     /// Not far: it waits.
     Waits(Checked, Waits, Answer),
+    /// Its reply is made and sent piece by piece.
+    Streams(Box<Job>, Answer),
     /// It ends the connection.
     Ends(End),
 }
@@ -81,7 +85,7 @@ struct Answer {
 pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
-    let client = node.clients.enter(address, local, node.monotonic_ms());
+    let client = node.clients.enter(address, local, stream.as_raw_fd(), node.monotonic_ms());
     let _leaving = Leaving(&node, client.clone());
     let _counted = others::Counted::new();
     let authenticated = node.config.now().requirepass.is_empty();
@@ -89,7 +93,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         node: node.clone(),
         stream,
         session: Session::new(client.clone(), authenticated),
-        scratch: Scratch::default(),
+        scratch: Scratch::streaming(),
         reply: ReplyWriter::new(Proto::Resp2),
         gate: Gate::default(),
         unacked: Unacked::default(),
@@ -168,6 +172,10 @@ struct Input {
     /// What was found in `unread`. Empty between batches.
     ahead: Ahead,
 }
+
+/// A client that takes no piece of a long reply for so long loses its connection: what the reply is made of is kept
+/// meanwhile.
+const STALLS: Duration = Duration::from_secs(60);
 
 /// Commands that are run one after another without a look at the clock.
 const COMMANDS_A_LOOK: u64 = 64;
@@ -260,6 +268,7 @@ async fn attend(mut served: Box<Served>) -> (End, Box<Served>) {
 impl Input {
     /// Finds the first requests of what was received.
     fn prepare(&mut self, connection: &Connection, settings: &Settings) {
+        connection.tell_query(&self.unread);
         self.ahead = spare::take_ahead();
         self.ahead.find(&mut self.parser, &self.unread, &connection.limits(settings));
     }
@@ -289,11 +298,14 @@ impl Connection {
         if messages.is_empty() {
             return None;
         }
+        let unsent = &self.session.client.usage.unsent;
+        Usage::tell(unsent, messages.len());
         let sent = tokio::select! {
             biased;
             sent = self.stream.write_all(&messages) => sent,
             () = self.session.client.killed() => return Some(End::Closed),
         };
+        Usage::tell(unsent, 0);
         self.node.stats.output_bytes.fetch_add(messages.len() as u64, Ordering::Relaxed);
         mailbox.sent();
         sent.is_err().then_some(End::Closed)
@@ -358,6 +370,7 @@ impl Connection {
         if unread.is_empty() {
             spare::give(std::mem::take(unread));
         }
+        self.tell_query(unread);
         self.node.stats.commands_processed.fetch_add(commands, Ordering::Relaxed);
         let writes = std::mem::take(&mut self.writes);
         self.node.stats.writes_processed.fetch_add(writes, Ordering::Relaxed);
@@ -444,6 +457,8 @@ impl Connection {
     fn ran(&mut self, args: &[&[u8]], answer: Answer, next: Next, settings: &Settings) -> Step {
         let Answer { start, skipped } = answer;
         let silent = skipped || self.session.mode.has(Mode::SILENT) || self.session.mode.has(Mode::SKIPPING);
+        // Whoever wants no replies wants messages, and to know what they are told of.
+        let silent = silent && !self.session.command.ends_with("subscribe");
         if silent {
             // What came before it may have left meanwhile.
             self.reply.truncate(start.min(self.reply.len()));
@@ -463,6 +478,7 @@ impl Connection {
                 let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
                 return Step::Ends(End::TakeOver(command, args));
             }
+            Next::Stream(job) => return Step::Streams(job, answer),
         }
         let limit = usize::try_from(settings.reply_bytes_max).unwrap_or(usize::MAX);
         if self.reply.len() >= limit { Step::Full } else { Step::Done }
@@ -494,6 +510,10 @@ impl Connection {
                         Err(end) => return Some(end),
                     }
                 }
+                Step::Streams(job, answer) => match self.stream(args, job, answer).await {
+                    Ok(next) => self.ran(args, Answer { start: 0, ..answer }, next, settings),
+                    Err(end) => return Some(end),
+                },
                 Step::Waits(checked, waits, answer) => {
                     let next = self.runner(args).go_on(checked, waits).await;
                     self.now = self.node.wall();
@@ -511,6 +531,8 @@ impl Connection {
         let Connection { node, stream, session, .. } = self;
         let may_write = execute::may_write(session, checked);
         let client = session.client.clone();
+        client.usage.waits.store(true, Ordering::Relaxed);
+        let held = node.pauses.hold();
         let mut stopping = node.stopping();
         let ended = tokio::select! {
             () = node.pauses.wait(node, may_write) => None,
@@ -518,6 +540,8 @@ impl Connection {
             () = client.killed() => Some(End::Closed),
             _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => Some(End::Closed),
         };
+        client.usage.waits.store(false, Ordering::Relaxed);
+        drop(held);
         self.now = self.node.wall();
         self.since_ns = self.node.nanos();
         ended
@@ -531,6 +555,8 @@ impl Connection {
         self.publish_command();
         let Connection { node, stream, session, scratch, reply, gate, now, since_ns, .. } = self;
         let client = session.client.clone();
+        client.usage.waits.store(true, Ordering::Relaxed);
+        Usage::tell(&client.usage.args, args.iter().map(|arg| arg.len()).sum());
         let mut stopping = node.stopping();
         let mut runner = Runner { node, session, args, now: *now, since_ns, scratch, reply, gate };
         let next = tokio::select! {
@@ -539,6 +565,65 @@ impl Connection {
             () = client.killed() => return Err(End::Closed),
             _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => return Err(End::Closed),
         };
+        client.usage.waits.store(false, Ordering::Relaxed);
+        Usage::tell(&client.usage.args, 0);
+        self.now = self.node.wall();
+        Ok(next)
+    }
+
+    /// Makes and sends a long reply; what came before it is answered first.
+    async fn stream(&mut self, args: &[&[u8]], job: Box<Job>, answer: Answer) -> Result<Next, End> {
+        if let Some(end) = self.settle().await {
+            return Err(end);
+        }
+        let command = job.command;
+        let mut stream = job.start();
+        let client = self.session.client.clone();
+        let silent = answer.skipped || self.session.mode.has(Mode::SILENT);
+        let mut sent = false;
+        loop {
+            let piece = tokio::select! {
+                piece = stream.piece() => piece,
+                () = gone(&self.stream) => return Err(End::Closed),
+                () = client.killed() => return Err(End::Closed),
+            };
+            let Some(piece) = piece else { break };
+            if silent {
+                continue;
+            }
+            sent = true;
+            self.reply.raw(&piece);
+            let began = self.node.nanos();
+            match tokio::time::timeout(STALLS, self.settle()).await {
+                Ok(None) => {}
+                Ok(Some(end)) => return Err(end),
+                Err(_) => {
+                    tracing::warn!(
+                        client = client.id,
+                        command = command.name,
+                        "a client does not read its long reply: its connection ends"
+                    );
+                    return Err(End::Closed);
+                }
+            }
+            // What it waits for its client is no time that it takes.
+            self.since_ns += self.node.nanos().saturating_sub(began);
+        }
+        let (done, rest) = stream.end().await;
+        let start = self.reply.len();
+        match &done {
+            Ok(()) => self.reply.raw(&rest),
+            Err(fail) if sent => {
+                tracing::error!(
+                    command = command.name,
+                    why = execute::words(fail),
+                    "a reply could not be made to its end"
+                );
+                return Err(End::Closed);
+            }
+            Err(_) => {}
+        }
+        let next = self.runner(args).end_stream(command, start, done);
         self.now = self.node.wall();
         Ok(next)
     }
@@ -580,6 +665,7 @@ impl Connection {
         let mut sent = Ok(());
         if !self.try_send() {
             let rest = &self.reply.as_bytes()[self.sent..];
+            Usage::tell(&self.session.client.usage.unsent, rest.len());
             sent = tokio::select! {
                 biased;
                 sent = self.stream.write_all(rest) => sent,
@@ -628,6 +714,9 @@ impl Connection {
         self.sent = 0;
         self.node.stats.output_bytes.fetch_add(self.reply.len() as u64, Ordering::Relaxed);
         self.reply.clear();
+        let usage = &self.session.client.usage;
+        Usage::tell(&usage.unsent, 0);
+        Usage::tell(&usage.replies, self.reply.capacity());
     }
 
     /// Writes the log as far as the gate, unless somebody else does, and waits until the gate is reached.
@@ -678,6 +767,13 @@ impl Connection {
         None
     }
 
+    /// Shows in CLIENT LIST what was received and not run.
+    fn tell_query(&self, unread: &BytesMut) {
+        let usage = &self.session.client.usage;
+        Usage::tell(&usage.query, unread.len());
+        Usage::tell(&usage.query_free, unread.capacity() - unread.len());
+    }
+
     /// Shows the last command in CLIENT LIST; once a batch, as it takes a lock.
     fn publish_command(&mut self) {
         let command = (self.session.command, self.reply.proto());
@@ -689,5 +785,7 @@ impl Connection {
         about.command = self.session.command;
         about.proto = self.reply.proto();
         about.queued = self.session.multi.as_ref().map(|multi| multi.queue.len());
+        about.queued_bytes = self.session.multi.as_ref().map_or(0, |multi| multi.bytes);
+        about.monitors = self.session.monitoring.is_some();
     }
 }

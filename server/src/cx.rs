@@ -11,6 +11,7 @@ use haypile_engine::value::Value;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
+use crate::blocked::Awaited;
 use crate::kept::Kept;
 use crate::kind::Kind;
 use crate::node::Node;
@@ -185,6 +186,10 @@ pub struct Cx<'a> {
     pub kept: &'a Kept<'a>,
     /// Where it runs.
     pub turn: Turn,
+    /// Whether a script calls it.
+    pub in_script: bool,
+    /// The keys of its slots that others wait for.
+    pub awaited: Awaited<'a>,
     /// What it tells who listens to keys, once it is committed.
     pub events: Vec<Event>,
 }

@@ -16,11 +16,13 @@ use haypile_engine::error::Error;
 use haypile_engine::key::Key;
 use haypile_engine::memtable::Guess;
 use haypile_engine::slot::{NOBODY, Role};
+use haypile_engine::tx::still::Still;
 use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::Slot;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::ahead::Guesses;
-use crate::blocked::Waiting;
+use crate::blocked::{Awaited, Waiting};
 use crate::codis::mover;
 use crate::codis::moves::Way;
 use crate::commands::events;
@@ -38,13 +40,18 @@ use crate::table::{self, Command, Flags, Run, Unfit};
 mod aside;
 mod exec;
 mod measure;
+mod stream;
 mod waits;
 
 pub(crate) use aside::free;
 pub use measure::may_write;
+pub use stream::{Job, STREAMS_MAX};
 
 use exec::{Exec, ExecBegun, Tried};
-use waits::Served;
+use waits::{Candidates, Served};
+
+/// So often a command that runs off the workers may find its slots changed by who came before it; then it keeps them locked.
+const COLLISIONS_MAX: usize = 2;
 
 /// How often a command may miss the cache: each run gets further, so that nothing real comes near.
 const MISSES_MAX: usize = 1 << 20;
@@ -58,6 +65,8 @@ pub enum Next {
     Abort(Error),
     /// The command takes the connection over.
     TakeOver(&'static Command),
+    /// The reply is to be made and sent, piece by piece; see [`Runner::end_stream`].
+    Stream(Box<Job>),
 }
 
 /// A command that passed every check that needs no data.
@@ -172,6 +181,12 @@ pub struct Scratch {
     wrapped: Option<Wrapped>,
     /// Whether this is for a command that runs off the workers.
     aside: bool,
+    /// Whether replies may be sent piece by piece.
+    may_stream: bool,
+    /// A place for the command that runs, if it has one already.
+    permit: Option<OwnedSemaphorePermit>,
+    /// What the command that ran goes on as.
+    stream: Option<Box<Job>>,
     /// The command's random seed: a counter with a random start and long strides, as its users mix it well.
     seed: u64,
 }
@@ -182,6 +197,12 @@ impl Scratch {
     pub fn wrapped(key: &[u8], way: Option<Way>) -> Scratch {
         let wrapped = Wrapped { key: Key::new(key), way, answer: None };
         Scratch { wrapped: Some(wrapped), ..Scratch::default() }
+    }
+
+    /// For a connection, which can send replies piece by piece.
+    #[must_use]
+    pub fn streaming() -> Scratch {
+        Scratch { may_stream: true, ..Scratch::default() }
     }
 
     /// What a request of a slot that moves has to be answered instead of what it replied.
@@ -324,7 +345,7 @@ impl Runner<'_> {
                 if self.must_wait_for_room(command) {
                     return Begun::Waits(Waits(For::Room(body)));
                 }
-                match self.attempt(command, body, self.args, &Fetched::default(), true) {
+                match self.attempt(command, body, self.args, (&Fetched::default(), None), true) {
                     Attempt::Done(done) => done,
                     attempt => return Begun::Waits(Waits(For::Data(body, attempt))),
                 }
@@ -360,6 +381,15 @@ impl Runner<'_> {
             For::Itself(body) | For::Others(body) => body(&mut self.session_cx()).await,
             For::Exec(exec, tried) => self.exec(exec, tried).await,
         };
+        self.scratch.permit = None;
+        match self.scratch.stream.take() {
+            Some(job) => Next::Stream(job),
+            None => self.finish(command, start, done),
+        }
+    }
+
+    /// Ends a command whose reply was sent piece by piece, but for what stands there from `start` on.
+    pub fn end_stream(&mut self, command: &'static Command, start: usize, done: Result<(), Fail>) -> Next {
         self.finish(command, start, done)
     }
 
@@ -403,6 +433,10 @@ impl Runner<'_> {
             }
         };
         self.measure(command, self.args, start);
+        if !self.session.early.is_empty() {
+            let early = std::mem::take(&mut self.session.early);
+            self.reply.insert(start, &early);
+        }
         if matches!(command.run, Run::Exec) && self.node.monitors.any() {
             measure::tell_monitors(self.node, self.session, command, self.args, self.now);
         }
@@ -444,6 +478,12 @@ enum Attempt {
     Busy(Arc<Aside>),
     /// It is long itself.
     Long(Held),
+    /// What it was run on has changed meanwhile.
+    Changed,
+    /// It reads much, for which there is no place now.
+    Crowded,
+    /// It reads much: its reply is made off the worker.
+    Streams(Box<Job>),
     /// There is nothing for it yet. It has entered, unless it had before; and watches keys that another node writes.
     Blocked(Blocks, Option<Waiting>, Option<Watching>),
 }
@@ -469,6 +509,7 @@ impl Runner<'_> {
         let mut until_ms = None;
         // Too few rather than too many: then it looks once more.
         let mut changes = 0;
+        let mut collisions = 0;
         for _ in 0..MISSES_MAX {
             match attempt.take() {
                 None if self.must_wait_for_room(command) => {
@@ -482,6 +523,15 @@ impl Runner<'_> {
                 Some(Attempt::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
                 Some(Attempt::Busy(script)) => aside::free(node, &script).await?,
                 Some(Attempt::Long(held)) => return self.aside(command, body, held).await,
+                Some(Attempt::Changed) => collisions += 1,
+                Some(Attempt::Crowded) => {
+                    node.engine.write()?;
+                    self.scratch.permit = node.streams.clone().acquire_owned().await.ok();
+                }
+                Some(Attempt::Streams(job)) => {
+                    self.scratch.stream = Some(job);
+                    return Ok(());
+                }
                 Some(Attempt::Blocked(blocks, entered, watched)) => {
                     if let Some(entered) = entered {
                         until_ms = blocks.timeout_ms.map(|ms| node.monotonic_ms().saturating_add(ms));
@@ -513,7 +563,10 @@ impl Runner<'_> {
             let again: Option<Vec<&[u8]>> =
                 waiting.as_ref().map(|waiting| waiting.waiter.args.iter().map(|arg| &arg[..]).collect());
             let args = again.as_deref().unwrap_or(self.args);
-            attempt = Some(self.attempt(command, body, args, &fetched, waiting.is_none()));
+            // Off the workers it takes as long as it takes: its slots are others' to flush and to ship.
+            let still = (self.scratch.aside && collisions < COLLISIONS_MAX)
+                .then(|| node.engine.still(&self.scratch.slots, self.now));
+            attempt = Some(self.attempt(command, body, args, (&fetched, still.as_ref()), waiting.is_none()));
             // Nobody else serves it while it tries by itself.
             if let (Some(waiting), Some(Attempt::Blocked(..))) = (&waiting, &attempt) {
                 waiting.waiter.unclaim();
@@ -529,12 +582,13 @@ impl Runner<'_> {
         command: &'static Command,
         body: Body,
         args: &[&[u8]],
-        fetched: &Fetched,
+        (fetched, still): (&Fetched, Option<&Still>),
         enters: bool,
     ) -> Attempt {
         let engine = &self.node.engine;
-        let Scratch { keys, slots, guesses, seed, wrapped, aside, .. } = &mut *self.scratch;
-        let (keys, slots) = (&keys[..], &slots[..]);
+        let Scratch { keys, slots, guesses, seed, wrapped, may_stream, permit, aside, .. } =
+            &mut *self.scratch;
+        let (keys, slots, permit) = (&keys[..], &slots[..], permit.take());
         let changes = engine.role_changes().count();
         let asides = &self.node.scripts.asides;
         if !*aside && let Some(script) = asides.holder(slots) {
@@ -550,7 +604,10 @@ impl Runner<'_> {
         let kept = Kept::default();
         // Its transaction lies here from its beginning to its end: it is large.
         let mut cx = Cx {
-            tx: engine.begin_at(slots, fetched, self.now),
+            tx: match still {
+                None => engine.begin_at(slots, fetched, self.now),
+                Some(still) => engine.begin_still(still, fetched),
+            },
             args,
             keys,
             reply: self.reply,
@@ -558,10 +615,15 @@ impl Runner<'_> {
             node: self.node,
             kept: &kept,
             turn,
+            in_script: false,
+            awaited: Awaited::default(),
             events: Vec::new(),
         };
         if !guesses.is_empty() {
             cx.tx.expect(guesses);
+        }
+        if *may_stream && !*aside && stream::is_fit(command) {
+            cx.tx.limit_reads(stream::ELEMENTS_MAX);
         }
         match hindrance(&cx.tx, command.flags) {
             None => {
@@ -604,8 +666,9 @@ impl Runner<'_> {
         waiting = if command.flags.has(Flags::WRITE) && self.node.blocked.any() {
             waits::candidates(self.node, &cx.tx)
         } else {
-            Vec::new()
+            Candidates::default()
         };
+        cx.awaited = waiting.awaited();
         waiting_args = if waiting.is_empty() { Vec::new() } else { waits::args_of(&waiting) };
         let mut done = events::run(&mut cx, command, body);
         if !enters && command.name == "xreadgroup" && matches!(done, Err(Fail::Error(_))) {
@@ -625,10 +688,23 @@ impl Runner<'_> {
         let before = written.records.len();
         let seen = match &done {
             Ok(()) => {
-                self.node.tell(std::mem::take(&mut cx.events), &mut self.session.outbox);
-                let seen = cx.tx.commit_here(|slot, seq| written.note(slot, seq));
-                drop(cx);
-                seen
+                let note = |slot, seq| written.note(slot, seq);
+                if still.is_none() {
+                    self.node.tell(std::mem::take(&mut cx.events), &mut self.session.outbox);
+                    let seen = cx.tx.commit_here(note);
+                    drop(cx);
+                    seen
+                } else {
+                    let Cx { tx, reply, events, .. } = cx;
+                    let Some(committed) = tx.commit_now(note).transpose() else {
+                        reply.truncate(start);
+                        return Attempt::Changed;
+                    };
+                    self.node.tell(events, &mut self.session.outbox);
+                    // Who came to wait right before it was known that these slots are held has to look by itself.
+                    self.node.blocked.wake_all();
+                    committed
+                }
             }
             Err(Fail::Blocks(_)) if self.node.profile == Profile::Codis => {
                 // The connection is shared among clients: nobody waits on it.
@@ -659,6 +735,12 @@ impl Runner<'_> {
                     }
                     Err(error) => Attempt::Done(Err(error.into())),
                 };
+            }
+            Err(Fail::Stop(Stop::Miss)) if cx.tx.has_read_enough() => {
+                cx.reply.truncate(start);
+                let Cx { tx, args, reply, .. } = cx;
+                let asked = stream::Asked { command, body, args, keys, seed: *seed, proto: reply.proto() };
+                return stream::begin(self.node, tx, &asked, permit, self.gate);
             }
             Err(Fail::Stop(Stop::Miss)) => {
                 cx.reply.truncate(start);

@@ -1,10 +1,11 @@
 //! What a connection gathers between MULTI and EXEC, and the keys that it watches.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use haypile_engine::engine::Fetched;
-use haypile_engine::key::Key;
+use haypile_engine::key::{EntryKey, Key};
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::types::Epoch;
 use haypile_engine::watch::{Before, Flag};
@@ -56,24 +57,45 @@ struct WatchedKey {
     epoch: Option<Epoch>,
 }
 
+/// About what a watched key takes beside its bytes, here and in its slot.
+const WATCH_BYTES: u64 = 2 * (size_of::<WatchedKey>() + size_of::<EntryKey>()) as u64;
+
+/// What watching a key takes, in bytes.
+fn bytes_of(key: &Key) -> u64 {
+    // Its entry key stands here twice, and in its slot.
+    WATCH_BYTES + 3 * key.entry().len() as u64
+}
+
 /// The keys that a connection watches. Ends the watch when it is dropped: no slot may be locked then by who drops it.
 pub struct Watching {
     node: Arc<Node>,
     flag: Flag,
     keys: Vec<WatchedKey>,
+    /// The entry keys of `keys`.
+    known: HashSet<EntryKey>,
+    /// What all of it takes.
+    bytes: u64,
 }
 
 impl Watching {
     /// Watches nothing yet.
     #[must_use]
     pub fn new(node: Arc<Node>) -> Watching {
-        Watching { node, flag: Flag::default(), keys: Vec::new() }
+        Watching { node, flag: Flag::default(), keys: Vec::new(), known: HashSet::new(), bytes: 0 }
     }
 
     /// Whether it watches the key.
     #[must_use]
     pub fn has(&self, key: &Key) -> bool {
-        self.keys.iter().any(|watched| watched.key == *key)
+        self.known.contains(key.entry())
+    }
+
+    /// What it would take in memory, in bytes, to watch these keys besides.
+    #[must_use]
+    pub fn bytes_with(watching: Option<&Watching>, keys: &[Key]) -> u64 {
+        let is_new = |key: &&Key| watching.is_none_or(|watching| !watching.has(key));
+        let new: u64 = keys.iter().filter(is_new).map(bytes_of).sum();
+        watching.map_or(0, |watching| watching.bytes) + new
     }
 
     /// Watches a key whose slot is locked.
@@ -83,6 +105,8 @@ impl Watching {
     pub fn add(&mut self, tx: &mut Tx<'_>, key: &Key) -> Read<()> {
         if !self.has(key) {
             let before = tx.watch(key, &self.flag)?;
+            self.known.insert(EntryKey::from_slice(key.entry()));
+            self.bytes += bytes_of(key);
             self.keys.push(WatchedKey { key: key.clone(), before, epoch: tx.epoch(key.slot()) });
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! CLIENT PAUSE: commands wait until a moment. Costs one look at a flag while nothing is paused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -29,11 +29,21 @@ pub struct Pauses {
     /// Set before `now` says what; read before each command.
     on: AtomicBool,
     now: watch::Sender<Option<Pause>>,
+    /// How many commands are held back. Alone; partners with nothing.
+    held: AtomicUsize,
+}
+
+struct Hold<'a>(&'a Pauses);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Pauses {
     fn default() -> Pauses {
-        Pauses { on: AtomicBool::new(false), now: watch::Sender::new(None) }
+        Pauses { on: AtomicBool::new(false), now: watch::Sender::new(None), held: AtomicUsize::new(0) }
     }
 }
 
@@ -42,6 +52,18 @@ impl Pauses {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
+    }
+
+    /// How many commands are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Counts a command as held back, until what this gives is dropped.
+    pub fn hold(&self) -> impl Drop + use<'_> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Hold(self)
     }
 
     /// Pauses until a moment on the monotonic clock. Of two pauses the later end counts, and the wider, as in Redis.

@@ -99,6 +99,8 @@ pub struct Session {
     mailbox: Option<Arc<Mailbox>>,
     /// Messages that leave with the replies, once these may.
     pub outbox: Vec<Message>,
+    /// Messages that came to it before the command that runs: they leave before its reply, be that EXEC's.
+    pub early: Vec<u8>,
     /// What it wrote.
     pub written: Written,
 }
@@ -121,6 +123,7 @@ impl Session {
             monitoring: None,
             mailbox: None,
             outbox: Vec::new(),
+            early: Vec::new(),
             written: Written::default(),
         }
     }

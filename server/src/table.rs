@@ -49,6 +49,9 @@ impl Flags {
     /// For the operator alone, where that is restricted: see [`crate::operator`].
     pub const OPERATOR: Flags = Flags(1 << 10);
 
+    /// Not on keys, and locks slots all the same, each in its turn.
+    pub const OVER_SLOTS: Flags = Flags(1 << 11);
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Flags) -> Flags {

@@ -72,7 +72,7 @@ impl Bench {
 
     fn connected(node: Arc<Node>, first: bool) -> Bench {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        let client = node.clients.enter(nowhere, nowhere, 0);
+        let client = node.clients.enter(nowhere, nowhere, -1, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let session = Session::new(client, true);
         Bench { node, session, runtime, scratch: Scratch::default(), proto: Proto::Resp2, first }

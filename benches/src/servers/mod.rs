@@ -2,7 +2,9 @@
 //! other, so that a machine that slows down slows all of them; then what a replica costs, starts, slots and memory. What is
 //! said at the end are medians, and whether goals are met.
 
+mod collections;
 mod copies;
+mod families;
 mod figures;
 mod instance;
 mod rows;
@@ -43,7 +45,21 @@ const REPLICA_LOOKS: usize = 3000;
 const REPLICA_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Parts of the table.
-const GROUPS: [&str; 8] = ["load", "replica", "copies", "restart", "recovery", "slots", "memory", "large"];
+const GROUPS: [&str; 10] = [
+    "load",
+    "families",
+    "replica",
+    "copies",
+    "restart",
+    "recovery",
+    "slots",
+    "memory",
+    "large",
+    "collections",
+];
+
+/// Those that are measured only where they are asked for by name.
+const ASKED_FOR: [&str; 2] = ["families", "collections"];
 
 /// The command line.
 pub fn command() -> Command {
@@ -73,7 +89,7 @@ pub fn command() -> Command {
         )
         .arg(
             text("groups", "A,B,C", "all", "parts of the table")
-                .help(format!("parts of the table: of {}", GROUPS.join(","))),
+                .help(format!("parts of the table: of {}; all but {}", GROUPS.join(","), ASKED_FOR.join(" and "))),
         )
         .arg(text("rows", "TEXT", "", "of the loads only those with this in their names"))
         .arg(number("repeat", "5", "repetitions, of which medians are shown [--quick: 1]"))
@@ -108,7 +124,7 @@ pub fn run(matches: &ArgMatches) -> Result<bool> {
         _ => matches.get_one::<u64>(name).copied().unwrap_or(quickly),
     };
     let groups: Vec<&str> = match text("groups") {
-        "all" => GROUPS.to_vec(),
+        "all" => GROUPS.into_iter().filter(|group| !ASKED_FOR.contains(group)).collect(),
         list => list.split(',').map(str::trim).collect(),
     };
     if let Some(unknown) = groups.iter().find(|group| !GROUPS.contains(group)) {
@@ -129,6 +145,9 @@ pub fn run(matches: &ArgMatches) -> Result<bool> {
         table.say(&format!("repetition {repeat} of {repeats}"));
         if groups.contains(&"load") {
             table.loads(&products, repeat, text("rows"))?;
+        }
+        if groups.contains(&"families") {
+            families::measure(&mut table, &products, repeat, text("rows"))?;
         }
         if groups.contains(&"replica") {
             // Another server is first each time.
@@ -154,6 +173,9 @@ pub fn run(matches: &ArgMatches) -> Result<bool> {
     }
     if groups.contains(&"large") {
         ours.iter().try_for_each(|product| single::large(&mut table, product))?;
+    }
+    if groups.contains(&"collections") {
+        collections::measure(&mut table, haypile, text("rows"))?;
     }
     table.finish(matches, &products)
 }

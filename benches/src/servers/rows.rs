@@ -51,6 +51,141 @@ pub const REPLICATED: &[Row] = &[
     row("HSET, with a replica", "hset-small", 16, 1000),
 ];
 
+/// A load of commands of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// What it is called.
+    pub name: &'static str,
+    /// What is done before, so many times for each key.
+    pub before: &'static str,
+    /// See `before`.
+    pub before_per_key: u64,
+    /// What is measured; see `families`.
+    pub load: &'static str,
+    /// Operations, for each thousand keys of the table.
+    pub operations_per_thousand: u64,
+}
+
+const fn family(
+    name: &'static str,
+    (before, before_per_key): (&'static str, u64),
+    load: &'static str,
+    operations_per_thousand: u64,
+) -> Family {
+    Family { name, before, before_per_key, load, operations_per_thousand }
+}
+
+const NOTHING: (&str, u64) = ("", 0);
+const HASH: (&str, u64) = ("HSET h:{k} f{m} {v}", 20);
+const LIST: (&str, u64) = ("RPUSH l:{k} {v}", 100);
+const SET: (&str, u64) = ("SADD s:{k} m{m}", 100);
+const SORTED_SET: (&str, u64) = ("ZADD z:{k} {m} m{m}", 100);
+const STREAM: (&str, u64) = ("XADD x:{k} MAXLEN ~ 200 * f {v}", 50);
+const GEO: (&str, u64) = ("GEOADD g:{k} 13.{m} 38.{m} m{m}", 50);
+
+/// One after the other, on the same data.
+#[rustfmt::skip]
+pub const FAMILIES: &[Family] = &[
+    family("strings: SETRANGE", NOTHING, "SETRANGE sr:{k} 16 {v}", 500),
+    family("strings: GETRANGE", NOTHING, "GETRANGE sr:{k} 0 31", 500),
+    family("strings: MGET of 4", ("SET mg:{k} {v}", 3), "MGET mg:{k} mg:{m} mg:{m} mg:{m}", 300),
+    family("bits: SETBIT", NOTHING, "SETBIT b:{k} {m} 1", 500),
+    family("bits: BITFIELD", NOTHING, "BITFIELD b:{k} INCRBY u8 #{m} 1", 500),
+    family("bits: BITCOUNT", NOTHING, "BITCOUNT b:{k}", 500),
+    family("hashes: HGET", HASH, "HGET h:{k} f{m}", 500),
+    family("hashes: HINCRBY", NOTHING, "HINCRBY hi:{k} f{m} 1", 500),
+    family("hashes: HGETALL of 20", NOTHING, "HGETALL h:{k}", 200),
+    family("lists: LRANGE of 10", LIST, "LRANGE l:{k} 0 9", 300),
+    family("lists: LINDEX", NOTHING, "LINDEX l:{k} 50", 500),
+    family("lists: RPUSH and LPOP", NOTHING, "RPUSH l:{k} {v};LPOP l:{k}", 300),
+    family("sets: SADD", NOTHING, "SADD s:{k} m{n}", 500),
+    family("sets: SISMEMBER", SET, "SISMEMBER s:{k} m{m}", 500),
+    family("sets: SRANDMEMBER", NOTHING, "SRANDMEMBER s:{k}", 500),
+    family("sets: SINTERCARD", SET, "SINTERCARD 2 s:{k} s:{m}", 100),
+    family("sorted sets: ZADD", SORTED_SET, "ZADD z:{k} {m} m{m}", 500),
+    family("sorted sets: ZINCRBY", NOTHING, "ZINCRBY z:{k} 1 m{m}", 500),
+    family("sorted sets: ZSCORE", NOTHING, "ZSCORE z:{k} m{m}", 500),
+    family("sorted sets: ZRANK", NOTHING, "ZRANK z:{k} m{m}", 500),
+    family("sorted sets: ZRANGE of 10", NOTHING, "ZRANGE z:{k} 0 9", 300),
+    family("sorted sets: ZRANGEBYSCORE of 10", NOTHING, "ZRANGEBYSCORE z:{k} {m} +inf LIMIT 0 10", 300),
+    family("HyperLogLog: PFADD", NOTHING, "PFADD p:{k} e{n}", 500),
+    family("HyperLogLog: PFCOUNT", NOTHING, "PFCOUNT p:{k}", 500),
+    family("geo: GEOADD", GEO, "GEOADD g:{k} 13.{m} 38.{m} m{m}", 300),
+    family("geo: GEOSEARCH", NOTHING, "GEOSEARCH g:{k} FROMLONLAT 13.5 38.5 BYRADIUS 50 km COUNT 5", 50),
+    family("streams: XADD", STREAM, "XADD x:{k} MAXLEN ~ 200 * f {v}", 300),
+    family("streams: XRANGE of 10", NOTHING, "XRANGE x:{k} - + COUNT 10", 200),
+    family("streams: XADD and XREADGROUP", ("XGROUP CREATE xg:{n} g 0 MKSTREAM", 1), "XADD xg:1 MAXLEN ~ 1000 * f {v};XREADGROUP GROUP g c COUNT 1 NOACK STREAMS xg:1 >", 100),
+    family("keys: EXISTS", NOTHING, "EXISTS h:{k}", 500),
+    family("keys: EXPIRE", NOTHING, "EXPIRE mg:{k} 10000", 500),
+    family("keys: TTL", NOTHING, "TTL mg:{k}", 500),
+    family("keys: SET and DEL", NOTHING, "SET d:{k} {v};DEL d:{k}", 300),
+    family("keys: SCAN", NOTHING, "SCAN 0 COUNT 10", 200),
+    family("transactions: MULTI, SET, INCR, EXEC", NOTHING, "MULTI;SET t:{k} {v};INCR ti:{k};EXEC", 100),
+    family("scripts: EVAL of one GET", NOTHING, "EVAL return_redis.call('get',KEYS[1]) 1 mg:{k}", 200),
+    family("scripts: EVAL of one INCR", NOTHING, "EVAL return_redis.call('incr',KEYS[1]) 1 ei:{k}", 200),
+    family("messages: PUBLISH to nobody", NOTHING, "PUBLISH c:{k} {v}", 500),
+];
+
+/// A kind of collections that are measured large.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// What it is called.
+    pub name: &'static str,
+    /// What gives it elements.
+    pub add: &'static str,
+    /// The words of an element: `{n}` is its number, `{s}` a number by chance.
+    pub element: &'static str,
+    /// Whether a command brings one only.
+    pub alone: bool,
+    /// Commands on it: `{c}` is its key, `{e}` the number of an element that it has, `{n}` that of the call.
+    pub commands: &'static [&'static str],
+    /// What reads all of it.
+    pub whole: &'static str,
+}
+
+/// One after the other.
+#[rustfmt::skip]
+pub const COLLECTIONS: &[Collection] = &[
+    Collection {
+        name: "hash", add: "HSET", element: "f{n} value{n}", alone: false,
+        commands: &[
+            "HGET {c} f{e}", "HMGET {c} f{e} f{e+9}", "HEXISTS {c} f{e}", "HSTRLEN {c} f{e}", "HLEN {c}", "HSET {c} f{e} new", "HSET {c} g{n} new",
+            "HDEL {c} g{n}", "HINCRBY {c} g{n} 1", "HRANDFIELD {c}", "HRANDFIELD {c} 10", "HSCAN {c} 0 COUNT 10",
+        ],
+        whole: "HGETALL {c}",
+    },
+    Collection {
+        name: "set", add: "SADD", element: "m{n}", alone: false,
+        commands: &[
+            "SISMEMBER {c} m{e}", "SMISMEMBER {c} m{e} m{e+9}", "SCARD {c}", "SADD {c} m{e}", "SADD {c} n{n}", "SREM {c} n{n}", "SRANDMEMBER {c}",
+            "SRANDMEMBER {c} 10", "SPOP {c}", "SSCAN {c} 0 COUNT 10",
+        ],
+        whole: "SMEMBERS {c}",
+    },
+    Collection {
+        name: "sorted set", add: "ZADD", element: "{s} m{n}", alone: false,
+        commands: &[
+            "ZSCORE {c} m{e}", "ZCARD {c}", "ZADD {c} {e} m{e}", "ZADD {c} {e} n{n}", "ZREM {c} n{n}", "ZINCRBY {c} 1 m{e}", "ZRANK {c} m{e}",
+            "ZREVRANK {c} m{e}", "ZRANGE {c} {e} {e+9}", "ZRANGE {c} {e} {e+9} REV", "ZCOUNT {c} {e} +inf", "ZRANGEBYSCORE {c} {e} +inf LIMIT 0 10",
+            "ZRANGEBYSCORE {c} 0 +inf LIMIT {e} 10", "ZRANDMEMBER {c}", "ZPOPMIN {c}", "ZPOPMAX {c}", "ZREMRANGEBYRANK {c} {e} {e}", "ZSCAN {c} 0 COUNT 10",
+        ],
+        whole: "ZRANGE {c} 0 -1",
+    },
+    Collection {
+        name: "list", add: "RPUSH", element: "item{n}", alone: false,
+        commands: &[
+            "LINDEX {c} {e}", "LLEN {c}", "LSET {c} {e} new", "LRANGE {c} {e} {e+9}", "LPUSH {c} new", "RPUSH {c} new", "LPOP {c}", "RPOP {c}",
+            "LMOVE {c} {c} LEFT RIGHT", "LPOS {c} item9 MAXLEN 100", "LTRIM {c} 1 -1",
+        ],
+        whole: "LRANGE {c} 0 -1",
+    },
+    Collection {
+        name: "stream", add: "XADD", element: "* f value{n}", alone: true,
+        commands: &["XLEN {c}", "XADD {c} * f new", "XRANGE {c} - + COUNT 10", "XREVRANGE {c} + - COUNT 10", "XREAD COUNT 10 STREAMS {c} 0", "XTRIM {c} MAXLEN ~ 100000000"],
+        whole: "XRANGE {c} - +",
+    },
+];
+
 /// Figures that are measured by themselves.
 pub mod single {
     /// A stop, and a start that finds all in order.
@@ -102,6 +237,10 @@ pub enum Measure {
     BytesRatio,
     /// Seconds.
     Seconds,
+    /// Microseconds.
+    Us,
+    /// The same of a collection of ten thousand.
+    UsOfFew,
     /// A million bytes a second.
     MegabytesPerSecond,
     /// MiB of memory.
@@ -131,6 +270,8 @@ impl Measure {
             Measure::CpuRatio => "CPU with / without",
             Measure::BytesRatio => "bytes with / without",
             Measure::Seconds => "s",
+            Measure::Us => "us",
+            Measure::UsOfFew => "us of 10,000",
             Measure::MegabytesPerSecond => "MB/s",
             Measure::MemoryMib => "MiB",
             Measure::Files => "files",
@@ -174,6 +315,12 @@ pub fn goals() -> Vec<Goal> {
                 (row.name, Measure::Rate, AtLeast(4.0, "pika")),
             ]),
         }
+    }
+    for family in FAMILIES {
+        goals.extend([
+            (family.name, Measure::Rate, AtLeast(0.5, "redis")),
+            (family.name, Measure::Cpu, AtMost(2.0, "redis")),
+        ]);
     }
     for row in REPLICATED {
         goals.extend([

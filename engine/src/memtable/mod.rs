@@ -299,6 +299,14 @@ impl Memtable {
         *self = Memtable { clears_older: true, ..Memtable::default() };
     }
 
+    /// The same entries once more.
+    #[must_use]
+    pub fn copy(&self) -> Memtable {
+        let mut copy = Memtable { clears_older: self.clears_older, ..Memtable::default() };
+        self.iter().for_each(|(key, stored)| copy.insert(key, stored));
+        copy
+    }
+
     /// Whether entries in older places are gone: a clear came before all entries here.
     #[must_use]
     pub fn clears_older(&self) -> bool {

@@ -45,7 +45,7 @@ impl RunCursor {
             return Ok(std::sync::Arc::clone(block));
         }
         let id = self.run.block_id(number);
-        blocks.block(id).ok_or(Step::NeedsBlock(id))
+        blocks.block(id).or_else(|| blocks.missing(&self.run, id)).ok_or(Step::NeedsBlock(id))
     }
 
     fn stand(&mut self, number: usize, block: std::sync::Arc<Block>, entry: usize) -> Step {

@@ -286,3 +286,131 @@ proptest! {
         }
     }
 }
+
+/// As [`run`], where blocks may have to be fetched.
+fn run_cold<T>(engine: &Engine, key: &Key, body: impl Fn(&mut Tx<'_>) -> Read<T>) -> T {
+    let mut fetched = Fetched::default();
+    loop {
+        let wanted = {
+            let mut tx = engine.begin(&[key.slot()], &fetched);
+            match body(&mut tx) {
+                Ok(out) => {
+                    tx.commit().expect("the log takes it");
+                    return out;
+                }
+                Err(Stop::Miss) => tx.abandon(),
+                Err(Stop::Failed(error)) => panic!("{error}"),
+            }
+        };
+        engine.fetch(wanted, &mut fetched).expect("the disk gives it");
+    }
+}
+
+/// Elements of a collection in pages, as long as they may be read.
+fn all_elements(tx: &mut Tx<'_>, key: &Key, generation: Generation) -> Read<Vec<(Bytes, Bytes)>> {
+    let mut out: Vec<(Bytes, Bytes)> = Vec::new();
+    loop {
+        let last = out.last().map(|(sub, _)| sub.clone());
+        let from = last.as_ref().map_or(Bound::Unbounded, |last| Bound::Excluded(&last[..]));
+        let page = tx.elements(key, generation, from, Bound::Unbounded, Direction::Forward, 10)?;
+        if page.is_empty() {
+            return Ok(out);
+        }
+        out.extend(page);
+    }
+}
+
+#[test]
+fn what_is_still_does_not_change_whatever_is_written_flushed_and_removed() {
+    let engine = crate::testing::engine();
+    let key = Key::new(b"k");
+    // Once with all in a file, once with all in memory, which is copied, and once with more than is copied.
+    for (round, value) in [(0u8, vec![0; 8]), (1, vec![1; 8]), (2, vec![2; 8 << 10])] {
+        let generation = run_cold(&engine, &key, |tx| {
+            let generation = tx.next_generation(&key);
+            tx.put(&key, &Value { generation: Some(generation), ..Value::whole(1, 1, &b""[..]) })?;
+            (0..100u8).for_each(|sub| tx.put_element(&key, generation, &[sub], &value));
+            Ok(generation)
+        });
+        if round == 0 {
+            engine.flush(&[key.slot()]).expect("the disk takes it");
+        }
+        let still = engine.still(&[key.slot()], TimeMs(0));
+        run_cold(&engine, &key, |tx| {
+            (0..100u8).step_by(2).for_each(|sub| tx.delete_element(&key, generation, &[sub]));
+            tx.put_element(&key, generation, &[200], b"new");
+            Ok(())
+        });
+        engine.flush(&[key.slot()]).expect("the disk takes it");
+        run_cold(&engine, &key, |tx| tx.delete(&key));
+        engine.flush(&[key.slot()]).expect("the disk takes it");
+        let fetched = Fetched::default();
+        let mut tx = engine.begin_still(&still, &fetched);
+        assert!(tx.read(&key, |_| ()).expect("reads wait").is_some());
+        let elements = all_elements(&mut tx, &key, generation).expect("reads wait");
+        assert_eq!(elements.len(), 100);
+        assert!(
+            elements
+                .iter()
+                .enumerate()
+                .all(|(at, (sub, found))| usize::from(sub[0]) == at && *found == value)
+        );
+        still.end();
+        assert!(
+            matches!(all_elements(&mut tx, &key, generation), Err(Stop::Miss)),
+            "nobody wants it any more"
+        );
+        drop(tx);
+        engine.end_still(still).expect("there is nothing to flush");
+        assert!(run_cold(&engine, &key, |tx| tx.read(&key, |_| ())).is_none());
+    }
+}
+
+#[test]
+fn a_transaction_reads_no_more_elements_than_it_may() {
+    let engine = crate::testing::engine();
+    let key = Key::new(b"k");
+    let generation = run(&engine, &key, |tx| {
+        let generation = tx.next_generation(&key);
+        (0..100u8).for_each(|sub| tx.put_element(&key, generation, &[sub], b"v"));
+        Ok(generation)
+    });
+    let fetched = Fetched::default();
+    for (limit, reads) in [(usize::MAX, true), (101, true), (90, false), (1, false)] {
+        let mut tx = engine.begin(&[key.slot()], &fetched);
+        tx.limit_reads(limit);
+        assert_eq!(all_elements(&mut tx, &key, generation).is_ok(), reads, "{limit}");
+        assert_eq!(tx.has_read_enough(), !reads, "{limit}");
+    }
+}
+
+#[test]
+fn what_was_written_on_what_is_still_is_committed_unless_something_has_changed() {
+    let engine = crate::testing::engine();
+    let (key, other) = (Key::new(b"k"), Key::new(b"{k}2"));
+    run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"old"[..])));
+    let fetched = Fetched::default();
+    let payload = |key: &Key| run(&engine, key, |tx| tx.get(key)).map(|value| value.payload);
+    for changes in [false, true] {
+        let still = engine.still(&[key.slot()], TimeMs(0));
+        let mut tx = engine.begin_still(&still, &fetched);
+        assert!(tx.is_still());
+        tx.put(&key, &Value::whole(0, 0, &b"new"[..])).expect("reads wait");
+        assert_eq!(payload(&key), Some(Bytes::from_static(b"old")), "nobody else sees it");
+        if changes {
+            run(&engine, &other, |tx| tx.put(&other, &Value::whole(0, 0, &b"x"[..])));
+        }
+        let mut wrote = 0;
+        let committed = tx.commit_now(|_, _| wrote += 1).expect("the log takes it");
+        assert_eq!((committed.is_none(), wrote), (changes, usize::from(!changes)));
+        assert_eq!(
+            payload(&key),
+            Some(if changes { Bytes::from_static(b"old") } else { Bytes::from_static(b"new") })
+        );
+        run(&engine, &key, |tx| tx.put(&key, &Value::whole(0, 0, &b"old"[..])));
+        // Who has only read is answered whatever has changed.
+        let mut tx = engine.begin_still(&still, &fetched);
+        tx.get(&key).expect("reads wait");
+        tx.discard().expect("nothing was written");
+    }
+}

@@ -4,6 +4,7 @@ use super::bits::bit_offset;
 use super::strings::{check_length, replace};
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
+use crate::node::Node;
 use crate::number;
 use crate::table::{Command, Flags, Group, Keys};
 
@@ -97,12 +98,12 @@ impl Form {
     }
 
     /// Where a number begins: a bit's place, or with `#` a number's.
-    fn place(self, text: &[u8]) -> Result<usize, Fail> {
+    fn place(self, node: &Node, text: &[u8]) -> Result<usize, Fail> {
         let wrong = || Fail::error("ERR bit offset is not an integer or out of range");
-        let Some(index) = text.strip_prefix(b"#") else { return bit_offset(text) };
+        let Some(index) = text.strip_prefix(b"#") else { return bit_offset(node, text) };
         let index = number::integer(index).ok_or_else(wrong)?;
         let offset = index.checked_mul(i64::from(self.bits)).ok_or_else(wrong)?;
-        bit_offset(offset.to_string().as_bytes())
+        bit_offset(node, offset.to_string().as_bytes())
     }
 }
 
@@ -156,7 +157,7 @@ impl Operation {
     }
 }
 
-fn operations(args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
+fn operations(node: &Node, args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
     let mut overflow = Overflow::Wrap;
     let mut operations = Vec::new();
     let mut rest = args;
@@ -165,7 +166,7 @@ fn operations(args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
             [] => return Ok(operations),
             [name, form, offset, after @ ..] if is(name, "get") => {
                 let form = Form::parse(form)?;
-                operations.push(Operation::Get(form, form.place(offset)?));
+                operations.push(Operation::Get(form, form.place(node, offset)?));
                 after
             }
             [name, how, after @ ..] if is(name, "overflow") => {
@@ -174,7 +175,7 @@ fn operations(args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
             }
             [name, form, offset, value, after @ ..] if is(name, "set") || is(name, "incrby") => {
                 let form = Form::parse(form)?;
-                let offset = form.place(offset)?;
+                let offset = form.place(node, offset)?;
                 let value = integer(value)?;
                 operations.push(match is(name, "set") {
                     true => Operation::Set(form, offset, value, overflow),
@@ -188,7 +189,7 @@ fn operations(args: &[&[u8]]) -> Result<Vec<Operation>, Fail> {
 }
 
 fn bitfield(cx: &mut Cx<'_>, allowed: Allowed) -> Result<(), Fail> {
-    let operations = operations(&cx.args[2..])?;
+    let operations = operations(cx.node, &cx.args[2..])?;
     let reads = operations.iter().all(|operation| matches!(operation, Operation::Get(..)));
     if allowed == Allowed::Reading && !reads {
         return Err(Fail::error("ERR BITFIELD_RO only supports the GET subcommand"));
@@ -222,7 +223,9 @@ fn bitfield(cx: &mut Cx<'_>, allowed: Allowed) -> Result<(), Fail> {
             None => cx.reply.null(),
         }
     }
-    if reads { Ok(()) } else { replace(cx, key, old.as_ref(), bytes) }
+    // As in Redis, who watches the key is not told of what changes nothing.
+    let is_same = old.as_ref().is_some_and(|old| old.payload[..] == bytes[..]);
+    if reads || is_same { Ok(()) } else { replace(cx, key, old.as_ref(), bytes) }
 }
 
 #[cfg(test)]

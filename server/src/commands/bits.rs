@@ -4,9 +4,11 @@
 
 use bytes::Bytes;
 
-use super::strings::{check_length, replace, string};
+use super::strings::{bulk_bytes_max, replace, string};
+use crate::config::BULK_BYTES_MAX_LEAST;
 use crate::cx::{Cx, Fail, integer, is};
 use crate::kind::Kind;
+use crate::node::Node;
 use crate::number;
 use crate::table::{Command, Flags, Group, Keys};
 
@@ -28,11 +30,12 @@ const GROUP: Group = Group("bitmap");
 /// Reads a bit's place.
 ///
 /// # Errors
-/// In Redis' words if it lies in no string.
-pub fn bit_offset(text: &[u8]) -> Result<usize, Fail> {
+/// In Redis' words if it lies in no string that there may be.
+pub fn bit_offset(node: &Node, text: &[u8]) -> Result<usize, Fail> {
+    let may_be = |byte: usize| byte < BULK_BYTES_MAX_LEAST || byte < bulk_bytes_max(node);
     number::integer(text)
         .and_then(|offset| usize::try_from(offset).ok())
-        .filter(|offset| offset / 8 < super::strings::STRING_BYTES_MAX)
+        .filter(|offset| may_be(offset / 8))
         .ok_or_else(|| Fail::error("ERR bit offset is not an integer or out of range"))
 }
 
@@ -42,7 +45,7 @@ fn bit_at(bytes: &[u8], offset: usize) -> bool {
 }
 
 fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let offset = bit_offset(cx.arg(2))?;
+    let offset = bit_offset(cx.node, cx.arg(2))?;
     let bit = match cx.arg(3) {
         b"0" => 0,
         b"1" => 1,
@@ -54,7 +57,6 @@ fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let is_set = bit_at(&bytes, offset);
     cx.reply.integer(i64::from(is_set));
     let byte = offset / 8;
-    check_length(byte + 1)?;
     // As in Redis, who watches the key is not told of what changes nothing.
     if byte < bytes.len() && is_set == (bit == 1) {
         return Ok(());
@@ -66,7 +68,7 @@ fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
 }
 
 fn getbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let offset = bit_offset(cx.arg(2))?;
+    let offset = bit_offset(cx.node, cx.arg(2))?;
     let value = cx.read(cx.key(0), Kind::String)?;
     cx.reply.integer(i64::from(value.is_some_and(|value| bit_at(&value.payload, offset))));
     Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::blocked::Answer;
-use crate::clients::{Client, ClientKind};
+use crate::clients::{Client, ClientKind, Usage};
 use crate::cx::{Fail, is};
 use crate::number;
 use crate::pause::Paused;
@@ -140,8 +140,17 @@ fn on_or_off(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Shows of this connection what runs on it.
+fn tell_of_itself(cx: &SessionCx<'_>) {
+    let client = &cx.session.client;
+    Usage::tell(&client.usage.args, cx.args.iter().map(|arg| arg.len()).sum());
+    client.about().command = cx.session.command;
+}
+
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    tell_of_itself(cx);
     let line = cx.session.client.line(cx.node.monotonic_ms());
+    Usage::tell(&cx.session.client.usage.args, 0);
     cx.reply.verbatim("txt", &(line + "\n"));
     Ok(())
 }
@@ -267,6 +276,7 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         }
         _ => return Err(Fail::syntax()),
     };
+    tell_of_itself(cx);
     let now = cx.node.monotonic_ms();
     let lines: String = cx
         .node
@@ -276,6 +286,7 @@ fn list(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         .filter(|client| filter.takes(client))
         .map(|client| client.line(now) + "\n")
         .collect();
+    Usage::tell(&cx.session.client.usage.args, 0);
     cx.reply.verbatim("txt", &lines);
     Ok(())
 }
@@ -384,14 +395,22 @@ mod tests {
         for part in ["id=1 addr=127.0.0.1:1 ", " name=me ", " lib-name=x lib-ver=1.0", " db=0 ", " resp=2 "] {
             assert!(line.contains(part), "{part} in {line}");
         }
-        assert_eq!(bench.run("client list id 1 2"), bench.run("client info"));
+        // All but what the two commands take themselves.
+        let rest = |line: String| {
+            line.split(" name=").nth(1).map(|rest| rest.split(" argv-mem=").next().map(str::to_owned))
+        };
+        assert_eq!(rest(bench.run("client list id 1 2")), rest(bench.run("client info")));
+        for part in [" fd=-1 ", " flags=N ", " argv-mem=10 ", " multi-mem=0 ", " events=r ", " redir=-1 "] {
+            let line = bench.run("client info");
+            assert!(line.contains(part), "{part} in {line}");
+        }
     }
 
     #[test]
     fn connections_are_ended_by_address_and_by_filter() {
         let mut bench = Bench::new();
         let local = SocketAddr::from(([127, 0, 0, 1], 1));
-        let enter = |port| bench.node.clients.enter(SocketAddr::from(([127, 0, 0, 1], port)), local, 0);
+        let enter = |port| bench.node.clients.enter(SocketAddr::from(([127, 0, 0, 1], port)), local, -1, 0);
         let (two, three) = (enter(2), enter(3));
         bench.check(
             "client kill 127.0.0.1:9         -> -ERR No such client

@@ -90,6 +90,16 @@ pub fn run<'a>(
     command: &Command,
     body: fn(&mut Cx<'_>) -> Result<(), Fail>,
 ) -> Result<(), Fail> {
+    run_told(cx, command, body)?;
+    cx.awaited.note(&cx.tx);
+    Ok(())
+}
+
+fn run_told<'a>(
+    cx: &mut Cx<'a>,
+    command: &Command,
+    body: fn(&mut Cx<'_>) -> Result<(), Fail>,
+) -> Result<(), Fail> {
     let classes = cx.node.notify.classes();
     // A script's calls tell for themselves.
     if classes == Classes::NONE || command.group == super::scripting::GROUP {

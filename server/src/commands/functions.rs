@@ -75,11 +75,11 @@ fn load(cx: &mut SessionCx<'_>) -> Done {
     let (replace, text) = match cx.args[2..] {
         [text] => (false, text),
         [option, text] if is(option, "replace") => (true, text),
-        [option, _] => {
+        [option, _, ..] => {
             let option = String::from_utf8_lossy(option);
             return Err(Fail::error(format!("ERR Unknown option given: {option}")));
         }
-        _ => return Err(Fail::arity("function|load")),
+        [] => return Err(Fail::arity("function|load")),
     };
     let library = machine::library(&Bytes::copy_from_slice(text))?;
     let name = library.name.clone();

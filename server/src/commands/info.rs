@@ -20,8 +20,14 @@ use crate::table::{Command, Flags, Group};
 pub const REDIS_VERSION: &str = "7.0.15";
 
 /// See the file's head.
-pub const COMMANDS: &[Command] =
-    &[Group("server").session("info", -1, Flags::DANGEROUS, "1.0.0", "Tells of the node.", info)];
+pub const COMMANDS: &[Command] = &[Group("server").session(
+    "info",
+    -1,
+    Flags::DANGEROUS.with(Flags::OVER_SLOTS),
+    "1.0.0",
+    "Tells of the node.",
+    info,
+)];
 
 /// A part of the answer: appends lines `name:value`.
 type Section = fn(&Node, &mut Lines);
@@ -108,7 +114,7 @@ fn server(node: &Node, lines: &mut Lines) {
 fn clients(node: &Node, lines: &mut Lines) {
     lines.put("connected_clients", node.clients.count());
     lines.put("maxclients", node.config.now().maxclients);
-    lines.put("blocked_clients", node.blocked.count());
+    lines.put("blocked_clients", node.blocked.count() + node.pauses.held());
 }
 
 fn memory(node: &Node, lines: &mut Lines) {

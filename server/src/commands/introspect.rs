@@ -179,7 +179,9 @@ fn keys_of<'a>(args: &'a [&'a [u8]]) -> Result<(&'static Command, Vec<&'a [u8]>)
     }
     let mut positions = Vec::new();
     command.keys.positions(args, &mut positions);
-    if positions.is_empty() {
+    // A script may have none.
+    if positions.is_empty() && !(command.group == super::scripting::GROUP && args.get(2) == Some(&&b"0"[..]))
+    {
         return Err(Fail::error("ERR Invalid arguments specified for command"));
     }
     Ok((command, positions.into_iter().map(|at| args[at]).collect()))
@@ -202,7 +204,7 @@ fn getkeysandflags(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     for key in keys {
         cx.reply.array(2);
         cx.reply.bulk(key);
-        let flags = key_flags(command);
+        let flags = key_flags(command, cx.args);
         cx.reply.set(flags.len());
         flags.iter().for_each(|flag| cx.reply.simple(flag));
     }
@@ -210,7 +212,11 @@ fn getkeysandflags(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 /// What a command does to its keys, as far as its row tells.
-fn key_flags(command: &Command) -> [&'static str; 2] {
+fn key_flags(command: &Command, args: &[&[u8]]) -> [&'static str; 2] {
+    let gives_old = args.iter().any(|arg| is(arg, "get"));
+    if matches!(command.name, "mset" | "setex" | "psetex") || command.name == "set" && !gives_old {
+        return ["OW", "update"];
+    }
     if command.flags.has(Flags::WRITE) { ["RW", "update"] } else { ["RO", "access"] }
 }
 
@@ -255,7 +261,7 @@ fn specifications(reply: &mut ReplyWriter, command: &Command) {
     reply.array(1);
     reply.map(3);
     reply.bulk(b"flags");
-    let flags = key_flags(command);
+    let flags = key_flags(command, &[]);
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.simple(flag));
     for part in ["begin_search", "find_keys"] {

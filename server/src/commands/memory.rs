@@ -29,7 +29,7 @@ const SUBS: &[Command] = &[
         Ok(())
     })
     .differs("there is nothing to purge: the allocator gives memory back by itself"),
-    T.session("memory|stats", 2, Flags::NONE, "4.0.0", "Tells what takes how much memory.", stats)
+    T.session("memory|stats", 2, Flags::OVER_SLOTS, "4.0.0", "Tells what takes how much memory.", stats)
         .differs("the parts are the engine's: memtables, block cache, indexes and filters, log tail"),
     T.data("memory|usage", -3, Flags::READONLY, Keys::Range { first: 2, last: 2, step: 1 }, "4.0.0", "Tells how many bytes a key takes.", usage)
         .differs("bytes of the key with its value, uncompressed, as they lie on disk; what elements take is estimated from samples"),

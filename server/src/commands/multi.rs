@@ -30,7 +30,7 @@ pub const COMMANDS: &[Command] = &[
     T.waiting(
         "watch",
         -2,
-        AT_ONCE,
+        AT_ONCE.with(Flags::OVER_SLOTS),
         "2.2.0",
         "Lets EXEC run nothing if one of the keys changes before.",
         |cx| Box::pin(watch(cx)),
@@ -67,6 +67,10 @@ async fn watch(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     slots.sort_unstable();
     slots.dedup();
     let node = cx.node;
+    let limit = node.config.now().request_bytes_max;
+    if Watching::bytes_with(cx.session.watching.as_deref(), &keys) > limit {
+        return Err(Fail::error("ERR the watched keys take more than client-query-buffer-limit: UNWATCH"));
+    }
     let watching = cx.session.watching.get_or_insert_with(|| Box::new(Watching::new(node.clone())));
     let mut deadline = None;
     let gate = loop {

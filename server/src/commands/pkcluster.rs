@@ -26,7 +26,11 @@ pub const COMMANDS: &[Command] = &[Group("cluster")
     .waiting(
         "pkcluster",
         -1,
-        Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI).with(Flags::OPERATOR),
+        Flags::ADMIN
+            .with(Flags::DANGEROUS)
+            .with(Flags::NO_MULTI)
+            .with(Flags::OPERATOR)
+            .with(Flags::OVER_SLOTS),
         "1.0.0",
         "Adds, removes, attaches, detaches and shows slots.",
         pkcluster,

@@ -92,8 +92,7 @@ fn unsubscribe(cx: &mut SessionCx<'_>, kind: Kind) -> Result<(), Fail> {
     for name in &names {
         if let Some(subscriptions) = &mut cx.session.subscriptions {
             subscriptions.remove(kind, name);
-            // What came before comes before.
-            cx.reply.raw(&subscriptions.mailbox.take());
+            cx.session.early.extend_from_slice(&subscriptions.mailbox.take());
         }
         let count = told(cx, kind);
         cx.reply.push(3);

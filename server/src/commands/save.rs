@@ -14,9 +14,23 @@ const T: Group = Group("server");
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    T.session("bgsave", -1, ADMIN, "1.0.0", "Makes a checkpoint of all slots in the background.", bgsave),
+    T.session(
+        "bgsave",
+        -1,
+        ADMIN.with(Flags::OVER_SLOTS),
+        "1.0.0",
+        "Makes a checkpoint of all slots in the background.",
+        bgsave,
+    ),
     T.session("lastsave", 1, Flags::FAST, "1.0.0", "Tells when the last checkpoint was made.", last_save),
-    T.waiting("save", 1, ADMIN.with(Flags::NO_MULTI), "1.0.0", "Makes a checkpoint of all slots.", save),
+    T.waiting(
+        "save",
+        1,
+        ADMIN.with(Flags::NO_MULTI).with(Flags::OVER_SLOTS),
+        "1.0.0",
+        "Makes a checkpoint of all slots.",
+        save,
+    ),
 ];
 
 /// SCHEDULE is for a save that has to wait for a rewrite of the log: there is none here.

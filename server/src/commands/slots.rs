@@ -18,19 +18,27 @@ pub const COMMANDS: &[Command] = &[
     T.session(
         "slotsinfo",
         -1,
-        Flags::FAST,
+        Flags::FAST.with(Flags::OVER_SLOTS),
         "1.0.0",
         "Lists the node's slots with their numbers of keys.",
         info,
     )
     .own(),
     T.session("slotshashkey", -2, Flags::FAST, "1.0.0", "Tells which slots keys are in.", hash_key).own(),
-    T.waiting("slotsscan", -3, Flags::READONLY, "1.0.0", "Walks over the keys of a slot.", scan_slot).own(),
+    T.waiting(
+        "slotsscan",
+        -3,
+        Flags::READONLY.with(Flags::OVER_SLOTS),
+        "1.0.0",
+        "Walks over the keys of a slot.",
+        scan_slot,
+    )
+    .own(),
     T.waiting("slotsdel", -2, DELETE, "1.0.0", "Removes all keys of slots.", delete).own(),
     T.session("slotscheck", 1, Flags::DANGEROUS, "1.0.0", "Tells that keys are in their slots.", check).own(),
 ];
 
-const DELETE: Flags = Flags::WRITE.with(Flags::DANGEROUS);
+const DELETE: Flags = Flags::WRITE.with(Flags::DANGEROUS).with(Flags::OVER_SLOTS);
 
 /// Without arguments all slots; else from a slot on, and so many.
 fn info(cx: &mut SessionCx<'_>) -> Result<(), Fail> {

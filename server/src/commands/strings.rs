@@ -3,9 +3,11 @@
 use haypile_engine::key::Key;
 use haypile_engine::value::Value;
 
+use crate::config::BULK_BYTES_MAX_LEAST;
 use crate::cx::{Cx, Fail, integer};
 use crate::expiry::{Base, Unit, deadline};
 use crate::kind::Kind;
+use crate::node::Node;
 use crate::table::{Command, Flags, Group, Keys};
 
 /// The longest string, in bytes.
@@ -49,15 +51,29 @@ pub fn string<P>(payload: P) -> Value<P> {
     Value { kind: Kind::String as u8, encoding: 0, expiry: None, generation: None, payload }
 }
 
-/// Refuses a length that no string can have.
+/// Refuses a length that no string can have, whatever the settings say.
 ///
 /// # Errors
 /// In Redis' words.
 pub fn check_length(bytes: usize) -> Result<(), Fail> {
-    if bytes > STRING_BYTES_MAX {
-        return Err(Fail::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
-    }
-    Ok(())
+    if bytes > STRING_BYTES_MAX { Err(too_long()) } else { Ok(()) }
+}
+
+/// Refuses a length that a string can't grow to: `proto-max-bulk-len` is a limit of what is made as of what is sent.
+///
+/// # Errors
+/// In Redis' words.
+pub fn check_growth(node: &Node, bytes: usize) -> Result<(), Fail> {
+    if bytes > BULK_BYTES_MAX_LEAST && bytes > bulk_bytes_max(node) { Err(too_long()) } else { Ok(()) }
+}
+
+/// The setting `proto-max-bulk-len`, never less than [`BULK_BYTES_MAX_LEAST`].
+pub fn bulk_bytes_max(node: &Node) -> usize {
+    usize::try_from(node.config.now().bulk_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn too_long() -> Fail {
+    Fail::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
 }
 
 /// Puts new bytes at a key and keeps its expiry.
@@ -174,7 +190,7 @@ fn append(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let key = cx.key(0);
     let old = cx.read(key, Kind::String)?;
     let head = old.as_ref().map_or(&[][..], |old| &old.payload[..]);
-    check_length(head.len() + cx.arg(2).len())?;
+    check_growth(cx.node, head.len() + cx.arg(2).len())?;
     let whole = [head, cx.arg(2)].concat();
     cx.reply.count(whole.len());
     replace(cx, key, old.as_ref(), whole)
@@ -226,7 +242,7 @@ fn setrange(cx: &mut Cx<'_>) -> Result<(), Fail> {
         cx.reply.count(whole.len());
         return Ok(());
     }
-    check_length(offset.saturating_add(patch.len()))?;
+    check_growth(cx.node, offset.saturating_add(patch.len()))?;
     let end = offset + patch.len();
     whole.resize(whole.len().max(end), 0);
     whole[offset..end].copy_from_slice(patch);

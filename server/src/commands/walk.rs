@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Group};
 
-const READ: Flags = Flags::READONLY;
+const READ: Flags = Flags::READONLY.with(Flags::OVER_SLOTS);
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
@@ -38,7 +38,7 @@ pub const COMMANDS: &[Command] = &[
     Group("server").waiting("flushall", -1, FLUSH, "1.0.0", "Removes all keys.", |cx| Box::pin(flush(cx))),
 ];
 
-const FLUSH: Flags = Flags::WRITE.with(Flags::DANGEROUS);
+const FLUSH: Flags = Flags::WRITE.with(Flags::DANGEROUS).with(Flags::OVER_SLOTS);
 
 /// How many keys a walk that nobody limits takes from a slot at a time.
 const PAGE_KEYS: usize = 1000;

@@ -16,6 +16,9 @@ use crate::operator::Sources;
 pub use file::{rewrite, split_lines};
 pub use params::{PARAMS, Param, When};
 
+/// The least that `proto-max-bulk-len` can be set to: what is no longer needs no look at it.
+pub const BULK_BYTES_MAX_LEAST: usize = 1 << 20;
+
 /// How much may wait for a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutputLimit {

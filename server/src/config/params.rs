@@ -298,9 +298,9 @@ pub static PARAMS: &[Param] = &[
         "proto-max-bulk-len",
         "BYTES",
         Always,
-        "the longest argument",
+        "the longest argument, and the longest string that APPEND, SETRANGE and SETBIT make",
         bulk_bytes_max,
-        |text| forms::bytes(text, 1 << 20, 512 << 20),
+        |text| forms::bytes(text, super::BULK_BYTES_MAX_LEAST as u64, 512 << 20),
         u64::to_string
     ),
     param!(

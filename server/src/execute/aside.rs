@@ -8,28 +8,6 @@ use crate::clients::Client;
 use crate::pubsub::Message;
 use crate::scripting::aside::{Aside, Held};
 
-/// Who had looked for long scripts before this one became one waits for the lock of its slot: so long, and they have had it.
-const GRACE: Duration = Duration::from_millis(5);
-
-/// Commands that are not on keys and lock slots all the same, each in its turn.
-const OVER_SLOTS: &[&str] = &[
-    "dbsize",
-    "info",
-    "memory|stats",
-    "scan",
-    "keys",
-    "randomkey",
-    "flushall",
-    "flushdb",
-    "slotsinfo",
-    "slotsscan",
-    "slotsdel",
-    "pkcluster",
-    "watch",
-    "save",
-    "bgsave",
-];
-
 /// A command as it is handed to another thread.
 struct Job {
     node: Arc<Node>,
@@ -53,7 +31,6 @@ struct Ran {
 
 impl Job {
     async fn run(mut self) -> Ran {
-        tokio::time::sleep(GRACE).await;
         let args: Vec<&[u8]> = self.args.iter().map(|arg| &arg[..]).collect();
         let mut session = Session::new(self.client, true);
         let mut reply = ReplyWriter::new(self.proto);
@@ -111,7 +88,7 @@ impl Runner<'_> {
     /// The long script that a command which is not on keys would have to wait for under locks.
     pub(super) fn in_the_way(&self, command: &Command) -> Option<Arc<Aside>> {
         let aside = self.node.scripts.asides.any()?;
-        OVER_SLOTS.contains(&command.name).then_some(aside)
+        command.flags.has(Flags::OVER_SLOTS).then_some(aside)
     }
 
     /// Runs a command aside, to its end.

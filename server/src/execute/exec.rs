@@ -265,7 +265,7 @@ impl Runner<'_> {
         waiting = if self.node.blocked.any() && !write_slots.is_empty() {
             waits::candidates(self.node, &tx)
         } else {
-            Vec::new()
+            Candidates::default()
         };
         waiting_args = waits::args_of(&waiting);
         let args: Vec<Vec<&[u8]>> = exec.queue.iter().map(Queued::args).collect();
@@ -280,6 +280,8 @@ impl Runner<'_> {
             node: self.node,
             kept: &kept,
             turn: Turn::Transaction,
+            in_script: false,
+            awaited: waiting.awaited(),
             events: Vec::new(),
         };
         // Commands that failed after they had written: the next run leaves them out. The locks stay, so that nothing else
@@ -411,6 +413,7 @@ fn run_all<'a>(
 ) -> Result<Option<Vec<(usize, u64)>>, Stop> {
     cx.tx.forget_writes();
     cx.events.clear();
+    cx.awaited.forget();
     cx.reply.truncate(0);
     let mut ends = Vec::new();
     let mut since_ns = cx.node.nanos();

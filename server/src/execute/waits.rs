@@ -5,7 +5,7 @@ use std::sync::Arc;
 use haypile_engine::types::Seq;
 
 use super::*;
-use crate::blocked::{Answer, Waiter, Waiting};
+use crate::blocked::{Answer, Awaited, Waiter, Waiting};
 use crate::cx::Blocks;
 use crate::kind::Kind;
 
@@ -13,37 +13,59 @@ use crate::kind::Kind;
 /// to the next write, or to who asks.
 const SERVED_MAX: usize = 1024;
 
-/// One that waits for a key of the slots that a writer has locked.
-pub(super) struct Candidate {
+/// Who waits for keys of the slots that a writer has locked.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// The keys that somebody waits for.
+    keys: Vec<Key>,
+    /// Of each key who came first is first.
+    all: Vec<Candidate>,
+}
+
+impl Candidates {
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The keys, none of them written yet.
+    pub(super) fn awaited(&self) -> Awaited<'_> {
+        Awaited::new(&self.keys)
+    }
+}
+
+/// One of them.
+struct Candidate {
     waiter: Arc<Waiter>,
-    /// The key that it would be served with.
-    key: Key,
+    /// Which of the keys it would be served with.
+    key: usize,
     /// What the command is run with.
     keys: Vec<Key>,
     /// Whether the writer has locked all that the command needs, to write.
     locked: bool,
 }
 
-/// Who waits for keys of the transaction's slots, in the order in which they are served.
-pub(super) fn candidates(node: &Node, tx: &Tx<'_>) -> Vec<Candidate> {
+/// Who waits for keys of the transaction's slots.
+pub(super) fn candidates(node: &Node, tx: &Tx<'_>) -> Candidates {
     let slots: Vec<Slot> = tx.slots().collect();
-    let mut out = Vec::new();
-    for key in slots.iter().flat_map(|slot| node.blocked.keys(*slot)) {
-        for waiter in node.blocked.queue(&key, SERVED_MAX) {
+    let keys: Vec<Key> = slots.iter().flat_map(|slot| node.blocked.keys(*slot)).collect();
+    let mut all = Vec::new();
+    for (at, key) in keys.iter().enumerate() {
+        for waiter in node.blocked.queue(key, SERVED_MAX) {
             let keys = waiter.needs_all.clone().unwrap_or_else(|| vec![key.clone()]);
             // A transaction may have locked slots only to read them, which need not be this node's to write.
             let writable =
                 |slot: Slot| slots.binary_search(&slot).is_ok() && matches!(tx.role(slot), Role::Master);
             let locked = keys.iter().all(|key| writable(key.slot()));
-            out.push(Candidate { waiter, key: key.clone(), keys, locked });
+            all.push(Candidate { waiter, key: at, keys, locked });
         }
     }
-    out
+    Candidates { keys, all }
 }
 
 /// Their commands' arguments.
-pub(super) fn args_of(candidates: &[Candidate]) -> Vec<Vec<&[u8]>> {
-    candidates.iter().map(|one| one.waiter.args.iter().map(|arg| &arg[..]).collect()).collect()
+pub(super) fn args_of(candidates: &Candidates) -> Vec<Vec<&[u8]>> {
+    candidates.all.iter().map(|one| one.waiter.args.iter().map(|arg| &arg[..]).collect()).collect()
 }
 
 /// What a writer served, to be handed out once it is committed. If it is dropped before, they wait on.
@@ -69,39 +91,26 @@ impl Drop for Served {
     }
 }
 
-/// Runs the commands that wait for what the transaction has written, as far as there are items; nothing of it is left in
-/// the reply.
+/// Runs the commands that wait for what the transaction has written, as far as there are items: of the keys in the order in
+/// which they were written. Nothing of it is left in the reply.
 ///
 /// # Errors
 /// A miss, or the engine's failure: the transaction is to be given up.
 pub(super) fn serve<'a>(
     cx: &mut Cx<'a>,
-    candidates: &'a [Candidate],
+    candidates: &'a Candidates,
     args: &'a [Vec<&'a [u8]>],
 ) -> Result<Served, Stop> {
     let mut served = Served::default();
     // What is served may itself write a key that somebody waits for.
     loop {
         let before = served.0.len();
-        for (one, args) in candidates.iter().zip(args) {
-            // Who reads in a group is told that it is gone.
-            let told = one.waiter.command.name == "xreadgroup" && cx.tx.has_removed(&one.key);
-            if !(told || cx.tx.has_written(&one.key)) || served.has(&one.waiter) {
-                continue;
-            }
-            if !one.locked || !one.waiter.claim() {
-                // It looks by itself, once this transaction is over.
-                one.waiter.wake();
-                continue;
-            }
-            match run_for(cx, one, args) {
-                Ok(Some(reply)) => served.0.push((one.waiter.clone(), reply)),
-                // Not woken: by itself it would find no more, or another type, which is no answer to who waits.
-                Ok(None) => one.waiter.unclaim(),
-                Err(stop) => {
-                    one.waiter.release();
-                    return Err(stop);
-                }
+        let mut turn = 0;
+        while let Some(at) = cx.awaited.written(turn) {
+            turn += 1;
+            let waiting = candidates.all.iter().zip(args).filter(|(one, _)| one.key == at);
+            for (one, args) in waiting {
+                serve_one(cx, &candidates.keys[at], one, args, &mut served)?;
             }
         }
         if served.0.len() == before {
@@ -111,8 +120,43 @@ pub(super) fn serve<'a>(
     Ok(served)
 }
 
+/// Serves one who waits for a key that was written or removed, if there is something for it.
+fn serve_one<'a>(
+    cx: &mut Cx<'a>,
+    key: &'a Key,
+    one: &'a Candidate,
+    args: &'a [&'a [u8]],
+    served: &mut Served,
+) -> Result<(), Stop> {
+    // Who reads in a group is told that it is gone.
+    let told = one.waiter.command.name == "xreadgroup" && cx.tx.has_removed(key);
+    if !(told || cx.tx.has_written(key)) || served.has(&one.waiter) {
+        return Ok(());
+    }
+    if !one.locked || !one.waiter.claim() {
+        // It looks by itself, once this transaction is over.
+        one.waiter.wake();
+        return Ok(());
+    }
+    match run_for(cx, key, one, args) {
+        Ok(Some(reply)) => served.0.push((one.waiter.clone(), reply)),
+        // Not woken: by itself it would find no more, or another type, which is no answer to who waits.
+        Ok(None) => one.waiter.unclaim(),
+        Err(stop) => {
+            one.waiter.release();
+            return Err(stop);
+        }
+    }
+    Ok(())
+}
+
 /// Runs a waiting command in another's transaction: its reply, unless there is nothing for it.
-fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Result<Option<Vec<u8>>, Stop> {
+fn run_for<'a>(
+    cx: &mut Cx<'a>,
+    key: &'a Key,
+    one: &'a Candidate,
+    args: &'a [&'a [u8]],
+) -> Result<Option<Vec<u8>>, Stop> {
     let Run::Data(body) = one.waiter.command.run else { unreachable!("only what works on data waits") };
     let (start, proto) = (cx.reply.len(), cx.reply.proto());
     cx.reply.switch(one.waiter.proto);
@@ -128,7 +172,7 @@ fn run_for<'a>(cx: &mut Cx<'a>, one: &'a Candidate, args: &'a [&'a [u8]]) -> Res
         }
         Err(Fail::Error(_)) if one.waiter.command.name == "xreadgroup" => {
             cx.reply.truncate(start);
-            group_gone(&mut cx.tx, std::slice::from_ref(&one.key)).map(|why| {
+            group_gone(&mut cx.tx, std::slice::from_ref(key)).map(|why| {
                 cx.reply.error(why);
                 true
             })
@@ -220,6 +264,8 @@ impl Runner<'_> {
     pub(super) fn answered(&mut self, waiting: &Waiting, answer: Answer) -> Result<(), Fail> {
         match answer {
             Answer::Served(reply, gate, written) => {
+                let is_error = reply.first() == Some(&b'-');
+                self.node.stats.error_replies.fetch_add(u64::from(is_error), Ordering::Relaxed);
                 self.reply.raw(&reply);
                 self.gate.join(gate);
                 written.into_iter().for_each(|(slot, seq)| self.session.written.note(slot, seq));

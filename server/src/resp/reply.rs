@@ -28,18 +28,53 @@ impl Proto {
     }
 }
 
+/// A reply that is poured out while it is written leaves in pieces of about so many bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// Replies being written.
 #[derive(Debug, Default)]
 pub struct ReplyWriter {
     out: Vec<u8>,
     proto: Proto,
+    pours: Option<Pours>,
+}
+
+/// Where a reply goes that is too long to be kept whole.
+struct Pours {
+    into: Box<dyn FnMut(Vec<u8>) + Send>,
+    poured: bool,
+}
+
+impl std::fmt::Debug for Pours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pours").field("poured", &self.poured).finish_non_exhaustive()
+    }
 }
 
 impl ReplyWriter {
     /// An empty buffer for a client of this version.
     #[must_use]
     pub fn new(proto: Proto) -> ReplyWriter {
-        ReplyWriter { out: Vec::new(), proto }
+        ReplyWriter { out: Vec::new(), proto, pours: None }
+    }
+
+    /// Pours what is written into this, a piece at a time, whenever there is one: it can't be cut off any more.
+    pub fn pour_into(&mut self, into: impl FnMut(Vec<u8>) + Send + 'static) {
+        self.pours = Some(Pours { into: Box::new(into), poured: false });
+    }
+
+    /// Whether anything was poured out.
+    #[must_use]
+    pub fn has_poured(&self) -> bool {
+        self.pours.as_ref().is_some_and(|pours| pours.poured)
+    }
+
+    #[cold]
+    fn pour(&mut self) {
+        if let Some(pours) = &mut self.pours {
+            pours.poured = true;
+            (pours.into)(std::mem::take(&mut self.out));
+        }
     }
 
     /// The version that the replies are in.
@@ -57,6 +92,12 @@ impl ReplyWriter {
     #[must_use]
     pub fn len(&self) -> usize {
         self.out.len()
+    }
+
+    /// Bytes of memory for what is written.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
     }
 
     /// Whether nothing was written.
@@ -82,6 +123,12 @@ impl ReplyWriter {
         if self.out.capacity() > 1 << 20 {
             self.out = Vec::new();
         }
+    }
+
+    /// Bytes that are replies already, before those from `at` on.
+    pub fn insert(&mut self, at: usize, bytes: &[u8]) {
+        let at = at.min(self.out.len());
+        self.out.splice(at..at, bytes.iter().copied());
     }
 
     /// Bytes that are a reply already.
@@ -123,6 +170,9 @@ impl ReplyWriter {
         self.head(b'$', length(bytes.len()));
         self.out.extend_from_slice(bytes);
         self.line_end();
+        if self.out.len() >= PIECE_BYTES {
+            self.pour();
+        }
     }
 
     /// A string of any bytes, or null.
@@ -187,7 +237,10 @@ impl ReplyWriter {
     /// An array whose length is known only after its values: call `write`, which returns how many it wrote.
     pub fn array_of<E>(&mut self, write: impl FnOnce(&mut ReplyWriter) -> Result<usize, E>) -> Result<(), E> {
         let start = self.out.len();
-        let len = write(self)?;
+        let pours = self.pours.take();
+        let written = write(self);
+        self.pours = pours;
+        let len = written?;
         let body = self.out.split_off(start);
         self.array(len);
         self.out.extend_from_slice(&body);

@@ -1,8 +1,10 @@
-//! Scripts that run for long: they go on off the workers, and hold their slots.
+//! Scripts that run for long: they go on off the workers, and keep others from their slots.
 //!
 //! A worker gives a script up after a moment and has it run anew on a thread of its own, so that its other connections are
-//! served. Who needs a slot of such a script waits for it without keeping a worker, and is answered BUSY once it has run for
-//! longer than `busy-reply-threshold`, as everybody is in Redis.
+//! served. It runs on its slots as they are when it begins, and locks them only to commit: they are flushed and shipped
+//! meanwhile. Who needs a slot of such a script waits for it without keeping a worker, and is answered BUSY once it has run
+//! for longer than `busy-reply-threshold`, as everybody is in Redis. What was on its way before it was known, or what
+//! expires, may change a slot meanwhile: then the script runs once more, and after some such times under the slots' locks.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,8 +44,8 @@ pub struct Asides {
 }
 
 impl Asides {
-    /// Notes that a script goes on off the workers. To be called while its slots are locked: whoever locks one of them later
-    /// and has not seen it before waits for that lock, but no more than a moment.
+    /// Notes that a script goes on off the workers. To be called while its slots are locked: whoever looked before waits for
+    /// one of these locks now.
     pub fn hold(self: &Arc<Asides>, slots: &[Slot], since_ms: u64, kill: &'static str) -> Held {
         let aside = Arc::new(Aside { slots: slots.to_vec(), since_ms, kill, over: Signal::default() });
         lock(&self.all).push(aside.clone());

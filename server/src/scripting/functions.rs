@@ -35,6 +35,12 @@ pub struct Function {
 }
 
 impl Function {
+    /// Whether this is its name, in any case, as in Redis.
+    #[must_use]
+    pub fn is(&self, name: &[u8]) -> bool {
+        self.name.as_bytes().eq_ignore_ascii_case(name)
+    }
+
     /// Whether it promised not to write.
     #[must_use]
     pub fn promises_not_to_write(&self) -> bool {
@@ -164,7 +170,7 @@ impl Functions {
     pub fn find(&self, name: &[u8]) -> Option<(Arc<Library>, Function)> {
         let libraries = self.lock();
         libraries.values().find_map(|library| {
-            let function = library.functions.iter().find(|function| function.name.as_bytes() == name)?;
+            let function = library.functions.iter().find(|function| function.is(name))?;
             Some((library.clone(), function.clone()))
         })
     }
@@ -191,7 +197,9 @@ impl Functions {
             }
             after.remove(&library.name);
             let taken = |function: &&Function| {
-                after.values().any(|other| other.functions.iter().any(|known| known.name == function.name))
+                after
+                    .values()
+                    .any(|other| other.functions.iter().any(|known| known.is(function.name.as_bytes())))
             };
             if let Some(function) = library.functions.iter().find(taken) {
                 return Err(Fail::error(format!("ERR Function {} already exists", function.name)));

@@ -47,6 +47,11 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
         end";
     let (encode, decode): (mlua::Function, mlua::Function) = lua.load(raising).call((encode, decode))?;
     out.raw_set("encode", encode)?;
+    // A buffer is kept or not: nobody sees it.
+    out.raw_set(
+        "encode_keep_buffer",
+        lua.create_function(|_, keep: Option<bool>| Ok(keep.unwrap_or(true)))?,
+    )?;
     out.raw_set("decode", decode)?;
     Ok(out)
 }

@@ -49,6 +49,9 @@ const LOADING_LOOKS: u32 = 5_000;
 /// Libraries that a worker keeps loaded.
 const LIBRARIES_MAX: usize = 256;
 
+/// What works on data and is refused in scripts, as in Redis.
+const NOT_IN_SCRIPTS: [&str; 6] = ["blpop", "brpop", "blmove", "brpoplpush", "bzpopmin", "bzpopmax"];
+
 /// Levels of the stack that are looked through for the script.
 const LEVELS_MAX: usize = 16;
 
@@ -613,6 +616,9 @@ fn command(
         return Ok(());
     }
     let body = match command.run {
+        _ if NOT_IN_SCRIPTS.contains(&command.name) => {
+            return Err(Fail::error("ERR This Redis command is not allowed from script"));
+        }
         Run::Data(body) if command.group != super::super::commands::scripting::GROUP => body,
         _ => return Err(Fail::error("ERR This Redis command is not allowed from script")),
     };
@@ -638,8 +644,9 @@ fn command(
     cx.keys = &call.keys;
     cx.seed = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mark = writes.then(|| cx.tx.mark());
+    cx.in_script = true;
     let done = events::run(cx, command, body);
-    (cx.args, cx.keys, cx.seed) = (args, old_keys, seed);
+    (cx.args, cx.keys, cx.seed, cx.in_script) = (args, old_keys, seed, false);
     if let (Err(Fail::Error(_)), Some(mark)) = (&done, mark) {
         // It may have failed after it wrote.
         cx.tx.rewind(&mark);

@@ -175,8 +175,12 @@ impl Place {
     #[must_use]
     pub fn distance(self, other: Place) -> f64 {
         let (latitude, other_latitude) = (radians(self.latitude), radians(other.latitude));
-        let u = ((other_latitude - latitude) / 2.0).sin();
         let v = ((radians(other.longitude) - radians(self.longitude)) / 2.0).sin();
+        // To the digit as Redis.
+        if v == 0.0 {
+            return EARTH_RADIUS_M * (other_latitude - latitude).abs();
+        }
+        let u = ((other_latitude - latitude) / 2.0).sin();
         let a = u * u + latitude.cos() * other_latitude.cos() * v * v;
         2.0 * EARTH_RADIUS_M * a.sqrt().asin()
     }
@@ -253,13 +257,12 @@ impl Shape {
         let mut cell = Cell::of(centre, LATITUDE_MAX, steps);
         let too_near = |east: i8, north: i8| {
             let area = cell.beside(east, north).area();
-            let edge = match (east, north) {
-                (0, 1) => Place { latitude: area.latitude.1, ..centre },
-                (0, _) => Place { latitude: area.latitude.0, ..centre },
-                (1, _) => Place { longitude: area.longitude.1, ..centre },
-                _ => Place { longitude: area.longitude.0, ..centre },
-            };
-            centre.distance(edge) < radius
+            match (east, north) {
+                (0, 1) => area.latitude.1 < bounds.latitude.1,
+                (0, _) => area.latitude.0 > bounds.latitude.0,
+                (1, _) => area.longitude.1 < bounds.longitude.1,
+                _ => area.longitude.0 > bounds.longitude.0,
+            }
         };
         if steps > 1
             && [(0, 1), (0, -1), (1, 0), (-1, 0)].into_iter().any(|(east, north)| too_near(east, north))

@@ -4,6 +4,7 @@
 //! machine, the one that INFO names. Its settings are asked for with CONFIG GET and shown with the result.
 
 mod clients;
+mod pipelines;
 mod wire;
 
 use std::io::{Read as _, Write as _};
@@ -16,6 +17,8 @@ use crate::plan::{Plan, Settle, Sync};
 use crate::process::Process;
 use crate::target::{Counter, Driver, Target};
 use clients::Clients;
+pub use pipelines::Pipelines;
+pub use wire::request;
 
 /// Settings that say how a server's figures came about.
 const SETTINGS: [&str; 9] = [

@@ -4,6 +4,7 @@ use haypile_engine::read::Direction;
 
 use super::{Done, open, range_end, range_start, reply_entry};
 use crate::cx::{Cx, Fail, integer, is};
+use crate::types::damaged;
 use crate::types::stream::{Id, Stream};
 
 pub(super) fn xlen(cx: &mut Cx<'_>) -> Done {
@@ -48,10 +49,47 @@ pub(super) fn reply_range(
     direction: Direction,
     count: usize,
 ) -> Done {
-    let entries = stream.walk(from, to, direction).gather(&mut cx.tx, count)?;
-    cx.reply.array(entries.len());
-    for (id, entry) in entries {
+    let first = stream.walk(from, to, direction).gather(&mut cx.tx, count.min(ENTRIES_AT_ONCE + 1))?;
+    if first.len() > ENTRIES_AT_ONCE {
+        return reply_many(cx, key, stream, (from, to), direction, count);
+    }
+    cx.reply.array(first.len());
+    for (id, entry) in first {
         reply_entry(cx, key, id, &entry)?;
+    }
+    Ok(())
+}
+
+/// Replies of more entries are made of some at a time: they are too many to be kept together.
+const ENTRIES_AT_ONCE: usize = 4096;
+
+/// As [`reply_range`], in two walks: the reply begins with how many entries there are.
+fn reply_many(
+    cx: &mut Cx<'_>,
+    key: usize,
+    stream: &Stream<'_>,
+    (from, to): (Id, Id),
+    direction: Direction,
+    most: usize,
+) -> Done {
+    let (mut count, mut walk) = (0, stream.walk(from, to, direction));
+    while count < most {
+        match walk.next(&mut cx.tx, most - count)?.len() {
+            0 => break,
+            more => count += more,
+        }
+    }
+    cx.reply.array(count);
+    let (mut left, mut walk) = (count, stream.walk(from, to, direction));
+    while left > 0 {
+        let page = walk.next(&mut cx.tx, left)?;
+        if page.is_empty() {
+            return Err(damaged(cx.key(key)).into());
+        }
+        left -= page.len();
+        for (id, entry) in page {
+            reply_entry(cx, key, id, &entry)?;
+        }
     }
     Ok(())
 }

@@ -64,6 +64,12 @@ fn request<'a>(cx: &Cx<'a>, for_group: bool) -> Result<Request<'a>, Fail> {
     while at < args.len() {
         let (option, more) = (args[at], args.len() - 1 - at);
         if is(option, "block") && more > 0 {
+            if cx.in_script {
+                let name = String::from_utf8_lossy(args[0]);
+                return Err(Fail::error(format!(
+                    "ERR {name} command is not allowed with BLOCK option from scripts"
+                )));
+            }
             out.block_ms = Some(timeout(args[at + 1])?);
             at += 1;
         } else if is(option, "count") && more > 0 {

@@ -89,16 +89,26 @@ enum Scores {
 
 /// Replies with members: pairs in RESP3, one after another in RESP2.
 fn reply_members(reply: &mut ReplyWriter, members: &[Scored], scores: Scores) {
-    match (scores, reply.proto()) {
-        (Scores::Without, _) => reply.bulks(members.iter().map(|(member, _)| member)),
-        (Scores::With, Proto::Resp2) => {
-            reply.array(members.len() * 2);
-            for (member, score) in members {
-                reply.bulk(member);
-                reply.double(*score);
-            }
+    reply_head(reply, members.len(), scores);
+    reply_more(reply, members, scores);
+}
+
+/// The head of a reply with so many members, which [`reply_more`] appends.
+fn reply_head(reply: &mut ReplyWriter, members: usize, scores: Scores) {
+    let doubled = scores == Scores::With && reply.proto() == Proto::Resp2;
+    reply.array(if doubled { members * 2 } else { members });
+}
+
+/// Members behind a head.
+fn reply_more(reply: &mut ReplyWriter, members: &[Scored], scores: Scores) {
+    for (member, score) in members {
+        if scores == Scores::With && reply.proto() == Proto::Resp3 {
+            reply.array(2);
         }
-        (Scores::With, Proto::Resp3) => reply_pairs(reply, members),
+        reply.bulk(member);
+        if scores == Scores::With {
+            reply.double(*score);
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use crate::cx::{self, Cx, Fail, integer};
 use crate::number;
 use crate::types::zset::{Cut, Range, Scored, Zset};
 
-use super::{Scores, open, reply_members};
+use super::{Scores, open, reply_head, reply_members, reply_more};
+
+/// Replies of more members are made of so many at a time.
+const MEMBERS_AT_ONCE: usize = 4096;
 
 /// What the ends of a range are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +153,34 @@ impl Asked {
         Ok(members)
     }
 
+    /// The ranks of the members that are asked for, if these are many and known by their ranks.
+    fn long_span(&self, cx: &mut Cx<'_>, zset: &Zset<'_>) -> Result<Option<Span>, Fail> {
+        if zset.len().min(self.count) <= MEMBERS_AT_ONCE || !zset.has_ranks() {
+            return Ok(None);
+        }
+        let span = match &self.window {
+            Window::Ranks(start, stop) => Some(Span::new(*start, *stop, zset.len())),
+            Window::Part(range) => {
+                // Most ranges are short, and it takes less to read one than to learn its ranks.
+                let most = MEMBERS_AT_ONCE + 1;
+                if zset.by_range(&mut cx.tx, range, self.direction, self.skip, most)?.len() < most {
+                    return Ok(None);
+                }
+                let ranks = zset.ranks_of(&mut cx.tx, range)?;
+                ranks.map(|ranks| {
+                    let before = if self.direction == Direction::Forward {
+                        ranks.start
+                    } else {
+                        zset.len() - ranks.end
+                    };
+                    let count = ranks.len().saturating_sub(self.skip).min(self.count);
+                    Span { from: before.saturating_add(self.skip), count }
+                })
+            }
+        };
+        Ok(span.filter(|span| span.count > MEMBERS_AT_ONCE))
+    }
+
     /// The members that are asked for; none if the key is not there.
     fn members(&self, cx: &mut Cx<'_>, key: &Key) -> Result<Vec<Scored>, Fail> {
         match open(cx, key)? {
@@ -161,8 +192,27 @@ impl Asked {
 
 pub fn give(cx: &mut Cx<'_>, by: Option<By>, direction: Option<Direction>) -> Result<(), Fail> {
     let asked = Asked::parse(&cx.args[2..], by, direction, For::Reply)?;
-    let members = asked.members(cx, cx.key(0))?;
+    let Some(zset) = open(cx, cx.key(0))? else {
+        reply_members(cx.reply, &[], asked.scores);
+        return Ok(());
+    };
+    if let Some(span) = asked.long_span(cx, &zset)? {
+        return give_span(cx, &asked, &zset, span);
+    }
+    let members = asked.read(cx, &zset)?;
     reply_members(cx.reply, &members, asked.scores);
+    Ok(())
+}
+
+/// Replies with the members of so many ranks, some at a time: they are too many to be kept together.
+fn give_span(cx: &mut Cx<'_>, asked: &Asked, zset: &Zset<'_>, span: Span) -> Result<(), Fail> {
+    let Span { from, count } = span;
+    reply_head(cx.reply, count, asked.scores);
+    for passed in (0..count).step_by(MEMBERS_AT_ONCE) {
+        let most = MEMBERS_AT_ONCE.min(count - passed);
+        let members = zset.by_rank(&mut cx.tx, from + passed, most, asked.direction)?;
+        reply_more(cx.reply, &members, asked.scores);
+    }
     Ok(())
 }
 

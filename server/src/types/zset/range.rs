@@ -168,6 +168,26 @@ impl Zset<'_> {
         }
     }
 
+    /// Whether it costs little to know where a rank is.
+    #[must_use]
+    pub fn has_ranks(&self) -> bool {
+        matches!(self.form, Form::Small(_) | Form::Large { index: Some(_), .. })
+    }
+
+    /// The ranks of a range's members, where they are known without walking over them.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn ranks_of(&self, tx: &mut Tx<'_>, range: &Range) -> Read<Option<ops::Range<usize>>> {
+        if range.is_empty() || self.is_empty() || !matches!(self.form, Form::Large { index: Some(_), .. }) {
+            return Ok(None);
+        }
+        match self.bounds(tx, range)? {
+            Some(bounds) => self.ranks(tx, &bounds).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// How many members a range has.
     ///
     /// # Errors

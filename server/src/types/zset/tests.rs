@@ -341,3 +341,66 @@ fn a_zero_has_no_sign() {
         });
     }
 }
+
+/// What is counted is what is read, not time: in a set a hundred times as large a rank reads a few nodes more.
+#[test]
+fn a_rank_reads_about_as_many_elements_of_a_set_that_is_much_larger() {
+    type Op = fn(&mut Tx<'_>, &Zset<'_>, usize) -> Read<()>;
+    let name = |number: usize| format!("m{number:06}").into_bytes();
+    let ops: [(&str, Op); 6] = [
+        ("rank", |tx, zset, at| {
+            let member = format!("m{at:06}").into_bytes();
+            #[allow(clippy::cast_precision_loss)] // it is small
+            zset.rank(tx, &member, at as f64, Direction::Forward).map(|rank| assert_eq!(rank, at))
+        }),
+        ("rank from the end", |tx, zset, at| {
+            let member = format!("m{at:06}").into_bytes();
+            #[allow(clippy::cast_precision_loss)] // it is small
+            let rank = zset.rank(tx, &member, at as f64, Direction::Backward);
+            rank.map(|rank| assert_eq!(rank, zset.len() - 1 - at))
+        }),
+        ("a window of ranks", |tx, zset, at| {
+            zset.by_rank(tx, at, 5, Direction::Forward).map(|part| assert_eq!(part.len(), 5))
+        }),
+        ("a window of ranks from the end", |tx, zset, at| {
+            zset.by_rank(tx, at, 5, Direction::Backward).map(|part| assert_eq!(part.len(), 5))
+        }),
+        ("a count", |tx, zset, at| {
+            #[allow(clippy::cast_precision_loss)] // it is small
+            let range = Range::Scores(Bound::Included(at as f64), Bound::Unbounded);
+            zset.count(tx, &range).map(|count| assert_eq!(count, zset.len() - at))
+        }),
+        ("a window far in a range", |tx, zset, at| {
+            let range = Range::Scores(Bound::Included(1.0), Bound::Unbounded);
+            zset.by_range(tx, &range, Direction::Forward, at, 5).map(|part| assert_eq!(part.len(), 5))
+        }),
+    ];
+    // The fewest elements, to a quarter, with which an operation gets to its end.
+    let reads = |members: usize| {
+        let (engine, key) = (testing::engine(), Key::new(b"z"));
+        run(&engine, &[&key], |tx| {
+            #[allow(clippy::cast_precision_loss)] // they are few
+            let scored: Vec<Scored> = (0..members).map(|n| (name(n).into(), n as f64)).collect();
+            Zset::of(tx, &key, &scored)?.save(tx)
+        });
+        ops.map(|(_, op)| {
+            let enough = |limit: &usize| {
+                run(&engine, &[&key], |tx| {
+                    tx.limit_reads(usize::MAX);
+                    let zset = tx.get(&key)?.map(|value| Zset::decode(&key, &value)).transpose()?;
+                    let zset = zset.expect("it was saved");
+                    tx.limit_reads(*limit);
+                    let done = (1..8).try_for_each(|part| op(tx, &zset, members / 8 * part));
+                    tx.limit_reads(usize::MAX);
+                    Ok(done.is_ok())
+                })
+            };
+            let mut limits = std::iter::successors(Some(16), |limit| Some(limit * 5 / 4));
+            limits.find(enough).expect("a number grows until it is enough")
+        })
+    };
+    let (few, many) = (reads(300), reads(30_000));
+    for (((name, _), few), many) in ops.iter().zip(few).zip(many) {
+        assert!(many <= few * 3, "{name} reads {few} of 300 elements and {many} of 30,000");
+    }
+}

@@ -22,7 +22,7 @@ use crate::worker::{self, Next, Stop};
 /// A replica that said nothing for so long is not waited for any more.
 const REPLICA_SILENCE_MS: u64 = 3 * 60 * 60 * 1000;
 
-/// How often the manifest learns how far replicas are.
+/// How often the manifest learns how far replicas are. Who follows a slot anew it learns at once.
 const REGISTRY_SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A kind of background work.
@@ -141,7 +141,7 @@ impl Engine {
     fn save_registry(&self) -> Result<()> {
         let mut saved = self.registry_saved();
         let now = self.clock().monotonic();
-        if now < *saved + REGISTRY_SAVE_INTERVAL {
+        if now < *saved + REGISTRY_SAVE_INTERVAL && !self.registry().has_news() {
             return Ok(());
         }
         *saved = now;

@@ -83,6 +83,9 @@ pub struct Options {
     /// Own the slots of a checkpoint that it is opened on, each in a new epoch. Else they are nobody's until an
     /// operator says: another node may own them.
     pub own_copies: bool,
+    /// After an unclean stop, begin no epoch of the slots that registered replicas follow: whoever opens it asks these
+    /// first for what was lost here. See `owed.rs`.
+    pub keep_owed: bool,
 }
 
 impl Default for Options {
@@ -98,6 +101,7 @@ impl Default for Options {
             seed: None,
             copy_durable_bytes: 16 << 20,
             own_copies: false,
+            keep_owed: false,
         }
     }
 }
@@ -528,6 +532,8 @@ impl Engine {
     /// What the last write or sync met; the next start recovers then as after a crash.
     pub fn close(&self) -> Result<()> {
         self.closing.store(true, Ordering::Release);
+        // After a clean stop no epoch begins: those that are owed do now.
+        self.begin_owed(&Slot::all().collect::<Vec<_>>())?;
         self.flush_all()?;
         // Not where the log ends: what somebody else may append meanwhile is not promised.
         let end = self.log.stop_clean()?;

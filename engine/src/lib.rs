@@ -39,6 +39,7 @@ pub mod manifest;
 pub mod memtable;
 pub mod near;
 mod overlay;
+pub mod owed;
 pub mod pace;
 pub mod pins;
 #[doc(hidden)]

@@ -107,6 +107,8 @@ bugs! {
     PromotedInOldEpoch,
     /// A question tells of records that are not written yet.
     AskedUnwritten,
+    /// A master that lost its tail with the power does not take back what its replicas have of it.
+    TailIgnored,
     /// A reply that waits for replicas leaves before they acknowledged.
     ReplyBeforeAck,
     /// The block cache takes blocks of different runs of a pack for one another.

@@ -122,7 +122,8 @@ impl Engine {
         // with the manifest's word was it the last thing that this node did.
         let clean = recovered.clean && found.node.clean_end.is_some();
         let owned: BTreeSet<Slot> = owned.iter().map(|(slot, _)| *slot).collect();
-        let finish = finish_roles(&mut slots, node, clean, &owned);
+        let asked = if options.keep_owed { followed(&state) } else { BTreeSet::new() };
+        let finish = finish_roles(&mut slots, node, clean, &owned, &asked);
         let engine = Engine::from_parts(Parts {
             fs,
             folders,
@@ -242,6 +243,11 @@ fn nobodys(state: &State) -> Vec<(Slot, SlotMeta)> {
     slots.map(|(&slot, entry)| (slot, SlotMeta { state: SlotState::Master, ..entry.meta.clone() })).collect()
 }
 
+/// The slots that registered replicas follow.
+fn followed(state: &State) -> BTreeSet<Slot> {
+    state.replicas.values().flat_map(|replica| replica.acked.keys().copied()).collect()
+}
+
 fn open_slots(state: &State, packs: &Packs) -> Result<Replayed> {
     let mut slots = Replayed::empty();
     for (slot, entry) in &state.slots {
@@ -336,11 +342,17 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
 
 /// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: all owned
 /// ones after an unclean stop, since their last records may be lost here and known elsewhere, and those of a checkpoint
-/// that become `owned` now.
+/// that become `owned` now. Those of them that are `asked` for elsewhere first owe it: see `owed.rs`.
 ///
 /// A grant to this node is not taken here: its record may have come before it was synced where it was made. The old
 /// owner is asked.
-fn finish_roles(slots: &mut Replayed, node: NodeId, clean: bool, owned: &BTreeSet<Slot>) -> Vec<Slot> {
+fn finish_roles(
+    slots: &mut Replayed,
+    node: NodeId,
+    clean: bool,
+    owned: &BTreeSet<Slot>,
+    asked: &BTreeSet<Slot>,
+) -> Vec<Slot> {
     let mut begin = Vec::new();
     for slot in Slot::all() {
         let (cell, began_epoch) = slots.slot(slot);
@@ -349,6 +361,9 @@ fn finish_roles(slots: &mut Replayed, node: NodeId, clean: bool, owned: &BTreeSe
                 cell.role = Role::Granted { to: *to, address: address.clone() };
             }
             (Role::Master, _) if planted::is(Bug::NoEpochAfterCrash) => {}
+            (Role::Master, _) if !clean && !owned.contains(&slot) && asked.contains(&slot) => {
+                cell.role = Role::Owed;
+            }
             (Role::Master, _) if !clean || owned.contains(&slot) => begin.push(slot),
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}

@@ -23,6 +23,8 @@ pub struct Registry {
     replicas: BTreeMap<NodeId, Replica>,
     /// Those that changed since [`Registry::changes`], with the slots that they do not follow any more.
     changed: BTreeMap<NodeId, BTreeSet<Slot>>,
+    /// One of the changes is that a node follows a slot which it did not follow before.
+    news: bool,
 }
 
 impl Registry {
@@ -33,7 +35,7 @@ impl Registry {
             let Registration { address, acked } = known.clone();
             (*node, Replica { address, seen: now, acked })
         });
-        Registry { replicas: known.collect(), changed: BTreeMap::new() }
+        Registry { replicas: known.collect(), ..Registry::default() }
     }
 
     /// A node follows this one, or still does.
@@ -51,7 +53,7 @@ impl Registry {
     /// It has this slot up to `seq`, or a copy of it begins there.
     pub fn pin(&mut self, node: NodeId, slot: Slot, seq: Seq, now: TimeMs) {
         if let Some(replica) = self.replicas.get_mut(&node) {
-            replica.acked.insert(slot, seq);
+            self.news |= replica.acked.insert(slot, seq).is_none();
             replica.seen = now;
             self.changed.entry(node).or_default().remove(&slot);
         }
@@ -94,9 +96,17 @@ impl Registry {
         followers.into_iter().for_each(|node| self.unpin(node, slot));
     }
 
+    /// Whether what the manifest does not know yet is more than how far somebody is: after an unclean stop, who is not known
+    /// to follow a slot is not asked for it.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
     /// What the manifest does not know yet, to be made durable now and then: after a restart a position that is
     /// too old keeps more log than needed, never less than the replica was promised then.
     pub fn changes(&mut self) -> Vec<Edit> {
+        self.news = false;
         let changed = std::mem::take(&mut self.changed);
         let edit = |(node, gone): (NodeId, BTreeSet<Slot>)| match self.replicas.get(&node) {
             None => Edit::ReplicaForgotten(node),
@@ -148,13 +158,18 @@ mod tests {
         registry.acked(node, &[(slot, Seq(9))], TimeMs(1));
         assert!(registry.changes().is_empty(), "nobody registered");
         registry.register(node, "a:1", TimeMs(1));
+        assert!(!registry.has_news(), "it follows nothing yet");
         registry.pin(node, slot, Seq(3), TimeMs(2));
+        assert!(registry.has_news());
         registry.acked(node, &[(slot, Seq(5))], TimeMs(3));
         registry.acked(node, &[(slot, Seq(4))], TimeMs(4));
         let address = "a:1".to_owned();
         let edit = Edit::Registration { node, address: address.clone(), acked: vec![(slot, Some(Seq(5)))] };
         assert_eq!(registry.changes(), [edit]);
-        assert!(registry.changes().is_empty());
+        assert!(registry.changes().is_empty() && !registry.has_news());
+        registry.pin(node, slot, Seq(5), TimeMs(4));
+        assert!(!registry.has_news(), "it followed before");
+        registry.changes();
         registry.forget_slot(slot);
         assert_eq!(registry.changes(), [Edit::Registration { node, address, acked: vec![(slot, None)] }]);
         assert_eq!(registry.silent_since(TimeMs(5)), [node]);

@@ -116,6 +116,12 @@ fn check(cell: &SlotCell, record: &Record<'_>) -> Result<(), AppendError> {
     if cell.ending || !matches!(cell.role, Role::Replica { .. } | Role::Loading { .. }) {
         return Err(AppendError::NotReplica { slot });
     }
+    check_next(cell, record)
+}
+
+/// Whether a record of another node's log is the slot's next, and of the running epoch or the start of the next.
+pub(crate) fn check_next(cell: &SlotCell, record: &Record<'_>) -> Result<(), AppendError> {
+    let slot = record.header.slot;
     // Invariant: dense within the slot, at receive as at append.
     let expected = cell.last_seq.next();
     if record.header.seq != expected {

@@ -3,11 +3,12 @@
 //! ```text
 //! absent -> master                                      add
 //! absent -> loading                                     add as a replica: never an owner, not for a moment
-//! master, replica, loading, moved -> replica            follow (a loading slot stays loading)
+//! master, owed, replica, loading, moved -> replica      follow (a loading slot stays loading)
 //! replica -> master                                     promote
 //! master -> fenced -> granted -> moved                  handover; fenced -> master undoes it
+//! owed -> master                                        after an unclean start: see `owed.rs`
 //! replica that learned of a grant, moved -> moved       detach
-//! any but fenced and granted -> absent                  remove
+//! any but fenced, granted and owed -> absent            remove
 //! ```
 //! Every step holds the manifest's lock from looking at the slots to publishing the change, so steps never
 //! interleave; slots' own locks are held for memory work only. Lock order: manifest, slots ascending, log.
@@ -28,6 +29,9 @@ use crate::planted::{self, Bug};
 use crate::slot::{Role, SlotCell};
 use crate::sst::{FileNo, RunMeta};
 use crate::types::{Epoch, Lsn, NodeId, Seq, Slot};
+
+/// What an owed slot does, for texts.
+pub const ASKS_REPLICAS: &str = "asks its replicas for what was lost in an unclean stop";
 
 /// Where a slot stands on this node.
 #[derive(Clone, Debug)]
@@ -105,7 +109,7 @@ impl Engine {
     /// Where a slot stands, in short: nothing is copied.
     pub fn pulse(&self, slot: Slot) -> Pulse {
         let mut cell = self.lock(slot);
-        if matches!(cell.role, Role::Master | Role::Fenced) {
+        if cell.role.owns() {
             cell.time = cell.time.max(self.clock().wall());
         }
         Pulse { last_seq: cell.last_seq, time: cell.time, life: cell.life }
@@ -195,6 +199,9 @@ impl Engine {
                 Role::Fenced | Role::Granted { .. } => {
                     return Err(Error::Limit(format!("slot {slot} is being handed over: try again later")));
                 }
+                Role::Owed => {
+                    return Err(Error::Limit(format!("slot {slot} {ASKS_REPLICAS}: try again later")));
+                }
                 _ => {
                     let (highest_term, settled) = (cell.highest_term, cell.settled.clone());
                     let meta = SlotMeta { highest_term, settled, ..SlotMeta::default() };
@@ -253,7 +260,7 @@ impl Engine {
             .iter()
             .map(|&slot| {
                 let mut cell = self.lock(slot);
-                let held = if cell.role == Role::Master { Role::Fenced } else { cell.role.clone() };
+                let held = if cell.role.owns() { Role::Fenced } else { cell.role.clone() };
                 std::mem::replace(&mut cell.role, held)
             })
             .collect();

@@ -24,6 +24,9 @@ pub enum Role {
     Master,
     /// The owner, holding writes back while a handover is tried. Not persisted: a restart ends it.
     Fenced,
+    /// The owner before an unclean stop, whose next epoch has not begun: its replicas are asked first for what it lost.
+    /// Not persisted: see `owed.rs`.
+    Owed,
     /// The owner until a moment ago: its last record gives the slot to another node, which has not answered yet.
     Granted {
         /// Who may begin the next epoch.
@@ -187,6 +190,12 @@ impl SlotCell {
 }
 
 impl Role {
+    /// Whether the slot is this node's and no other's, be it that it takes no writes for the moment.
+    #[must_use]
+    pub fn owns(&self) -> bool {
+        matches!(self, Role::Master | Role::Fenced | Role::Owed)
+    }
+
     /// The role that a persisted state stands for.
     #[must_use]
     pub fn from_state(state: &SlotState) -> Role {
@@ -204,7 +213,7 @@ impl Role {
     pub fn to_state(&self) -> SlotState {
         match self.clone() {
             Role::Absent => SlotState::Absent,
-            Role::Master | Role::Fenced | Role::Granted { .. } => SlotState::Master,
+            Role::Master | Role::Fenced | Role::Owed | Role::Granted { .. } => SlotState::Master,
             Role::Replica { upstream } => SlotState::Replica { upstream },
             Role::Loading { upstream } => SlotState::Loading { upstream },
             Role::Moved { to } => SlotState::Moved { to },

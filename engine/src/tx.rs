@@ -116,7 +116,7 @@ impl<'e> Tx<'e> {
         for &slot in slots {
             let mut cell = engine.lock(slot);
             // Only an owner's clock moves a slot's time; a replica's is its master's.
-            if matches!(cell.role, Role::Master | Role::Fenced) {
+            if cell.role.owns() {
                 cell.time = cell.time.max(now);
             }
             tx.locked.push(Locked { slot, cell, writes: WriteSet::default(), hidden: TimeMs::default() });

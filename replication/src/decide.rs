@@ -1,6 +1,7 @@
 //! What a master answers to a replica that asks for a slot. Pure.
 
 use haypile_engine::history::{History, Relation};
+use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, NodeId, Seq};
 
@@ -64,6 +65,10 @@ pub fn decide(view: &View, asker: NodeId, ask: &SlotAsk) -> Decision {
         }
         Role::Loading { upstream } => {
             let text = format!("slot {slot} of the master is waiting for its own copy from {upstream}");
+            return Decision::Refused(Reason::NotReady, text);
+        }
+        Role::Owed => {
+            let text = format!("slot {slot}: the master {ASKS_REPLICAS}");
             return Decision::Refused(Reason::NotReady, text);
         }
         _ => {}
@@ -184,6 +189,8 @@ mod tests {
             (Role::Replica { upstream: upstream() }, here, "continue from 5"),
             (Role::Replica { upstream: upstream() }, fork, "copy"),
             (Role::Fenced, here, "continue from 5"),
+            (Role::Owed, here, "NotReady"),
+            (Role::Owed, fork, "NotReady"),
             (Role::Granted { to: NodeId([2; 20]), address: to() }, here, "continue from 5"),
             (Role::Moved { to: to() }, here, "continue from 5"),
             (Role::Moved { to: to() }, fork, "Moved"),

@@ -8,6 +8,7 @@
 //! bit    compatible
 //!   0    compressed: frames of kind 63 are understood
 //!   1    near: `handover near` is answered
+//!   2    tails: a message of kind 13 is answered
 //! ```
 //! Each side says what it understands, and uses only what the other one said.
 
@@ -16,6 +17,9 @@ pub const COMPRESSED: u64 = 1;
 
 /// The other side answers `handover near`.
 pub const NEAR: u64 = 2;
+
+/// The other side answers an owner that asks for the tail that it lost.
+pub const TAILS: u64 = 4;
 
 /// Required bits that this program knows.
 const REQUIRED_KNOWN: u64 = 0;
@@ -26,8 +30,8 @@ const REQUIRED_FROM: u32 = 32;
 #[must_use]
 pub fn offered(compress: Compress) -> u64 {
     match compress {
-        Compress::Yes => NEAR | COMPRESSED,
-        Compress::No => NEAR,
+        Compress::Yes => NEAR | TAILS | COMPRESSED,
+        Compress::No => NEAR | TAILS,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::acks::Acks;
 use crate::copies::Copies;
 use crate::features::Compress;
 use crate::operate;
+use crate::owed;
 use crate::receiver::{LinkState, Receiver};
 use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
 use crate::run;
@@ -50,6 +51,9 @@ pub struct Settings {
     pub grant_patience: Duration,
     /// Whether what is shipped is compressed, where it pays and the other side agrees.
     pub compress: Compress,
+    /// How long replicas may take to give back what this node lost in an unclean stop, counted from the start and from each
+    /// piece that came.
+    pub tail_wait: Duration,
 }
 
 impl Settings {
@@ -64,6 +68,7 @@ impl Settings {
             silence_max: Duration::from_secs(10),
             grant_patience: Duration::from_secs(2),
             compress: Compress::No,
+            tail_wait: Duration::from_secs(2),
         }
     }
 }
@@ -192,11 +197,13 @@ impl Replication {
         });
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
-        let (grants, mut stopped) = (Arc::clone(&shared), shared.stopping.subscribe());
+        let (grants, owed, mut stopped) =
+            (Arc::clone(&shared), Arc::clone(&shared), shared.stopping.subscribe());
         let thread = std::thread::Builder::new().name("replication".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
                     () = run::open_grants(grants) => {}
+                    () = owed::take_back(owed) => {}
                     // An error means that the sender is gone, which is a stop as well.
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }

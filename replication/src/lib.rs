@@ -14,6 +14,7 @@ pub mod link;
 pub mod message;
 mod operate;
 mod outbox;
+mod owed;
 pub mod peer;
 pub mod receiver;
 pub mod registry;
@@ -21,6 +22,7 @@ mod run;
 pub mod shipper;
 pub mod squeeze;
 pub mod status;
+pub mod tail;
 pub mod told;
 pub mod transport;
 

@@ -35,6 +35,7 @@
 //!  10 grant ask          list of (slot, epoch, seq)                           old owner
 //!  11 upstream ask       list of slot                                         replica
 //!  12 handover ready     u64 id                                               replica
+//!  13 tail ask           list of (slot, epoch, seq): what comes after it?     owner after an unclean stop
 //!  32 hello ok           node, u64 features                                   who accepts
 //!  33 probe answer       list of (slot, u8 verdict, text)                     master
 //!  34 refused            slot, u32 number, u8 reason, text                    master
@@ -45,7 +46,7 @@
 //!  39 copy chunk         copy, data                                           master
 //!  40 copy run end       copy                                                 master
 //!  41 copy end           copy (none if it has no runs)                        master
-//!  42 records            u8 more, list of (slot, time), data                  master
+//!  42 records            u8 more, list of (slot, time), data                  master, and who sends tails
 //!  43 heartbeat          list of (slot, seq last, time)                       master
 //!  44 handover answer    u64 id, u32 held ms, list of (slot, u8 granted, seq, text)  master
 //!                        granted: no text; else seq 0
@@ -56,6 +57,7 @@
 //!  49 upstreams          list of (slot, text): whom it follows, or nothing    who was asked
 //!  50 hello refused      text                                                 who accepts
 //!  51 handover near      u64 id                                               master, if the other side has the feature
+//!  52 tails              list of (slot, seq, time): records up to there come  replica
 //!  63 compressed         u8 kind, u32 length of the payload, LZ4 block: a message of that kind   either, if both have
 //!                        the feature (`features.rs`)
 //! ```
@@ -182,7 +184,7 @@ pub struct CopyHead {
     pub bytes: u64,
 }
 
-/// A slot's end on its master.
+/// A slot's end on its master, or on a replica that sends a tail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat {
     /// The slot.
@@ -209,6 +211,7 @@ pub enum Message {
     GrantAsk(Vec<(Slot, Epoch, Seq)>),
     UpstreamAsk(Vec<Slot>),
     HandoverReady(u64),
+    TailAsk(Vec<(Slot, Epoch, Seq)>),
     HelloOk { node: NodeId, features: u64 },
     ProbeAnswer(Vec<(Slot, Verdict, String)>),
     Refused { slot: Slot, number: u32, reason: Reason, why: String },
@@ -229,6 +232,7 @@ pub enum Message {
     Upstreams(Vec<(Slot, String)>),
     HelloRefused(String),
     HandoverNear(u64),
+    Tails(Vec<Beat>),
 }
 
 /// Why bytes are no message: the connection can't go on.
@@ -392,11 +396,7 @@ impl Message {
             }
             Message::Pong => 9,
             Message::GrantAsk(grants) => {
-                out.list(grants, |out, &(slot, epoch, seq)| {
-                    out.slot(slot);
-                    out.epoch(epoch);
-                    out.u64(seq.0);
-                });
+                out.list(grants, |out, ask| out.epoch_seq(ask));
                 10
             }
             Message::UpstreamAsk(slots) => {
@@ -406,6 +406,10 @@ impl Message {
             Message::HandoverReady(id) => {
                 out.u64(*id);
                 12
+            }
+            Message::TailAsk(asks) => {
+                out.list(asks, |out, ask| out.epoch_seq(ask));
+                13
             }
             Message::HelloOk { node, features } => {
                 out.0.extend_from_slice(&node.0);
@@ -481,11 +485,7 @@ impl Message {
                 42
             }
             Message::Heartbeat(beats) => {
-                out.list(beats, |out, beat| {
-                    out.slot(beat.slot);
-                    out.u64(beat.last.0);
-                    out.u64(beat.time.0);
-                });
+                out.list(beats, |out, beat| out.beat(beat));
                 43
             }
             Message::HandoverAnswer { id, held_ms, slots } => {
@@ -529,6 +529,10 @@ impl Message {
             Message::HandoverNear(id) => {
                 out.u64(*id);
                 51
+            }
+            Message::Tails(beats) => {
+                out.list(beats, |out, beat| out.beat(beat));
+                52
             }
         }
     }
@@ -584,6 +588,18 @@ impl Writer<'_> {
     fn epoch(&mut self, epoch: Epoch) {
         self.u32(epoch.term);
         self.u64(epoch.tag);
+    }
+
+    fn epoch_seq(&mut self, &(slot, epoch, seq): &(Slot, Epoch, Seq)) {
+        self.slot(slot);
+        self.epoch(epoch);
+        self.u64(seq.0);
+    }
+
+    fn beat(&mut self, beat: &Beat) {
+        self.slot(beat.slot);
+        self.u64(beat.last.0);
+        self.u64(beat.time.0);
     }
 
     fn copy(&mut self, copy: CopyId) {
@@ -705,6 +721,14 @@ impl Reader {
         Ok(Epoch { term: self.u32()?, tag: self.u64()? })
     }
 
+    fn epoch_seq(&mut self) -> Taken<(Slot, Epoch, Seq)> {
+        Ok((self.slot()?, self.epoch()?, self.seq()?))
+    }
+
+    fn beat(&mut self) -> Taken<Beat> {
+        Ok(Beat { slot: self.slot()?, last: self.seq()?, time: self.time()? })
+    }
+
     fn copy(&mut self) -> Taken<CopyId> {
         Ok(CopyId { slot: self.slot()?, number: self.u32()? })
     }
@@ -789,9 +813,10 @@ impl Reader {
             7 => Message::GrantTaken(self.list(|r| Ok((r.slot()?, r.epoch()?)))?),
             8 => Message::GrantRefused { slot: self.slot()?, why: self.text()? },
             9 => Message::Pong,
-            10 => Message::GrantAsk(self.list(|r| Ok((r.slot()?, r.epoch()?, r.seq()?)))?),
+            10 => Message::GrantAsk(self.list(Reader::epoch_seq)?),
             11 => Message::UpstreamAsk(self.list(Reader::slot)?),
             12 => Message::HandoverReady(self.u64()?),
+            13 => Message::TailAsk(self.list(Reader::epoch_seq)?),
             32 => Message::HelloOk { node: NodeId(self.array()?), features: self.u64()? },
             33 => Message::ProbeAnswer(self.list(|r| {
                 let slot = r.slot()?;
@@ -837,9 +862,7 @@ impl Reader {
                 times: self.list(|r| Ok((r.slot()?, r.time()?)))?,
                 data: self.data()?,
             },
-            43 => Message::Heartbeat(
-                self.list(|r| Ok(Beat { slot: r.slot()?, last: r.seq()?, time: r.time()? }))?,
-            ),
+            43 => Message::Heartbeat(self.list(Reader::beat)?),
             44 => Message::HandoverAnswer {
                 id: self.u64()?,
                 held_ms: self.u32()?,
@@ -859,6 +882,7 @@ impl Reader {
             49 => Message::Upstreams(self.list(|r| Ok((r.slot()?, r.text()?)))?),
             50 => Message::HelloRefused(self.text()?),
             51 => Message::HandoverNear(self.u64()?),
+            52 => Message::Tails(self.list(Reader::beat)?),
             _ => return Err("unknown kind"),
         })
     }

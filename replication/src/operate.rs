@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haypile_engine::engine::Engine;
+use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::types::Slot;
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +62,7 @@ fn attach_again(shared: &Arc<Shared>, detached: BTreeMap<String, Vec<Slot>>) {
 }
 
 /// Calls the engine where waiting for the disk holds nobody up.
-async fn on_disk<T: Send + 'static>(
+pub(crate) async fn on_disk<T: Send + 'static>(
     shared: &Arc<Shared>,
     call: impl FnOnce(&Engine) -> haypile_engine::error::Result<T> + Send + 'static,
 ) -> Result<T, Refused> {
@@ -390,7 +391,8 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
     let position = shared.engine.position(slot);
     Ok(match position.role {
         Role::Absent => return Err(Refused::NotHere(slot)),
-        Role::Master => Step::Nothing,
+        // It is the owner, or will be before long.
+        Role::Master | Role::Owed => Step::Nothing,
         Role::Fenced => {
             return Err(Refused::Other(format!("slot {slot} is being handed over: try again later")));
         }
@@ -514,6 +516,9 @@ pub(crate) async fn hand_over(
             }
             Role::Moved { to } => {
                 return Err(Refused::Other(format!("slot {slot} was handed over to {to} already")));
+            }
+            Role::Owed => {
+                return Err(Refused::Other(format!("slot {slot} {ASKS_REPLICAS}: try again later")));
             }
             Role::Replica { upstream } | Role::Loading { upstream } => {
                 return Err(Refused::Other(format!(

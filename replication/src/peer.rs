@@ -14,6 +14,7 @@ use haypile_engine::log::record::Record;
 use haypile_engine::log::{LogReader, ReadOutcome as LogRead};
 use haypile_engine::manifest::PartId;
 use haypile_engine::planted::{self, Bug};
+use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::Role;
 use haypile_engine::slot_table::{SlotSet, SlotTable};
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
@@ -27,6 +28,7 @@ use crate::handover::{self, Handover};
 use crate::message::{Beat, CopyHead, CopyId, Held, Message, Reason, SlotAsk, Verdict};
 use crate::registry::{AnswerTo, Answered, PeerCommand, Registry};
 use crate::shipper::{self, Action, CopiesNow, CopyPart, CursorId, Phase, ReadOutcome, Shipper, Work};
+use crate::tail::Giving;
 
 /// A piece of a record that is longer than a message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -100,6 +102,8 @@ pub struct Peer {
     fenced_at_ms: SlotTable<u64>,
     /// What the peer understands.
     features: u64,
+    /// The tails that it asked for, as long as there is something to send of them.
+    giving: Option<Giving>,
     out: VecDeque<Message>,
     out_bytes: usize,
 }
@@ -127,6 +131,7 @@ impl Peer {
             attempts_made: 0,
             fenced_at_ms: SlotTable::default(),
             features: features::offered(Compress::No),
+            giving: None,
             out: VecDeque::new(),
             out_bytes: 0,
         }
@@ -204,6 +209,11 @@ impl Peer {
                     }
                 }
             }
+            Message::TailAsk(asks) => {
+                let (tails, giving) = Giving::look(&self.engine, &asks);
+                self.push(Message::Tails(tails));
+                self.giving = giving;
+            }
             Message::UpstreamAsk(slots) => {
                 let upstreams = slots.into_iter().map(|slot| (slot, self.upstream_of(slot))).collect();
                 self.push(Message::Upstreams(upstreams));
@@ -235,7 +245,11 @@ impl Peer {
     }
 
     /// Reads and gathers until there is nothing to do or enough to send. Says whether there is more to do.
-    pub fn pump(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// If what was promised can't be sent any more: the connection is to end.
+    pub fn pump(&mut self) -> Result<bool, String> {
+        self.give_tails()?;
         self.copies_at_ms = None;
         while self.out_bytes < OUT_BYTES_MAX {
             let (copies_max, wait) = (self.registry.copies().slots_max(), self.copies_wait());
@@ -246,7 +260,7 @@ impl Peer {
             drop(shipper);
             let Some(work) = work else {
                 self.copies_at_ms = wait;
-                return false;
+                return Ok(false);
             };
             let event = match work {
                 Work::ReadLog { cursor, from } => {
@@ -257,7 +271,19 @@ impl Peer {
             };
             self.ship(event);
         }
-        true
+        Ok(true)
+    }
+
+    /// Sends on what an owner lost.
+    fn give_tails(&mut self) -> Result<(), String> {
+        while self.out_bytes < OUT_BYTES_MAX
+            && let Some(giving) = &mut self.giving
+        {
+            let piece = giving.next(&self.engine)?;
+            self.giving = self.giving.take().filter(|giving| !giving.is_over());
+            self.push_records(piece, Vec::new());
+        }
+        Ok(())
     }
 
     /// Where to wait for the log to grow, if that is what is waited for.
@@ -512,6 +538,11 @@ impl Peer {
             data = kept;
             self.replaced(stale);
         }
+        self.push_records(data, times);
+    }
+
+    /// Whole records, in as many messages as need be.
+    fn push_records(&mut self, mut data: Bytes, times: Vec<(Slot, TimeMs)>) {
         while data.len() > PIECE_BYTES {
             let piece = data.split_to(PIECE_BYTES);
             self.push(Message::Records { more: true, times: Vec::new(), data: piece });
@@ -643,6 +674,7 @@ impl Peer {
             match self.engine.role(slot) {
                 Role::Master => None,
                 Role::Fenced => Some(format!("slot {slot} is being handed over already")),
+                Role::Owed => Some(format!("slot {slot} {ASKS_REPLICAS}: try again later")),
                 Role::Absent => Some(format!("slot {slot} is not on the master")),
                 Role::Replica { upstream } | Role::Loading { upstream } => Some(format!(
                     "slot {slot}: the node that is followed here is a replica of {upstream} itself and can't hand \
@@ -845,7 +877,7 @@ fn now_ms(engine: &Engine) -> u64 {
 
 /// Where to read from to find a slot's record `next`, which may be the one that is written next; `None` if it is
 /// gone or not to be expected.
-fn start_of(engine: &Engine, slot: Slot, next: Seq) -> Option<Lsn> {
+pub(crate) fn start_of(engine: &Engine, slot: Slot, next: Seq) -> Option<Lsn> {
     // The end is taken first: whatever is appended after the slot was looked at lies behind it.
     let end = engine.log_end();
     let last = engine.pulse(slot).last_seq;

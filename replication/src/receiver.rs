@@ -24,7 +24,7 @@ pub const RETRY_MS_MIN: u64 = 100;
 /// The longest pause before a slot is asked for again.
 pub const RETRY_MS_MAX: u64 = 5000;
 /// A record that comes in parts is at most this long, with what was gathered before it.
-const PARTIAL_BYTES_MAX: usize = BODY_BYTES_MAX + HEADER_BYTES + (1 << 20);
+pub(crate) const PARTIAL_BYTES_MAX: usize = BODY_BYTES_MAX + HEADER_BYTES + (1 << 20);
 
 /// Where a slot's link stands, in the words that Pika's users know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -132,7 +132,13 @@ async fn converse(
         if now_ms.saturating_sub(heard_ms) > millis(settings.silence_max) {
             return format!("nothing came for {} ms", now_ms - heard_ms);
         }
-        let more = connection.unsent_bytes() < UNSENT_BYTES_MAX && peer.pump();
+        let more = match connection.unsent_bytes() < UNSENT_BYTES_MAX {
+            true => match peer.pump() {
+                Ok(more) => more,
+                Err(why) => return why,
+            },
+            false => false,
+        };
         for message in peer.take_out() {
             rest_until = shared.engine.clock().monotonic() + SHIP_EVERY;
             connection.send(&message);

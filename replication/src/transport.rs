@@ -257,6 +257,7 @@ impl Connection {
         match self.ask(&hello).await.map_err(|why| format!("{address}: {why}"))? {
             Message::HelloOk { node, features } => {
                 features::check(features).map_err(|why| format!("{address}: {why}"))?;
+                self.features = features;
                 self.agree(dial.compress.agreed(features));
                 Ok(node)
             }

@@ -299,7 +299,7 @@ impl<'e> World<'e> {
             }
             connection.peer.log_grew();
             connection.peer.on_time(now_ms);
-            connection.peer.pump();
+            connection.peer.pump().expect("nobody asks for tails");
             let out: Vec<Message> = connection.peer.take_out().collect();
             connection.to_replica.extend(out);
         }

@@ -15,6 +15,7 @@ use haypile_engine::engine::{Fetched, Gate, Wanted};
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
 use haypile_engine::memtable::Guess;
+use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::{NOBODY, Role};
 use haypile_engine::tx::still::Still;
 use haypile_engine::tx::{Stop, Tx};
@@ -463,7 +464,7 @@ enum Hindrance {
     Refused(String),
     /// The slot is another node's; the client is told, if it does not come back.
     Gone(Slot, String),
-    /// A slot is being handed over: nothing is decided yet.
+    /// A slot is being handed over, or asks its replicas: nothing is decided yet.
     Fenced(Slot),
 }
 
@@ -765,7 +766,7 @@ impl Runner<'_> {
     }
 }
 
-/// Waits until a slot that is being handed over may be another's or this node's again; not beyond the deadline, which
+/// Waits until a slot that is being handed over may be another's or this node's again, or has its replicas' answers; not beyond the deadline, which
 /// is set by the first wait. `changes` is how many changes of roles were counted before the slot was looked at.
 ///
 /// # Errors
@@ -777,7 +778,7 @@ pub async fn unfenced(node: &Node, slot: Slot, changes: u64, deadline: &mut Opti
     // What was committed before must not wait behind the handover, which may wait for it.
     node.engine.write()?;
     let changed = node.engine.role_changes().wait_past(changes);
-    tokio::time::timeout(wait, changed).await.map_err(|_| handing_over(slot))
+    tokio::time::timeout(wait, changed).await.map_err(|_| not_yet(slot, &node.engine.role(slot)))
 }
 
 /// What stands in a command's way because keys of its slot go to another node one by one.
@@ -823,15 +824,18 @@ pub fn check_role(tx: &Tx<'_>, slot: Slot, flags: Flags) -> Result<(), Fail> {
     match tx.role(slot) {
         Role::Master => Ok(()),
         Role::Fenced | Role::Replica { .. } if !write => Ok(()),
-        Role::Fenced => Err(handing_over(slot)),
+        role @ (Role::Fenced | Role::Owed) => Err(not_yet(slot, role)),
         role => Err(Fail::error(refusal(slot, role, write))),
     }
 }
 
-/// What a client is told whose slot is being handed over for too long.
+/// What a client is told whose slot is being handed over, or asks its replicas, for too long.
 #[must_use]
-pub fn handing_over(slot: Slot) -> Fail {
-    Fail::error(format!("ERR slot {slot} is being handed over and takes no writes yet: try again"))
+pub fn not_yet(slot: Slot, role: &Role) -> Fail {
+    Fail::error(match role {
+        Role::Owed => format!("ERR slot {slot} {ASKS_REPLICAS} and serves nobody yet: try again"),
+        _ => format!("ERR slot {slot} is being handed over and takes no writes yet: try again"),
+    })
 }
 
 /// Whether the node serves such a command on all slots of the transaction.
@@ -853,7 +857,7 @@ fn hindrance_at(tx: &Tx<'_>, slot: Slot, write: bool) -> Option<Hindrance> {
     match tx.role(slot) {
         Role::Master => None,
         Role::Fenced if !write => None,
-        Role::Fenced => Some(Hindrance::Fenced(slot)),
+        Role::Fenced | Role::Owed => Some(Hindrance::Fenced(slot)),
         Role::Replica { .. } if !write => None,
         role @ Role::Absent => Some(Hindrance::Refused(refusal(slot, role, write))),
         role => Some(Hindrance::Gone(slot, refusal(slot, role, write))),
@@ -880,7 +884,7 @@ fn refusal(slot: Slot, role: &Role, write: bool) -> String {
         Role::Loading { upstream } => {
             format!("LOADING slot {slot} is being copied from {upstream} and can't be read yet")
         }
-        Role::Master | Role::Fenced | Role::Replica { .. } => {
+        Role::Master | Role::Fenced | Role::Owed | Role::Replica { .. } => {
             unreachable!("the node serves slot {slot} in this role")
         }
     }

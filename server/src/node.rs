@@ -288,7 +288,8 @@ impl Node {
 
     /// Whether a slot is this node's, be it that another has to take it over still.
     pub fn owns(&self, slot: Slot) -> bool {
-        matches!(self.engine.role(slot), Role::Master | Role::Fenced | Role::Granted { .. })
+        let role = self.engine.role(slot);
+        role.owns() || matches!(role, Role::Granted { .. })
     }
 
     /// Resolves once one of these slots is not this node's any more: then nobody acknowledges its records here.

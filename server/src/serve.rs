@@ -72,6 +72,7 @@ pub fn start(
         memory_bytes: usize::try_from(settings.memory_bytes).unwrap_or(usize::MAX),
         log_segment_bytes: settings.log_segment_bytes,
         own_copies: settings.standalone,
+        keep_owed: settings.tail_wait_ms > 0,
         ..Options::default()
     };
     let (engine, opened) = open_patiently(&fs, Path::new(&settings.dir), &clock, &options)
@@ -298,7 +299,8 @@ fn start_replication(
     let announce = if settings.announce.is_empty() { address.to_string() } else { settings.announce.clone() };
     let masterauth = Some(settings.password_for_nodes().to_owned()).filter(|password| !password.is_empty());
     let compress = if settings.repl_compression { Compress::Yes } else { Compress::No };
-    let own = hub::Settings { masterauth, compress, ..hub::Settings::new(announce) };
+    let tail_wait = Duration::from_millis(settings.tail_wait_ms);
+    let own = hub::Settings { masterauth, compress, tail_wait, ..hub::Settings::new(announce) };
     let replication =
         Replication::start(engine.clone(), own).map_err(|error| format!("can't start a thread: {error}"))?;
     apply_to_replication(&replication, settings);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::digest::Digest;
 use haypile_engine::engine::Engine;
+use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Seq, Slot};
 use haypile_replication::hub::Refused;
@@ -206,6 +207,9 @@ fn removal_hindrance(node: &Node, slot: Slot) -> Option<String> {
         )),
         Role::Fenced | Role::Granted { .. } => Some(format!(
             "ERR Slot in syncing or a change operation is under way, retry later: slot {slot} is being handed over"
+        )),
+        Role::Owed => Some(format!(
+            "ERR Slot in syncing or a change operation is under way, retry later: slot {slot} {ASKS_REPLICAS}"
         )),
         Role::Master => status().replicas.first().map(|replica| {
             format!(

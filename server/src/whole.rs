@@ -82,7 +82,7 @@ pub async fn attach(node: &Arc<Node>, master: &str) -> Result<Attached, Fail> {
             Role::Replica { .. } | Role::Loading { .. } => {
                 there.contains(&slot) || node.moves.foreign(slot).is_none()
             }
-            Role::Absent | Role::Master | Role::Fenced => true,
+            Role::Absent | Role::Master | Role::Fenced | Role::Owed => true,
         })
         .collect();
     let known = match &slots[..] {

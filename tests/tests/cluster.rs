@@ -57,17 +57,18 @@ fn a_cluster_under_faults_keeps_what_it_acknowledged_and_converges() {
         #[allow(clippy::disallowed_methods)] // how long to look, nothing that a run depends on
         let started = std::time::Instant::now();
         let first = number("HAYPILE_SEEDS_FROM").unwrap_or(1);
-        let (mut runs, mut acknowledged, mut handovers, mut copies) = (0, 0, 0, 0);
+        let (mut runs, mut acknowledged, mut handovers, mut copies, mut taken) = (0, 0, 0, 0, 0);
         while started.elapsed().as_secs() < seconds {
             let outcome = check(setup(first + runs, size));
             acknowledged += outcome.acknowledged;
             handovers += outcome.handovers;
             copies += outcome.copies;
+            taken += outcome.taken_back;
             runs += 1;
         }
         println!(
             "{size:?}: {runs} runs, {:.0} a second, {acknowledged} writes acknowledged, {handovers} handovers asked \
-             for, {copies} copies",
+             for, {copies} copies, {taken} lost records taken back",
             runs as f64 / started.elapsed().as_secs_f64()
         );
         assert!(runs > 0 && acknowledged > 0, "the simulation does something");

@@ -68,7 +68,7 @@ fn only_one_file_of_replication_touches_sockets_and_its_machines_know_no_runtime
     let sockets = ["tokio::net", "tokio::io", "TcpStream::connect", "TcpStream::from_std"];
     let except = ["replication/src/transport.rs"];
     nothing_holds(&product("replication/src"), &sockets, &except, "sockets are in one file");
-    let machines = ["decide", "handover", "message", "peer", "receiver", "shipper"];
+    let machines = ["decide", "handover", "message", "peer", "receiver", "shipper", "tail"];
     let files: Vec<_> = product("replication/src")
         .into_iter()
         .filter(|(path, _)| machines.iter().any(|name| path.ends_with(&format!("src/{name}.rs"))))

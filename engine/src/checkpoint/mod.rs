@@ -201,7 +201,7 @@ impl Engine {
 
     /// What a slot is in a checkpoint.
     fn copied_meta(&self, cell: &SlotCell) -> SlotMeta {
-        let owned = matches!(cell.role, Role::Master | Role::Fenced);
+        let owned = cell.role.owns();
         let granted = match &cell.role {
             // Also where the granting record came after the cut: it may be somebody else's by now.
             Role::Granted { to, address } => Some((*to, address.clone())),

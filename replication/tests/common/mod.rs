@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use haypile_engine::background::Background;
 use haypile_engine::clock::SystemClock;
-use haypile_engine::engine::{Engine, Fetched, Options};
+use haypile_engine::engine::{Engine, Fetched, Options, SyncMode};
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
 use haypile_engine::log::ReadOutcome;
@@ -51,6 +51,9 @@ pub struct Node {
     fs: Arc<MemoryFs>,
     door: Arc<Door>,
     masterauth: Option<String>,
+    /// After an unclean stop, how long replicas are asked for what was lost; `None` asks nobody.
+    pub tail_wait: Option<Duration>,
+    pub sync: SyncMode,
     running: Option<Running>,
 }
 
@@ -95,22 +98,42 @@ impl Node {
         });
         let fs = Arc::new(MemoryFs::new());
         let masterauth = masterauth.map(str::to_owned);
-        let mut node = Node { address, fs, door, masterauth, running: None };
+        let (tail_wait, sync) = (None, SyncMode::EverySec);
+        let mut node = Node { address, fs, door, masterauth, tail_wait, sync, running: None };
         node.open();
         node.engine().add_slots(slots).expect("slots are added");
         node
     }
 
+    fn engine_on(&self, fs: Arc<MemoryFs>) -> Engine {
+        let options = Options {
+            log_segment_bytes: 1 << 20,
+            memory_bytes: 64 << 20,
+            sync: self.sync,
+            keep_owed: self.tail_wait.is_some(),
+            ..Options::default()
+        };
+        let opened = Engine::open(fs, Path::new("/haypile"), Arc::new(SystemClock::new()), options);
+        opened.expect("the folder opens").0
+    }
+
+    /// How many slots would ask their replicas, if the node were killed now.
+    pub fn owed_on_disk(&self) -> usize {
+        self.engine_on(Arc::new(self.fs.restart())).owed().len()
+    }
+
+    /// A slot's last record as a start finds it on this node's disk, which is down.
+    pub fn last_on_disk(&self, slot: Slot) -> Seq {
+        self.engine_on(Arc::new(self.fs.restart())).position(slot).last_seq
+    }
+
     pub fn open(&mut self) {
-        let options = Options { log_segment_bytes: 1 << 20, memory_bytes: 64 << 20, ..Options::default() };
-        let fs: Arc<MemoryFs> = Arc::clone(&self.fs);
-        let (engine, _) = Engine::open(fs, Path::new("/haypile"), Arc::new(SystemClock::new()), options)
-            .expect("the folder opens");
-        let engine = Arc::new(engine);
+        let engine = Arc::new(self.engine_on(Arc::clone(&self.fs)));
         let settings = Settings {
             masterauth: self.masterauth.clone(),
             heartbeat: Duration::from_millis(200),
             grant_patience: Duration::from_millis(100),
+            tail_wait: self.tail_wait.unwrap_or_default(),
             ..Settings::new(self.address.clone())
         };
         let background = Background::start(&engine).expect("threads");
@@ -125,6 +148,17 @@ impl Node {
         let running = self.running.take().expect("runs");
         running.replication.shutdown();
         drop(running);
+        self.fs = Arc::new(self.fs.restart());
+    }
+
+    /// Stops in order.
+    pub fn stop(&mut self) {
+        *self.door.replication.lock().expect("no panic") = None;
+        let running = self.running.take().expect("runs");
+        running.replication.shutdown();
+        drop(running.background);
+        running.engine.close().expect("closes");
+        drop(running.engine);
         self.fs = Arc::new(self.fs.restart());
     }
 

@@ -59,7 +59,7 @@ fn is_replica_of(node: &Node, slot: Slot, address: &str) -> bool {
     let others = Slot::all().filter(|&other| other != slot && node.moves.foreign(other).is_none());
     let roles: Vec<Role> = others.map(|other| node.engine.role(other)).collect();
     let follows = |role: &Role| matches!(role, Role::Replica { upstream } if upstream == address);
-    roles.iter().any(follows) && !roles.iter().any(|role| matches!(role, Role::Master | Role::Fenced))
+    roles.iter().any(follows) && !roles.iter().any(|role| role.owns())
 }
 
 /// Sees to it that this node's replicas hear of the slot once it is this node's.
@@ -102,7 +102,7 @@ fn tell_replicas(node: &Arc<Node>, slot: Slot) {
 
 /// Who follows all slots that this node owns besides this one, or did before its connection ended.
 fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
-    let is_owned = |other: &Slot| matches!(node.engine.role(*other), Role::Master | Role::Fenced);
+    let is_owned = |other: &Slot| node.engine.role(*other).owns();
     let others: Vec<Slot> = Slot::all().filter(|other| *other != slot && is_owned(other)).collect();
     if others.is_empty() {
         return Vec::new();

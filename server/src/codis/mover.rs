@@ -101,6 +101,7 @@ async fn step(
     let slot = ticket.slot;
     match node.engine.role(slot) {
         Role::Master | Role::Fenced => {}
+        Role::Owed => return Ok(Next::Later(LOOK)),
         // It is decided; the two nodes settle it between them.
         Role::Granted { .. } => return Ok(Next::Later(LOOK)),
         role => {
@@ -186,7 +187,7 @@ pub fn comes_back(node: &Arc<Node>, slot: Slot, tx: &Tx<'_>) -> bool {
         Role::Moved { to } => take_back(node, slot, to, tx.now(slot)),
         Role::Granted { .. } => node.moves.of(slot).is_some(),
         Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
-        Role::Absent | Role::Master | Role::Fenced => false,
+        Role::Absent | Role::Master | Role::Fenced | Role::Owed => false,
     }
 }
 

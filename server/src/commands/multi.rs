@@ -1,6 +1,7 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH: several commands as one. What EXEC does is in `execute/exec.rs`.
 
 use haypile_engine::key::Key;
+use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 
 use crate::codis::mover;
@@ -77,9 +78,10 @@ async fn watch(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
         let changes = node.engine.role_changes().count();
         let mut coming = None;
         let watched = node.transact(&slots, |tx| {
-            coming = slots.iter().copied().find(|&slot| mover::comes_back(node, slot, tx));
+            let waits = |&slot: &Slot| *tx.role(slot) == Role::Owed || mover::comes_back(node, slot, tx);
+            coming = slots.iter().copied().find(waits);
             if let Some(slot) = coming {
-                return Err(execute::handing_over(slot));
+                return Err(execute::not_yet(slot, tx.role(slot)));
             }
             for &slot in &slots {
                 execute::check_role(tx, slot, Flags::READONLY)?;

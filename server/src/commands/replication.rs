@@ -133,7 +133,7 @@ impl Overview {
             .filter(|text| !matches!(text.role, Role::Moved { .. } | Role::Granted { .. }))
             .collect();
         // What comes from another group is not this node's yet.
-        let is_owner = |text: &SlotView| matches!(text.role, Role::Master | Role::Fenced);
+        let is_owner = |text: &SlotView| text.role.owns();
         let owns_any = kept.iter().any(|text| is_owner(text));
         let is_needed = |text: &SlotView| !owns_any || is_owner(text);
         let needed: Vec<&SlotView> = kept.iter().copied().filter(|text| is_needed(text)).collect();
@@ -200,7 +200,7 @@ pub fn section(node: &Node, lines: &mut Lines) {
     let views: Vec<SlotView> = topology::views(node, Slot::all().collect()).collect();
     let mut overview = Overview::of(node);
     if node.config.now().replicas_min > 0 {
-        let own = Slot::all().filter(|&slot| matches!(node.engine.role(slot), Role::Master | Role::Fenced));
+        let own = Slot::all().filter(|&slot| node.engine.role(slot).owns());
         overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();
     }
     put(&overview, &id, node.config.now().slave_priority, lines);

@@ -316,7 +316,7 @@ async fn settle(cx: &SessionCx<'_>, slot: Slot, to: &str, patience: Duration) ->
                 "ERR slot {slot} is not on this node: it can't be moved from here"
             )));
         }
-        Role::Master | Role::Fenced | Role::Granted { .. } => mover::want(node, slot, to),
+        Role::Master | Role::Fenced | Role::Owed | Role::Granted { .. } => mover::want(node, slot, to),
         role if mover::is_elsewhere(node, slot, &role, to).await => {
             let keys = node.moves.of(slot).map_or(0, |found| found.keys);
             return Ok(Where::There(keys));
@@ -423,7 +423,7 @@ async fn run_inner(cx: &mut SessionCx<'_>, slot: Slot, way: Option<Way>, start: 
     let next = match runner.begin(checked) {
         Begun::Done(next) => next,
         // Others' requests on this connection do not wait behind the handover of one slot.
-        Begun::Waits(_) if cx.node.engine.role(slot) == Role::Fenced => {
+        Begun::Waits(_) if matches!(cx.node.engine.role(slot), Role::Fenced | Role::Owed) => {
             cx.reply.truncate(start);
             return say(cx, Elsewhere::Again);
         }
@@ -446,7 +446,7 @@ fn is_nested(command: &Command) -> bool {
 
 fn elsewhere(role: &Role, slot: Slot) -> Result<Option<Elsewhere>, Fail> {
     match role {
-        Role::Master | Role::Fenced => Ok(None),
+        Role::Master | Role::Fenced | Role::Owed => Ok(None),
         Role::Granted { .. } => Ok(Some(Elsewhere::Again)),
         Role::Moved { .. } | Role::Replica { .. } | Role::Loading { .. } => Ok(Some(Elsewhere::There)),
         Role::Absent => Err(Fail::error(format!(

@@ -69,7 +69,7 @@ impl Place {
 
 /// Whether clients may read the slot here.
 pub(super) fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
-    matches!(tx.role(slot), Role::Master | Role::Fenced | Role::Replica { .. })
+    tx.role(slot).owns() || matches!(tx.role(slot), Role::Replica { .. })
 }
 
 /// A page of keys from `place` on, and where the walk goes on.

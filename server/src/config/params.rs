@@ -386,6 +386,15 @@ pub static PARAMS: &[Param] = &[
         |mode: &haypile_engine::engine::SyncMode| forms::show_sync(*mode)
     ),
     param!(
+        "tail-wait-ms",
+        "MS",
+        Start,
+        "after an unclean stop: how long replicas may take to give back what was lost here, 0 asks none",
+        tail_wait_ms,
+        |text| forms::number(text, 0, 600_000),
+        u64::to_string
+    ),
+    param!(
         "tcp-keepalive",
         "SECONDS",
         Always,

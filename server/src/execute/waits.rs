@@ -199,7 +199,7 @@ pub(super) fn group_gone(tx: &mut Tx<'_>, keys: &[Key]) -> Result<&'static str, 
 /// Watches the keys of a reader who waits in slots that another node writes: what that wrote serves nobody by itself. No
 /// slot may be locked when this is dropped.
 pub(super) fn watch(node: &Arc<Node>, tx: &mut Tx<'_>, keys: &[Key]) -> (Option<Watching>, Result<(), Stop>) {
-    let is_written_here = |key: &Key| matches!(tx.role(key.slot()), Role::Master | Role::Fenced);
+    let is_written_here = |key: &Key| tx.role(key.slot()).owns();
     if keys.iter().all(is_written_here) {
         return (None, Ok(()));
     }

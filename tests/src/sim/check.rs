@@ -14,7 +14,7 @@ impl World<'_> {
     /// At most one node may write to a slot that nobody forked.
     pub(super) fn check_owners(&self) -> Result<(), String> {
         for &slot in self.slots.iter().filter(|slot| !self.model.is_forked(**slot)) {
-            let owns = |node: &&Node<'_>| matches!(node.role(slot), Role::Master | Role::Fenced);
+            let owns = |node: &&Node<'_>| node.role(slot).owns();
             let owners: Vec<usize> = self.nodes.iter().filter(owns).map(|node| node.index).collect();
             if owners.len() > 1 {
                 return Err(format!("slot {slot} is owned by nodes {owners:?}"));

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use haypile_engine::background::Job;
 use haypile_engine::clock::TimeMs;
+use haypile_engine::engine::SyncMode;
 use haypile_engine::slot::Role;
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
@@ -143,7 +144,9 @@ impl World<'_> {
     }
 
     pub(super) fn answer_clients(&mut self, node: usize) -> Result<(), String> {
-        let sync = self.random.chance(1, 2);
+        // Where nothing has to be synced little is, so that a loss of power takes something.
+        let often = if self.tails && self.sync == SyncMode::EverySec { 16 } else { 2 };
+        let sync = self.random.chance(1, often);
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
         running.engine.write().map_err(|error| told(&error))?;
         if sync {

@@ -3,9 +3,10 @@
 use std::io::ErrorKind;
 
 use haypile_engine::engine::SyncMode;
+use haypile_engine::slot::Role;
 
 use super::net::Pace;
-use super::node::ConnId;
+use super::node::{ConnId, Node};
 use super::world::World;
 use super::{DISK, told};
 
@@ -67,8 +68,20 @@ impl World<'_> {
         self.parted.contains(&(one.min(other), one.max(other)))
     }
 
+    /// Who is stopped: often one that has something to lose.
+    fn victim(&mut self) -> usize {
+        if self.tails && self.random.chance(1, 2) {
+            let owns = |node: &&Node<'_>| self.slots.iter().any(|slot| node.role(*slot) == Role::Master);
+            let owners: Vec<usize> = self.nodes.iter().filter(owns).map(|node| node.index).collect();
+            if let Some(&owner) = self.random.pick(&owners) {
+                return owner;
+            }
+        }
+        self.random.below(self.nodes.len())
+    }
+
     pub(super) fn stop_something(&mut self) -> Result<(), String> {
-        let node = self.random.below(self.nodes.len());
+        let node = self.victim();
         if self.nodes[node].running.is_none() || !self.arena.has_room() {
             return Ok(());
         }
@@ -77,6 +90,11 @@ impl World<'_> {
             // One whose disk failed has nothing to stop in order.
             0 if !self.nodes[node].faulty => {
                 let engine = self.nodes[node].engine().expect("it runs");
+                for slot in self.slots.clone() {
+                    if engine.role(slot) == Role::Owed {
+                        self.forgive(node, slot);
+                    }
+                }
                 engine.close().map_err(|error| format!("node {node} does not close: {}", told(&error)))?;
                 self.note(|| format!("{node} stops"));
                 self.nodes[node].fs = self.nodes[node].fs.restart();
@@ -90,6 +108,12 @@ impl World<'_> {
                 self.note(|| format!("{node} loses power"));
                 self.nodes[node].fs = self.nodes[node].fs.crash(seed);
                 self.nodes[node].unsure = true;
+            }
+            2 | 3 if self.tails => {
+                let seed = self.random.next_u64();
+                self.note(|| format!("{node} loses power, and what was not synced"));
+                self.nodes[node].fs = self.nodes[node].fs.crash(seed);
+                (self.nodes[node].unsure, self.nodes[node].lost_power) = (true, true);
             }
             _ => {
                 self.note(|| format!("{node} is killed"));
@@ -131,12 +155,12 @@ impl World<'_> {
         let (seed, sync) = (self.setup.seed, self.sync);
         self.note(|| format!("{index} starts"));
         let retain_bytes = if self.keeps_log { 1 << 30 } else { 192 << 10 };
-        self.nodes[index].start(self.arena, &self.now, seed, sync, retain_bytes)?;
+        self.nodes[index].start(self.arena, &self.now, seed, sync, retain_bytes, self.tails)?;
         self.check_acknowledged_by(index)?;
         for slot in self.slots.clone() {
             self.note_slot(index, slot);
         }
-        Ok(())
+        self.begin_asking(index)
     }
 
     /// One of the next operations of a node's disk fails, or the disk is nearly full.

@@ -19,6 +19,7 @@ mod check;
 mod clients;
 mod faults;
 mod settle;
+mod tails;
 mod traffic;
 
 use std::collections::BTreeSet;
@@ -78,6 +79,8 @@ pub struct Outcome {
     pub copies: usize,
     /// Starts of nodes.
     pub starts: u64,
+    /// Records that masters took back from replicas.
+    pub taken_back: u64,
 }
 
 /// Runs a cluster.

@@ -37,6 +37,8 @@ pub struct Model {
     grants: BTreeMap<(Slot, u32, u64), (Seq, NodeId)>,
     /// Until when clients were told that keys have expired.
     expired: BTreeMap<Slot, TimeMs>,
+    /// Slots that lost writes, or their time, where that may be.
+    lossy: BTreeSet<Slot>,
 }
 
 /// What a key holds, and until when.
@@ -96,6 +98,30 @@ impl Model {
     /// The operator did something that may lose acknowledged writes of a slot.
     pub fn fork(&mut self, slot: Slot) {
         self.forked.insert(slot);
+    }
+
+    /// A node that may have lost what was not synced serves again: of what it wrote itself, this is all that there is.
+    pub fn forgive(&mut self, node: usize, slot: Slot, history: &History, last: Seq, time: TimeMs) {
+        let spans = spans(history, last);
+        for ((_, term, tag), era) in self.eras.range_mut((slot, 0, 0)..=(slot, u32::MAX, u64::MAX)) {
+            let epoch = Epoch { term: *term, tag: *tag };
+            let held = spans.iter().find(|(held, ..)| *held == epoch);
+            let is_held = |seq: &Seq| held.is_some_and(|(_, from, to)| seq >= from && seq <= to);
+            if era.node == node && !era.writes.keys().all(is_held) {
+                era.acknowledged.retain(is_held);
+                self.lossy.insert(slot);
+            }
+        }
+        if self.expired.get(&slot).is_some_and(|told| *told > time) {
+            self.expired.remove(&slot);
+            self.lossy.insert(slot);
+        }
+    }
+
+    /// Whether clients may have seen of the slot what is not there any more.
+    #[must_use]
+    pub fn is_lossy(&self, slot: Slot) -> bool {
+        self.lossy.contains(&slot)
     }
 
     /// Whether the operator ever did.

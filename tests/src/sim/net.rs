@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use haypile_engine::types::NodeId;
 use haypile_replication::grants::Open;
 use haypile_replication::message::Message;
 
@@ -15,6 +16,8 @@ pub enum Purpose {
     Stream(String),
     /// The node that opened it asks the other about grants.
     Grants(Vec<Open>),
+    /// The node that opened it asks this one for what it lost.
+    Tail(NodeId),
 }
 
 /// How fast what is sent between two nodes arrives.

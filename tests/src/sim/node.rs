@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::linear::Sent;
 use super::model::Held;
+use super::tails::Asking;
 use super::told;
 
 /// Slots are small here: their copies come in pieces all the same, and are made durable on the way.
@@ -143,6 +144,8 @@ pub struct Running<'e> {
     pub asking: BTreeMap<ConnId, Vec<Open>>,
     /// Writes without a reply.
     pub unanswered: Vec<Unanswered>,
+    /// While it asks its replicas for what it lost.
+    pub owing: Option<Asking>,
 }
 
 /// A node, running or not.
@@ -161,6 +164,8 @@ pub struct Node<'e> {
     pub faulty: bool,
     /// It ever lost power, or its disk failed: what it acknowledged to its master it may have lost since.
     pub unsure: bool,
+    /// It lost power where acknowledged writes need not be synced, and may not have served again since.
+    pub lost_power: bool,
     /// How often it was started.
     pub starts: u64,
 }
@@ -196,6 +201,7 @@ impl<'e> Node<'e> {
         seed: u64,
         sync: SyncMode,
         log_retain_bytes: u64,
+        keep_owed: bool,
     ) -> Result<(), String> {
         self.starts += 1;
         self.faulty = false;
@@ -206,6 +212,7 @@ impl<'e> Node<'e> {
             log_segment_bytes: 64 << 10,
             log_retain_bytes,
             copy_durable_bytes: COPY_DURABLE_BYTES,
+            keep_owed,
             seed: Some(
                 seed.wrapping_mul(0x9e37_79b9).wrapping_add(self.index as u64 * 1_000_003 + self.starts),
             ),
@@ -226,6 +233,7 @@ impl<'e> Node<'e> {
             grants: BTreeMap::new(),
             asking: BTreeMap::new(),
             unanswered: Vec::new(),
+            owing: None,
         });
         let now_ms = now.load(Ordering::Relaxed);
         for slot in Slot::all() {

@@ -51,7 +51,7 @@ impl World<'_> {
             Role::Moved { .. } => {
                 self.follow(node, slot, other, force)?;
             }
-            Role::Master if self.wild && self.random.chance(1, 8) => {
+            Role::Master | Role::Owed if self.wild && self.random.chance(1, 8) => {
                 self.follow(node, slot, other, force)?;
             }
             Role::Master if self.random.chance(1, 2) => self.hand_over(node, slot),
@@ -76,7 +76,7 @@ impl World<'_> {
 
     /// The node that owns a slot, other than one.
     fn owner(&self, slot: Slot, but: usize) -> Option<usize> {
-        let owns = |role: &Role| matches!(role, Role::Master | Role::Fenced | Role::Granted { .. });
+        let owns = |role: &Role| role.owns() || matches!(role, Role::Granted { .. });
         self.nodes.iter().find(|n| n.index != but && owns(&n.role(slot))).map(|n| n.index)
     }
 
@@ -128,7 +128,7 @@ impl World<'_> {
             _ => return Ok(false),
         }
         // An owner that follows gives up what only it has; a slot that was just added has nothing.
-        if force || (role == Role::Master && engine.position(slot).last_seq.0 > 0) {
+        if force || (role.owns() && engine.position(slot).last_seq.0 > 0) {
             self.model.fork(slot);
         }
         let before = self.nodes[node].unfollow(slot, now_ms);

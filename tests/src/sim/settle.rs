@@ -31,7 +31,7 @@ impl World<'_> {
                 if self.nodes[node].running.is_none() {
                     self.start(node)?;
                 }
-                self.turn(node);
+                self.turn(node)?;
                 self.answer_clients(node)?;
             }
             for delivery in self.deliveries() {
@@ -58,7 +58,7 @@ impl World<'_> {
             }
         }
         self.check_acknowledged()?;
-        self.clients.check(|slot| self.model.is_forked(slot))
+        self.clients.check(|slot| self.model.is_forked(slot) || self.model.is_lossy(slot))
     }
 
     /// What still has to change before everything stands.

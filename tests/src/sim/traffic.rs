@@ -88,6 +88,9 @@ impl World<'_> {
                 self.accept(id, client, server, purpose);
                 continue;
             }
+            if let Message::TailAsk(asks) = &message {
+                self.note_asked(server, id, asks);
+            }
             let Some(running) = &mut self.nodes[server].running else { return Ok(()) };
             let Some(followed) = running.followed.get_mut(&id) else { return Ok(()) };
             if let Err(why) = followed.peer.on_message(message, now_ms) {
@@ -153,7 +156,7 @@ impl World<'_> {
             followed.peer.log_grew();
         }
         if conn.to_client.len() < QUEUED_MAX {
-            followed.peer.pump();
+            stop |= followed.peer.pump().is_err();
         }
         conn.send_to_client(followed.peer.take_out(), now_ms);
         stop |= followed.stream && now_ms > conn.server_heard_ms + SILENCE_MS_MAX;
@@ -209,6 +212,9 @@ impl World<'_> {
                     self.grant_answer(client, &open, message)?;
                 }
                 Ok(())
+            }
+            Purpose::Tail(from) => {
+                messages.into_iter().try_for_each(|message| self.tail_answer(client, id, from, message))
             }
         }
     }
@@ -268,7 +274,7 @@ impl World<'_> {
         self.note(|| format!("{client} dials {server} #{id}"));
     }
 
-    fn close_client(&mut self, id: ConnId, why: &str) {
+    pub(super) fn close_client(&mut self, id: ConnId, why: &str) {
         let now_ms = self.now_ms();
         let Some(conn) = self.conns.get_mut(&id) else { return };
         (conn.cut, conn.client_open) = (true, false);
@@ -286,6 +292,7 @@ impl World<'_> {
                     }
                 }
                 Purpose::Grants(_) => drop(running.asking.remove(&id)),
+                Purpose::Tail(_) => self.tail_lost(client, id),
             }
         }
         self.note(|| format!("{client} closes #{id}: {why}"));
@@ -293,14 +300,15 @@ impl World<'_> {
     }
 
     /// A node goes round all that it has to do.
-    pub(super) fn turn(&mut self, node: usize) {
-        let Some(running) = &self.nodes[node].running else { return };
+    pub(super) fn turn(&mut self, node: usize) -> Result<(), String> {
+        let Some(running) = &self.nodes[node].running else { return Ok(()) };
         let upstreams: Vec<String> = running.following.keys().cloned().collect();
         let peers: Vec<ConnId> = running.followed.keys().copied().collect();
         upstreams.iter().for_each(|upstream| self.link_turn(node, upstream));
         peers.into_iter().for_each(|id| self.serve(node, id));
         self.forget_copies(node);
         self.ask_about_grants(node);
+        self.ask_for_tails(node)
     }
 
     /// Copies whose replicas did not come back are let go of, with the log after them.

@@ -9,7 +9,7 @@ use haypile_engine::background::Job;
 use haypile_engine::engine::SyncMode;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::random::Coin;
-use haypile_engine::types::Slot;
+use haypile_engine::types::{Seq, Slot};
 use haypile_replication::registry::LinkCommand;
 
 use super::linear::Clients;
@@ -42,6 +42,9 @@ const WEIGHTS: [(usize, usize); KINDS] = [
 ];
 /// Steps of a small run's character: about 50 writes, and what comes between them.
 const SMALL_WEIGHTS: [usize; KINDS] = [330, 130, 140, 60, 40, 50, 8, 8, 30, 3, 40, 2, 1, 2, 2, 30];
+
+/// Whether owners ask for tails is no choice of the coin that makes the others: worlds without are what they were.
+const TAILS_COIN: u64 = 0x7a11_7a11_7a11_7a11;
 
 /// See the file's head.
 pub struct World<'e> {
@@ -78,6 +81,11 @@ pub struct World<'e> {
     pub(super) removed: BTreeSet<(usize, Slot)>,
     /// Pairs of nodes between which it goes slowly.
     pub(super) paces: BTreeMap<(usize, usize), Pace>,
+    /// Owners ask their replicas for what they lost in an unclean stop; power is lost in every sync mode.
+    pub(super) tails: bool,
+    pub(super) taken_back: u64,
+    /// What nodes had when they were asked so, by connection.
+    pub(super) asked: BTreeMap<ConnId, BTreeMap<Slot, Seq>>,
     /// Steps that are left out, to find a shorter run that fails.
     skipped: BTreeSet<usize>,
 }
@@ -111,6 +119,7 @@ impl<'e> World<'e> {
                 ahead_ms: Arc::new(AtomicU64::new(random.below(5000) as u64)),
                 faulty: false,
                 unsure: false,
+                lost_power: false,
                 starts: 0,
             })
             .collect();
@@ -141,6 +150,9 @@ impl<'e> World<'e> {
             doomed: BTreeSet::new(),
             removed: BTreeSet::new(),
             paces: BTreeMap::new(),
+            tails: Coin::new(setup.seed ^ TAILS_COIN).chance(1, 2),
+            taken_back: 0,
+            asked: BTreeMap::new(),
             skipped,
         };
         world.note(|| format!("{node_count} nodes, {slot_count} slots, {sync:?}, ack {ack}, wild: {wild}"));
@@ -185,6 +197,7 @@ impl<'e> World<'e> {
             handovers: self.handovers,
             copies: self.copies,
             starts: self.nodes.iter().map(|node| node.starts).sum(),
+            taken_back: self.taken_back,
         }
     }
 
@@ -210,10 +223,7 @@ impl<'e> World<'e> {
         let node = self.random.below(self.nodes.len());
         match kind {
             Some(0) => self.while_power_lasts(World::deliver_something)?,
-            Some(1) => self.while_power_lasts(|world| {
-                world.turn(node);
-                Ok(())
-            })?,
+            Some(1) => self.while_power_lasts(|world| world.turn(node))?,
             Some(2) => self.write_something()?,
             Some(3) => self.answer_clients(node)?,
             Some(4) => self.background()?,

@@ -95,6 +95,8 @@ impl Setting {
             // Of no meaning but after a checkpoint.
             copy_durable_bytes: 10_000,
             own_copies: true,
+            // Nobody follows.
+            keep_owed: false,
         };
         let events = pick(&[1, 3, 6]);
         if run > 0 {

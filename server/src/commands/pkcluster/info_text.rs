@@ -48,7 +48,7 @@ fn followed(text: &SlotView) -> Option<(&str, &'static str)> {
         Role::Replica { upstream } | Role::Loading { upstream } => Some((upstream, state("kTryConnect"))),
         // It serves nobody, so it must not look like an owner.
         Role::Moved { to } | Role::Granted { address: to, .. } => Some((to, "kNoConnect")),
-        Role::Absent | Role::Master | Role::Fenced => None,
+        Role::Absent | Role::Master | Role::Fenced | Role::Owed => None,
     }
 }
 
@@ -163,6 +163,7 @@ fn state_word(role: &Role) -> &'static str {
         Role::Absent => "absent",
         Role::Master => "master",
         Role::Fenced => "fenced",
+        Role::Owed => "recovering",
         Role::Granted { .. } => "granted",
         Role::Moved { .. } => "moved",
         Role::Replica { .. } => "replica",

@@ -1,0 +1,333 @@
+//! What an owner lost in an unclean stop and its replicas have, taken back before its next epoch begins.
+//!
+//! [`Taking`] is the owner's side: which replicas are asked, what is appended, and when a slot's epoch begins: once each
+//! of its replicas has given all that it has, or will give nothing, or has taken too long. A state machine, with no
+//! socket, clock or engine inside. [`Giving`] is the replica's side: what it has of a slot's running epoch, read from its
+//! log.
+//!
+//! All replicas of a slot are asked, since any may have most; what two of them have is the same, so that what comes twice
+//! is passed over.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use haypile_engine::engine::Engine;
+use haypile_engine::log::{LogReader, ReadOutcome, records};
+use haypile_engine::owed::Owed;
+use haypile_engine::planted::{self, Bug};
+use haypile_engine::slot::Role;
+use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
+
+use crate::message::Beat;
+use crate::peer::start_of;
+use crate::receiver::PARTIAL_BYTES_MAX;
+
+/// About how much of the log is gathered for one message.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Slots whose tails a replica is asked for: their running epochs and last records.
+pub type Asks = Vec<(Slot, Epoch, Seq)>;
+
+/// What happens to an owner that takes its tails back.
+#[derive(Debug)]
+pub enum Event {
+    /// It begins.
+    Start,
+    /// A replica was reached and says that it answers.
+    Reached(NodeId),
+    /// It says up to where it has the slots that it was asked for, and their times.
+    Has(NodeId, Vec<Beat>),
+    /// Records came from it; the last of them goes on in the next message if there is more.
+    Records {
+        /// From whom.
+        node: NodeId,
+        /// Whether the last record goes on.
+        more: bool,
+        /// Whole records but for that.
+        data: Bytes,
+    },
+    /// What was to be appended was: the slots' last records.
+    Appended(Vec<(Slot, Seq)>),
+    /// A replica can't be reached, or its connection is gone: it is tried again.
+    Lost(NodeId),
+    /// It will never answer, or nothing that can be relied on.
+    Refused(NodeId),
+    /// It was waited for long enough.
+    Deadline,
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Reach this replica, some time after the last try: then [`Event::Reached`], `Lost` or `Refused`.
+    Dial(NodeId, String),
+    /// Ask it.
+    Ask(NodeId, Asks),
+    /// Its connection is of no more use.
+    HangUp(NodeId),
+    /// Take up the slots' times.
+    Times(Vec<Beat>),
+    /// Append records of these slots that came from this node: then [`Event::Appended`], or `Refused` if they can't be.
+    Append(NodeId, Bytes),
+    /// The slots' next epochs are to begin.
+    Begin(Vec<Slot>),
+}
+
+/// What is waited for of a slot.
+#[derive(Debug)]
+struct Wait {
+    epoch: Epoch,
+    last: Seq,
+    /// The replicas that have not given all that they have: up to where it comes, once they have said so.
+    from: BTreeMap<NodeId, Option<Seq>>,
+}
+
+/// A replica that is asked.
+#[derive(Debug)]
+struct Asked {
+    address: String,
+    /// It was reached, and the connection stands.
+    reached: bool,
+    /// The beginning of a record that came in part.
+    partial: BytesMut,
+}
+
+/// The owner's side. See the file's head.
+#[derive(Debug)]
+pub struct Taking {
+    waits: BTreeMap<Slot, Wait>,
+    asked: BTreeMap<NodeId, Asked>,
+    taken: u64,
+}
+
+impl Taking {
+    /// Of these slots.
+    #[must_use]
+    pub fn new(owed: Vec<Owed>) -> Taking {
+        let (mut waits, mut asked) = (BTreeMap::new(), BTreeMap::new());
+        for Owed { slot, epoch, last, replicas } in owed {
+            let from = replicas.iter().map(|(node, _)| (*node, None)).collect();
+            waits.insert(slot, Wait { epoch, last, from });
+            asked.extend(
+                replicas.into_iter().map(|(node, address)| {
+                    (node, Asked { address, reached: false, partial: BytesMut::new() })
+                }),
+            );
+        }
+        Taking { waits, asked, taken: 0 }
+    }
+
+    /// Whether nothing is waited for any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.waits.is_empty()
+    }
+
+    /// How many records were taken back.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Where replicas listen that have not given all that they have.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<&str> {
+        let waits = |node: &NodeId| self.waits.values().any(|wait| wait.from.contains_key(node));
+        self.asked.iter().filter(|(node, _)| waits(node)).map(|(_, asked)| &*asked.address).collect()
+    }
+
+    /// Something happened: what is to be done about it.
+    pub fn on(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Start => {
+                out.extend(self.asked.iter().map(|(node, asked)| Action::Dial(*node, asked.address.clone())));
+            }
+            Event::Reached(node) => {
+                let waits = self.waits.iter().filter(|(_, wait)| wait.from.contains_key(&node));
+                let asks: Asks = waits.map(|(&slot, wait)| (slot, wait.epoch, wait.last)).collect();
+                if let Some(asked) = self.asked.get_mut(&node) {
+                    asked.reached = true;
+                    asked.partial.clear();
+                    out.push(Action::Ask(node, asks));
+                }
+            }
+            Event::Has(node, beats) => self.has(node, beats, &mut out),
+            Event::Records { node, more, data } => self.records(node, more, data, &mut out),
+            Event::Appended(lasts) => {
+                for (slot, last) in lasts {
+                    if let Some(wait) = self.waits.get_mut(&slot) {
+                        self.taken += last.0.saturating_sub(wait.last.0);
+                        wait.last = wait.last.max(last);
+                        wait.from.retain(|_, upto| upto.is_none_or(|upto| upto > wait.last));
+                    }
+                }
+            }
+            Event::Lost(node) => {
+                if let Some(asked) = self.asked.get_mut(&node) {
+                    asked.reached = false;
+                    self.waits
+                        .values_mut()
+                        .filter_map(|wait| wait.from.get_mut(&node))
+                        .for_each(|upto| *upto = None);
+                    out.push(Action::Dial(node, asked.address.clone()));
+                }
+            }
+            Event::Refused(node) => self.give_up(node),
+            Event::Deadline => self.waits.values_mut().for_each(|wait| wait.from.clear()),
+        }
+        self.settle(&mut out);
+        out
+    }
+
+    fn has(&mut self, node: NodeId, beats: Vec<Beat>, out: &mut Vec<Action>) {
+        let has: BTreeMap<Slot, Seq> = beats.iter().map(|beat| (beat.slot, beat.last)).collect();
+        for (slot, wait) in &mut self.waits {
+            if !wait.from.contains_key(&node) {
+                continue;
+            }
+            match has.get(slot).filter(|&&upto| upto > wait.last && !planted::is(Bug::TailIgnored)) {
+                Some(&upto) => wait.from.insert(node, Some(upto)),
+                None => wait.from.remove(&node),
+            };
+        }
+        out.push(Action::Times(beats));
+    }
+
+    fn records(&mut self, node: NodeId, more: bool, data: Bytes, out: &mut Vec<Action>) {
+        let Some(asked) = self.asked.get_mut(&node) else { return };
+        if !more && asked.partial.is_empty() {
+            out.push(Action::Append(node, data));
+            return;
+        }
+        asked.partial.extend_from_slice(&data);
+        if asked.partial.len() > PARTIAL_BYTES_MAX {
+            // Longer than any record can be.
+            self.give_up(node);
+        } else if !more {
+            out.push(Action::Append(node, asked.partial.split().freeze()));
+        }
+    }
+
+    fn give_up(&mut self, node: NodeId) {
+        for wait in self.waits.values_mut() {
+            wait.from.remove(&node);
+        }
+    }
+
+    /// Slots for which nobody is waited for begin their epochs; who is waited for by none is let go.
+    fn settle(&mut self, out: &mut Vec<Action>) {
+        let ready: Vec<Slot> =
+            self.waits.iter().filter(|(_, wait)| wait.from.is_empty()).map(|(slot, _)| *slot).collect();
+        ready.iter().for_each(|slot| drop(self.waits.remove(slot)));
+        let waits = &self.waits;
+        self.asked.retain(|node, _| {
+            let awaited = waits.values().any(|wait| wait.from.contains_key(node));
+            if !awaited {
+                out.push(Action::HangUp(*node));
+            }
+            awaited
+        });
+        if !ready.is_empty() {
+            out.push(Action::Begin(ready));
+        }
+    }
+}
+
+/// What of a slot is sent.
+#[derive(Debug)]
+struct Given {
+    term: u32,
+    next: Seq,
+    upto: Seq,
+    from: Lsn,
+    /// Which life of the slot it is of.
+    life: u64,
+}
+
+/// The replica's side. See the file's head.
+pub struct Giving {
+    reader: LogReader,
+    slots: BTreeMap<Slot, Given>,
+}
+
+impl Giving {
+    /// What this node has of slots after a record of their running epochs: the message that says so, and the records, if
+    /// there are any. A slot of which it has nothing, or of which it knows another epoch after that one, is passed over.
+    #[must_use]
+    pub fn look(engine: &Engine, asks: &[(Slot, Epoch, Seq)]) -> (Vec<Beat>, Option<Giving>) {
+        let (mut beats, mut slots) = (Vec::new(), BTreeMap::new());
+        for &(slot, epoch, last) in asks {
+            let position = engine.position(slot);
+            // A copy that is under way is no prefix of anything.
+            let whole = !matches!(position.role, Role::Absent | Role::Loading { .. });
+            if !whole || position.history.current() != Some(epoch) {
+                continue;
+            }
+            // A grant that the owner does not have was never given: see `haypile_engine::owed`.
+            let granted = u64::from(position.granted.is_some());
+            let upto = Seq(position.last_seq.0.saturating_sub(granted));
+            if upto > last {
+                let Some(from) = start_of(engine, slot, last.next()) else {
+                    tracing::warn!(%slot, %last, %upto, "the master lost records, and the log here has them no more");
+                    continue;
+                };
+                let given = Given { term: epoch.term, next: last.next(), upto, from, life: position.life };
+                slots.insert(slot, given);
+            }
+            beats.push(Beat { slot, last: upto, time: position.time });
+        }
+        let from = slots.values().map(|given: &Given| given.from).min();
+        (beats, from.map(|from| Giving { reader: engine.reader(from), slots }))
+    }
+
+    /// Whether all was given.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The next records, whole ones.
+    ///
+    /// # Errors
+    /// If the log does not have them any more, or a slot is not what it was: in words.
+    pub fn next(&mut self, engine: &Engine) -> Result<Bytes, String> {
+        let mut piece = BytesMut::new();
+        let mut over = Vec::new();
+        while piece.len() < PIECE_BYTES && over.len() < self.slots.len() {
+            let (lsn, body) = match self.reader.next() {
+                ReadOutcome::Frame { lsn, records, .. } => (lsn, records),
+                ReadOutcome::CaughtUp => return Err("the log ends before what was promised of it".to_owned()),
+                ReadOutcome::Gone => return Err("the log was released before it was sent".to_owned()),
+                ReadOutcome::Corrupt(error) => return Err(error.to_string()),
+            };
+            for record in records(&body) {
+                let record = record.map_err(|why| format!("a record of the log: {why}"))?;
+                let slot = record.header.slot;
+                let Some(given) = self.slots.get_mut(&slot).filter(|given| lsn >= given.from) else {
+                    continue;
+                };
+                let is_next = record.header.seq == given.next && given.next <= given.upto;
+                if !is_next || record.header.term != given.term || !record.body.is_history() {
+                    continue;
+                }
+                piece.extend_from_slice(record.bytes);
+                given.next = given.next.next();
+                if given.next > given.upto {
+                    over.push(slot);
+                }
+            }
+        }
+        // Looked at after reading: what was read is of the life that it is sent as.
+        if let Some((slot, _)) =
+            self.slots.iter().find(|(slot, given)| engine.pulse(**slot).life != given.life)
+        {
+            return Err(format!("slot {slot} was replaced"));
+        }
+        self.slots.retain(|slot, _| !over.contains(slot));
+        Ok(piece.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests;

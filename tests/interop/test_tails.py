@@ -1,0 +1,113 @@
+"""A master whose log lost its end, as a loss of power leaves it: kill -9 loses nothing, so the end is cut off its file by hand.
+What its replica has of it comes back before the master serves again."""
+
+import json
+import subprocess
+
+from harness import BINARY, Case, key_in
+
+SLOTS = [0, 1, 2]
+
+
+class Tails(Case):
+    def log_of(self, node):
+        command = [str(BINARY), "inspect", "log", str(node.dir), "--json"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return json.loads(said.stdout)["log"]
+
+    def pair(self, *flags):
+        """A master that syncs nothing by itself, whose manifest knows its replica."""
+        master = self.node("master", "--slots", "0-2", "--sync", "no", *flags)
+        replica = self.node("replica", "--slots", "0-2")
+        self.assertEqual(replica.pkcluster("slotsslaveof", "127.0.0.1", master.port, "0-2"), b"OK")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+
+        def known():
+            # A registration: the address, and how many slots follow.
+            wanted = replica.address.encode() + bytes([len(SLOTS)])
+            return any(wanted in file.read_bytes() for file in (master.dir / "manifest").iterdir())
+
+        self.wait(known, "the manifest knows the replica")
+        return master, replica
+
+    def fill(self, node, names, value):
+        client = node.client()
+        for slot in SLOTS:
+            for name in names:
+                client.set(key_in(slot, name), value)
+        client.close()
+
+    def cut(self, node, seqs):
+        """Makes the log end before the first frame that holds a record after these of their slots."""
+        rows = self.log_of(node)
+        segment = frame = None
+        for row in rows:
+            if row["what"] == "frame":
+                segment, frame = row["segment"], row["offset"]
+            elif row["what"] == "record" and row["seq"] > seqs.get(row["slot"], 0):
+                break
+        else:
+            raise AssertionError("nothing to cut")
+        files = sorted((node.dir / "log").glob("*.log"))
+        file = next(file for file in files if segment in file.name)
+        self.assertEqual(file, files[-1], "what is cut is the last segment's end")
+        with open(file, "r+b") as log:
+            content = log.read()
+            log.seek(frame)
+            log.write(bytes(len(content) - frame))
+
+    def lasts(self, node):
+        return {slot: info.seq for slot, info in node.slots().items()}
+
+    def test_a_master_takes_its_lost_end_back_from_its_replica(self):
+        master, replica = self.pair("--tail-wait-ms", "300000")
+        self.fill(master, ["kept"], "1")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        before = self.lasts(master)
+        self.fill(master, [f"lost{number}" for number in range(50)], "2")
+        # Longer than what a replica reads at once; not so long that the log is synced for its sake.
+        self.fill(master, ["long"], "x" * (300 << 10))
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        after = self.lasts(master)
+        master.kill()
+        self.cut(master, before)
+        self.assertIn("unclean stop", master.start())
+        self.wait(lambda: all("state: master" in info.text for info in master.slots().values()), "it serves again")
+        for slot in SLOTS:
+            self.assertEqual(master.do("GET", key_in(slot, "kept")), b"1")
+            for number in range(50):
+                self.assertEqual(master.do("GET", key_in(slot, f"lost{number}")), b"2")
+            self.assertEqual(master.do("STRLEN", key_in(slot, "long")), 300 << 10)
+        self.assertEqual({slot: seq - 1 for slot, seq in self.lasts(master).items()}, after, "an epoch began after it")
+        self.fill(master, ["after"], "3")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        self.assertNotIn("is copied", master.said(), "the replica goes on where it was")
+        self.assertIn(f"records={sum(after.values()) - sum(before.values())}", master.said())
+
+    def test_without_its_replica_a_master_waits_for_as_long_as_it_is_told_and_serves(self):
+        master, replica = self.pair("--tail-wait-ms", "300000")
+        self.fill(master, ["kept"], "1")
+        before = self.lasts(master)
+        self.fill(master, ["lost"], "2")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        replica.kill()
+        master.kill()
+        self.cut(master, before)
+        master.start()
+        self.assertIn("state: recovering", master.slot(1).text)
+        master.do("CONFIG", "SET", "handover-hold-ms", "10")
+        for words in (("GET", key_in(1, "kept")), ("SET", key_in(1, "new"), "3")):
+            self.assertIn("asks its replicas", master.error(*words))
+        self.assertIn("asks its replicas", master.error("PKCLUSTER", "REMOVESLOTS", "1"))
+        replica.start()
+        self.wait(lambda: "state: master" in master.slot(1).text, "it serves again")
+        self.assertEqual(master.do("GET", key_in(1, "lost")), b"2")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+
+        # And once more, with nobody to wait for.
+        replica.kill()
+        master.kill()
+        master.flags = [flag if flag != "300000" else "20" for flag in master.flags]
+        master.start()
+        self.wait(lambda: "state: master" in master.slot(1).text, "it serves again")
+        self.assertEqual(master.do("GET", key_in(1, "kept")), b"1")

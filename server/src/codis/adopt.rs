@@ -50,7 +50,7 @@ pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail>
         node.moves.set_foreign(slot, Some(from));
         watch(node, slot);
     }
-    tell_replicas(node, slot);
+    tell_replicas(node, slot, from);
     Ok(())
 }
 
@@ -65,13 +65,13 @@ fn is_replica_of(node: &Node, slot: Slot, address: &str) -> bool {
 /// Sees to it that this node's replicas hear of the slot once it is this node's.
 pub fn watch(node: &Arc<Node>, slot: Slot) {
     if node.moves.set_awaited(slot, true) {
-        let node = Arc::clone(node);
-        tokio::spawn(async move { await_handover(&node, slot).await });
+        let (node, owner) = (Arc::clone(node), node.moves.foreign(slot).unwrap_or_default());
+        tokio::spawn(async move { await_handover(&node, slot, &owner).await });
     }
 }
 
 /// Waits until the slot is this node's, and tells its replicas.
-async fn await_handover(node: &Arc<Node>, slot: Slot) {
+async fn await_handover(node: &Arc<Node>, slot: Slot, owner: &str) {
     loop {
         let seen = node.engine.role_changes().count();
         match node.engine.role(slot) {
@@ -80,7 +80,7 @@ async fn await_handover(node: &Arc<Node>, slot: Slot) {
                 node.moves.set_foreign(slot, None);
                 node.moves.set_awaited(slot, false);
                 if role == Role::Master {
-                    tell_replicas(node, slot);
+                    tell_replicas(node, slot, owner);
                 }
                 return;
             }
@@ -88,8 +88,8 @@ async fn await_handover(node: &Arc<Node>, slot: Slot) {
     }
 }
 
-fn tell_replicas(node: &Arc<Node>, slot: Slot) {
-    for address in whole_replicas(node, slot) {
+fn tell_replicas(node: &Arc<Node>, slot: Slot, from: &str) {
+    for address in whole_replicas(node, slot, from) {
         if node.moves.set_telling(&address, slot, true) {
             let node = Arc::clone(node);
             tokio::spawn(async move {
@@ -100,8 +100,9 @@ fn tell_replicas(node: &Arc<Node>, slot: Slot) {
     }
 }
 
-/// Who follows all slots that this node owns besides this one, or did before its connection ended.
-fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
+/// Who follows all slots that this node owns besides this one, or did before its connection ended. Not who had the slot before: that
+/// node may follow some here to fetch them back.
+fn whole_replicas(node: &Node, slot: Slot, from: &str) -> Vec<String> {
     let is_owned = |other: &Slot| node.engine.role(*other).owns();
     let others: Vec<Slot> = Slot::all().filter(|other| *other != slot && is_owned(other)).collect();
     if others.is_empty() {
@@ -120,7 +121,7 @@ fn whole_replicas(node: &Node, slot: Slot) -> Vec<String> {
     for (address, slots) in node.moves.telling() {
         *counts.entry(address).or_default() += slots;
     }
-    let whole = counts.into_iter().filter(|(_, count)| *count >= others.len());
+    let whole = counts.into_iter().filter(|(address, count)| address != from && *count >= others.len());
     whole.map(|(address, _)| address).collect()
 }
 

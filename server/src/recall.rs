@@ -29,8 +29,7 @@ pub fn after_start(node: &Arc<Node>) {
             Role::Replica { upstream } | Role::Loading { upstream } if upstream != NOBODY => {
                 followed.entry(upstream).or_default().push(slot);
             }
-            Role::Master | Role::Fenced | Role::Granted { .. } => owns_any = true,
-            _ => {}
+            role => owns_any |= role.owns() || matches!(role, Role::Granted { .. }),
         }
     }
     if owns_any {

@@ -49,6 +49,8 @@ const MAGIC: [u8; 4] = *b"HPLG";
 const TRAILER_MAGIC: [u8; 4] = *b"HPSL";
 const VERSION: u16 = 1;
 const ZEROS: &[u8] = &[0; 256 << 10];
+/// What the device writes of them in a few milliseconds.
+const ZEROED_AT_ONCE_BYTES: u64 = 2 << 20;
 
 /// How room is made for a segment. Either way its file has its full size, reads as zeros and finds the device with room
 /// for it.
@@ -266,7 +268,7 @@ impl Segment {
         file.write_at(&header.encode(), 0)?;
         match room {
             Room::Reserved => file.reserve(header.bytes)?,
-            Room::Zeroed => zero(&*file, HEADER_BYTES as u64, header.bytes)?,
+            Room::Zeroed => zero_by_and_by(&*file, HEADER_BYTES as u64, header.bytes)?,
         }
         file.sync()?;
         Ok(Segment::new(header, path.to_owned(), file))
@@ -332,6 +334,17 @@ impl std::fmt::Debug for Segment {
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+/// As [`zero`], synced every few megabytes: clients wait for syncs of the active segment meanwhile, each of which would wait
+/// until the device has all of a file.
+fn zero_by_and_by(file: &dyn File, mut from: u64, to: u64) -> std::io::Result<()> {
+    while to - from > ZEROED_AT_ONCE_BYTES {
+        zero(file, from, from + ZEROED_AT_ONCE_BYTES)?;
+        file.sync()?;
+        from += ZEROED_AT_ONCE_BYTES;
+    }
+    zero(file, from, to)
 }
 
 /// Writes zeros from `from` to `to`.

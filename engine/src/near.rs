@@ -43,6 +43,10 @@ impl Engine {
     /// Brings the elements of large collections near that the memtables have, and says of each by whom it will be touched, and
     /// where it probably is: for [`crate::tx::Tx::expect`]. The collections' keys should be near. Locks slots, for a moment.
     pub fn bring_elements_near(&self, keys: &[&Key], looks: &[Look], mut found: impl FnMut(usize, Guess)) {
+        looks.chunks(KEYS_NEAR).for_each(|some| self.bring_some_elements_near(keys, some, &mut found));
+    }
+
+    fn bring_some_elements_near(&self, keys: &[&Key], looks: &[Look], found: &mut impl FnMut(usize, Guess)) {
         let mut cells: Cells<'_> = SmallVec::new();
         for look in looks {
             self.cell_of(&mut cells, keys[look.key].slot());

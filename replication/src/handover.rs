@@ -123,6 +123,11 @@ impl Handover {
                 }
                 self.advance()
             }
+            // The new owner may have fallen behind, or away, while it was waited for.
+            (Phase::Preparing, Event::Prepared) if self.lag() > FENCE_LAG_RECORDS => {
+                self.phase = Phase::Nearing;
+                Vec::new()
+            }
             (Phase::Preparing, Event::Prepared) => {
                 self.phase = Phase::Fencing;
                 vec![Action::Fence(self.slots().collect())]
@@ -159,8 +164,12 @@ impl Handover {
         }
     }
 
+    fn lag(&self) -> u64 {
+        self.parts.values().map(Part::lag).max().unwrap_or(0)
+    }
+
     fn advance(&mut self) -> Vec<Action> {
-        let lag = self.parts.values().map(Part::lag).max().unwrap_or(0);
+        let lag = self.lag();
         match self.phase {
             Phase::Nearing if lag <= FENCE_LAG_RECORDS => {
                 self.phase = Phase::Preparing;
@@ -287,6 +296,17 @@ mod tests {
         let mut handover = Handover::new(&[slot(1)]);
         assert_eq!(handover.on(progress(1, 0, None)), []);
         assert!(failed(&handover.on(Event::Deadline), "not in sync"));
+    }
+
+    #[test]
+    fn who_fell_behind_while_it_was_waited_for_is_not_fenced_yet() {
+        let mut handover = Handover::new(&[slot(1)]);
+        assert_eq!(handover.on(progress(1, 10, Some(10))), [Action::Prepare]);
+        assert_eq!(handover.on(progress(1, 10_000, Some(10))), []);
+        assert_eq!(handover.on(Event::Prepared), [], "too much would be held back");
+        assert_eq!(handover.on(progress(1, 10_000, None)), [], "it follows anew");
+        assert_eq!(handover.on(progress(1, 10_000, Some(9_999))), [Action::Prepare]);
+        assert_eq!(handover.on(Event::Prepared), [Action::Fence(vec![slot(1)])]);
     }
 
     #[test]

@@ -464,12 +464,15 @@ async fn settled_step(
     }
 }
 
-/// Waits until the new owners of granted slots have answered.
+/// Waits until the new owners of granted slots have answered: whoever goes on believes that they took them. One that was
+/// started anew before it had the granting record refuses, and the slot is this node's again.
 async fn await_moved(shared: &Shared, slots: &[Slot], patience: Duration) -> Result<(), Refused> {
     let moved = async {
         loop {
             let seen = shared.engine.role_changes().count();
-            let granted = |slot: &&Slot| matches!(shared.engine.role(**slot), Role::Granted { .. });
+            // What is taken back is fenced for a moment.
+            let granted =
+                |slot: &&Slot| matches!(shared.engine.role(**slot), Role::Granted { .. } | Role::Fenced);
             let Some(slot) = slots.iter().find(granted) else { return };
             tracing::debug!(%slot, "waiting for its new owner");
             shared.engine.role_changes().wait_past(seen).await;
@@ -481,7 +484,19 @@ async fn await_moved(shared: &Shared, slots: &[Slot], patience: Duration) -> Res
         Refused::Other(format!(
             "slot {slots} was granted to another node that has not answered; force takes it back"
         ))
-    })
+    })?;
+    let back: Vec<String> = slots
+        .iter()
+        .filter(|slot| matches!(shared.engine.role(**slot), Role::Master))
+        .map(ToString::to_string)
+        .collect();
+    if back.is_empty() {
+        return Ok(());
+    }
+    let back = back.join(",");
+    Err(Refused::Other(format!(
+        "slot {back} was not taken by the node that it was granted to, and is here as before"
+    )))
 }
 
 /// Hands slots of this node over to a node that follows it: see [`crate::hub::Replication::hand_over`].

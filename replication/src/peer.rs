@@ -190,7 +190,8 @@ impl Peer {
                 self.begin_handover(Asker::Peer(id), deadline_ms.min(HANDOVER_MS_MAX), &slots, now_ms);
             }
             Message::HandoverReady(number) => {
-                if let Some(index) = self.attempts.iter().position(|attempt| attempt.number == number) {
+                let waits = |attempt: &Attempt| attempt.number == number && attempt.ready_by_ms.is_some();
+                if let Some(index) = self.attempts.iter().position(waits) {
                     self.prepared(index, now_ms);
                     self.attempts.retain(|attempt| !attempt.machine.is_over());
                 }
@@ -718,9 +719,7 @@ impl Peer {
             else {
                 continue;
             };
-            let acked = self.locked().acked(slot);
-            let last = self.engine.pulse(slot).last_seq;
-            self.attempt(index, handover::Event::Progress { slot, last, acked }, now_ms);
+            self.progress(index, slot, now_ms);
         }
         self.attempts.retain(|attempt| !attempt.machine.is_over());
     }
@@ -732,7 +731,18 @@ impl Peer {
             // The grant says so.
             tracing::debug!(%error, "the log can't be synced before a handover");
         }
+        // A peer that acknowledges nothing brings no progress either.
+        let slots: Vec<Slot> = self.attempts[index].machine.slots().collect();
+        for slot in slots {
+            self.progress(index, slot, now_ms);
+        }
         self.attempt(index, handover::Event::Prepared, now_ms);
+    }
+
+    fn progress(&mut self, index: usize, slot: Slot, now_ms: u64) {
+        let acked = self.locked().acked(slot);
+        let last = self.engine.pulse(slot).last_seq;
+        self.attempt(index, handover::Event::Progress { slot, last, acked }, now_ms);
     }
 
     fn attempt(&mut self, index: usize, event: handover::Event, now_ms: u64) {

@@ -23,6 +23,9 @@ use crate::ahead::Request;
 use crate::config::Settings;
 use crate::node::Node;
 
+/// A time of day that is older than this is not given to commands.
+const STALE_NS: u64 = 1_000_000;
+
 /// What a connection has to do by itself.
 pub(super) enum Left {
     /// All is answered.
@@ -135,9 +138,14 @@ fn run(node: &Node, settings: &Settings, seats: &mut Vec<Rc<Seat>>) {
     });
     let mut parts: Vec<Part> = parts.collect();
     bring_near(node, &mut parts);
-    let (mut since_ns, now, mut gate) = (node.nanos(), node.wall(), Gate::default());
+    let (mut since_ns, mut now, mut gate) = (node.nanos(), node.wall(), Gate::default());
+    let mut now_since_ns = since_ns;
     for Part { served, left, .. } in &mut parts {
         let Served { connection, input } = &mut **served;
+        // One command may take long: those after it don't live in the past.
+        if since_ns - now_since_ns > STALE_NS {
+            (now, now_since_ns) = (node.wall(), since_ns);
+        }
         connection.begins(since_ns, now);
         input.ahead.bring_near(&node.engine);
         let mut commands = 0;

@@ -77,10 +77,10 @@ pub async fn attach(node: &Arc<Node>, master: &str) -> Result<Attached, Fail> {
     let mut slots: Vec<Slot> = topology::present(&node.engine)
         .into_iter()
         .filter(|&slot| match node.engine.role(slot) {
-            // What was handed over to a third node, and what comes from one, is no part of what the two have in common.
-            Role::Moved { .. } | Role::Granted { .. } => there.contains(&slot),
-            Role::Replica { .. } | Role::Loading { .. } => {
-                there.contains(&slot) || node.moves.foreign(slot).is_none()
+            // What was handed over to a third node, and what comes from one, is no part of what the two have in common. Nor is
+            // what this node only follows and the other does not have: it has gone to another group, or waits for its owner.
+            Role::Moved { .. } | Role::Granted { .. } | Role::Replica { .. } | Role::Loading { .. } => {
+                there.contains(&slot)
             }
             Role::Absent | Role::Master | Role::Fenced | Role::Owed => true,
         })

@@ -151,6 +151,23 @@ class Moving(Behind):
         self.wait(lambda: len(set(told())) == 1, lambda: f"the same offset: {told()}")
         self.assertEqual(left.client().info("replication")["master_link_status"], "up")
 
+    def test_a_replica_that_still_has_a_slot_which_went_elsewhere_follows_a_new_master_that_has_given_it_up(self):
+        one, two = self.cluster()
+        left, right = self.node("one-b"), self.node("one-c")
+        rest = [slot for slot in SLOTS if slot != 3]
+        for replica in (left, right):
+            replica.do("SLAVEOF", "127.0.0.1", one.port)
+            self.wait_until_slave_has_all(one, replica, SLOTS)
+        self.codis.migrate(3, two)
+        right.do("SLAVEOF", "127.0.0.1", one.port)
+        self.wait_until_slave_has_all(one, right, rest)
+        one.kill()
+        right.do("SLAVEOF", "NO", "ONE")
+        left.do("SLAVEOF", "127.0.0.1", right.port)
+        self.wait_until_slave_has_all(right, left, rest)
+        told = left.client().info("replication")
+        self.assertEqual((told["role"], told["master_port"], told["master_link_status"]), ("slave", right.port, "up"))
+
     def test_a_replica_of_a_group_without_slots_takes_those_that_come(self):
         one, two = self.cluster()
         replica = self.node("two-b")

@@ -387,17 +387,19 @@ fn forget_copies(shared: &Shared) {
 /// Asks the new owners of granted slots until they have answered.
 pub(crate) async fn open_grants(shared: Arc<Shared>) {
     let mut repeats = Repeats::default();
+    // Those that a start finds are on no connection's way.
+    let mut patience = Duration::ZERO;
     loop {
         let seen = shared.engine.role_changes().count();
-        let patience = shared.settings().grant_patience;
         let before = grants::open(&shared.engine);
         forget_copies(&shared);
         if before.is_empty() {
+            patience = shared.settings().grant_patience;
             // Whether it was a change or time that ended the wait shows above.
             let _ = tokio::time::timeout(KEPT_LOOK, shared.engine.role_changes().wait_past(seen)).await;
             continue;
         }
-        tokio::time::sleep(patience).await;
+        tokio::time::sleep(std::mem::replace(&mut patience, shared.settings().grant_patience)).await;
         // Those that were open all the while: the others are on their way.
         let open = grants::open(&shared.engine).into_iter().filter(|grant| before.contains(grant));
         let mut by_address: BTreeMap<String, Vec<grants::Open>> = BTreeMap::new();

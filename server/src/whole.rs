@@ -77,10 +77,10 @@ pub async fn attach(node: &Arc<Node>, master: &str) -> Result<Attached, Fail> {
     let mut slots: Vec<Slot> = topology::present(&node.engine)
         .into_iter()
         .filter(|&slot| match node.engine.role(slot) {
-            // What was handed over to a third node, and what comes from one, is no part of what the two have in common. Nor is
-            // what this node only follows and the other does not have: it has gone to another group, or waits for its owner.
-            Role::Moved { .. } | Role::Granted { .. } | Role::Replica { .. } | Role::Loading { .. } => {
-                there.contains(&slot)
+            // What was handed over to a third node, and what comes from one, is no part of what the two have in common.
+            Role::Moved { .. } | Role::Granted { .. } => there.contains(&slot),
+            Role::Replica { .. } | Role::Loading { .. } => {
+                there.contains(&slot) || node.moves.foreign(slot).is_none()
             }
             Role::Absent | Role::Master | Role::Fenced | Role::Owed => true,
         })
@@ -97,11 +97,13 @@ pub async fn attach(node: &Arc<Node>, master: &str) -> Result<Attached, Fail> {
     // It went to another group while this node was away. What came here is not given up for a node that it came from.
     let here = node.replication.announce();
     let gone = take(&mut slots, &|slot| matches!(known.get(&slot), Some(There::Moved(to)) if *to != here));
+    // What the new master has given up already, and this node only follows, is another group's: nobody has it for the two.
+    let follows = |slot: Slot| matches!(node.engine.role(slot), Role::Replica { .. } | Role::Loading { .. });
+    slots.retain(|slot| known.contains_key(slot) || !follows(*slot));
     // It came here right before this node stopped, and the new master has no more of it than this node gives it.
     let from_here = There::Follows(here);
-    let owed = take(&mut slots, &|slot| {
-        node.engine.role(slot) == Role::Master && known.get(&slot) == Some(&from_here)
-    });
+    let owed =
+        take(&mut slots, &|slot| node.engine.role(slot).owns() && known.get(&slot) == Some(&from_here));
     let new: Vec<Slot> = there.into_iter().filter(|&slot| node.engine.role(slot) == Role::Absent).collect();
     slots.extend(&new);
     slots.sort_unstable();
@@ -253,7 +255,7 @@ fn told(text: &str) -> Option<(Slot, There)> {
         text.lines().find_map(|line| line.strip_prefix("  ")?.strip_prefix(name)?.strip_prefix(": "))
     };
     let there = match value("state")? {
-        "master" | "fenced" => There::Owned,
+        "master" | "fenced" | "recovering" => There::Owned,
         "replica" | "loading" => There::Follows(value("master")?.to_owned()),
         "moved" => There::Moved(value("master")?.to_owned()),
         _ => There::Leaving,

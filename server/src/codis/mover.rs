@@ -33,6 +33,8 @@ const HOLD: Duration = Duration::from_millis(1000);
 const ASKED_MS_MAX: u64 = 500;
 /// For how long a slot is fetched back at most, in milliseconds.
 const FETCH_MS_MAX: u64 = 30_000;
+/// For how long after a start clients wait for what became of a grant, in milliseconds.
+const GRANT_ANSWER_MS: u64 = 5_000;
 /// How often it is looked for the other node's connection before it is told anew.
 const LOOKS_MAX: u32 = 300;
 
@@ -185,7 +187,10 @@ pub async fn is_elsewhere(node: &Node, slot: Slot, role: &Role, to: &str) -> boo
 pub fn comes_back(node: &Arc<Node>, slot: Slot, tx: &Tx<'_>) -> bool {
     match tx.role(slot) {
         Role::Moved { to } => take_back(node, slot, to, tx.now(slot)),
-        Role::Granted { .. } => node.moves.of(slot).is_some(),
+        // Right after a start the new owner is asked what became of it, and clients of what has moved may be sent back here.
+        Role::Granted { .. } => {
+            node.moves.of(slot).is_some() || node.monotonic_ms() - node.started_ms < GRANT_ANSWER_MS
+        }
         Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
         Role::Absent | Role::Master | Role::Fenced | Role::Owed => false,
     }

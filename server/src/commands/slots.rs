@@ -5,7 +5,7 @@ use haypile_engine::types::Slot;
 
 use super::scan;
 use super::slotsmgrt::slot_at;
-use super::walk::{clear, key_counts, serves};
+use super::walk::{clear, key_counts, page_of};
 use crate::cx::{Fail, integer_in};
 use crate::execute;
 use crate::session::SessionCx;
@@ -78,15 +78,14 @@ fn scan_slot<'a>(cx: &'a mut SessionCx<'_>) -> Pending<'a> {
     Box::pin(async move {
         let (slot, cursor) = (slot_at(cx.arg(1))?, scan::cursor(cx.arg(2))?);
         let options = scan::Options::parse(&cx.args[3..])?;
-        let read = |tx: &mut Tx<'_>| {
-            if serves(tx, slot) {
-                return Ok(tx.keys(slot, cursor, options.count)?);
+        let (keys, next) = match page_of(cx, slot, cursor, options.count).await? {
+            Some(page) => page,
+            None => {
+                let refused = |tx: &mut Tx<'_>| execute::check_role(tx, slot, Flags::READONLY);
+                cx.node.transact(&[slot], refused).await?;
+                (Vec::new(), None)
             }
-            execute::check_role(tx, slot, Flags::READONLY)?;
-            Ok((Vec::new(), None))
         };
-        let ((keys, next), gate) = cx.node.transact(&[slot], read).await?;
-        cx.gate.join(gate);
         let found: Vec<_> = keys.into_iter().map(|(key, _)| key).filter(|key| options.takes(key)).collect();
         cx.reply.array(2);
         cx.reply.bulk(next.unwrap_or(0).to_string().as_bytes());

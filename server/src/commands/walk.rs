@@ -67,7 +67,7 @@ impl Place {
     }
 }
 
-/// Whether clients may read the slot here.
+/// Whether the slot is this node's to read, if not yet: see [`page_of`].
 pub(super) fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
     tx.role(slot).owns() || matches!(tx.role(slot), Role::Replica { .. })
 }
@@ -75,16 +75,41 @@ pub(super) fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
 /// A page of keys from `place` on, and where the walk goes on.
 async fn page(cx: &mut SessionCx<'_>, place: Place, limit: usize) -> Result<(KeyPage, Option<Place>), Fail> {
     let Place { slot, hash } = place;
-    let read = |tx: &mut Tx<'_>| {
-        if serves(tx, slot) { Ok(tx.keys(slot, hash, limit)?) } else { Ok((Vec::new(), None)) }
-    };
-    let (page, gate) = cx.node.transact(&[slot], read).await?;
-    cx.gate.join(gate);
+    let page = page_of(cx, slot, hash, limit).await?.unwrap_or_default();
     let next = match page.1 {
         Some(hash) => Some(Place { slot, hash }),
         None => place.next_slot(),
     };
     Ok((page, next))
+}
+
+/// A page of a slot's keys from `hash` on; `None` if it is not this node's to read. Waits for a slot that may get back what
+/// its replicas have: a walk would miss it.
+pub(super) async fn page_of(
+    cx: &mut SessionCx<'_>,
+    slot: Slot,
+    hash: u64,
+    limit: usize,
+) -> Result<Option<KeyPage>, Fail> {
+    let node = cx.node;
+    let mut deadline = None;
+    loop {
+        let changes = node.engine.role_changes().count();
+        let mut waits = false;
+        let read = |tx: &mut Tx<'_>| {
+            waits = *tx.role(slot) == Role::Owed;
+            if waits || !serves(tx, slot) {
+                return Ok(None);
+            }
+            Ok(Some(tx.keys(slot, hash, limit)?))
+        };
+        let (page, gate) = node.transact(&[slot], read).await?;
+        if !waits {
+            cx.gate.join(gate);
+            return Ok(page);
+        }
+        execute::unfenced(node, slot, changes, &mut deadline).await?;
+    }
 }
 
 const BEGINNING: u64 = 0;

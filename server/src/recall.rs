@@ -36,7 +36,8 @@ pub fn after_start(node: &Arc<Node>) {
         for (owner, slots) in followed {
             for slot in slots {
                 node.moves.set_foreign(slot, Some(&owner));
-                adopt::watch(node, slot);
+                // Whether a move of Codis' or an operator brings it is not known any more: replicas are left as they are.
+                adopt::watch(node, slot, adopt::Audience::Nobody);
             }
         }
         return;

@@ -165,7 +165,7 @@ pub async fn no_one(node: &Arc<Node>) -> Result<(), Fail> {
     }
     topology::no_one(node, &ours, Force::No).await?;
     // Whoever gets one in the end, this node's replicas are to hear of it.
-    foreign.values().flatten().for_each(|&slot| adopt::watch(node, slot));
+    foreign.values().flatten().for_each(|&slot| adopt::watch(node, slot, adopt::Audience::Replicas));
     for (owner, slots) in foreign {
         // It may have handed them over to the former master since.
         let theirs = match slots_there(node, &owner, &slots).await {

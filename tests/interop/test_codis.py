@@ -337,7 +337,7 @@ class Moving(Behind):
         two.pkcluster("addslots", "2")
         two.do("SET", key_in(2, "k"), "two's own")
         one.do("SET", key_in(2, "k"), "one's")
-        with self.assertRaisesRegex(Refused, "has data here that the master does not know"):
+        with self.assertRaisesRegex(Refused, "is this node's own and has keys"):
             self.codis.migrate(2, two)
         self.assertEqual(one.do("SLOTSMGRT-EXEC-WRAPPER", key_in(2, "k"), "GET", key_in(2, "k")), [2, b"one's"])
         self.codis.assign([1, 2], one)

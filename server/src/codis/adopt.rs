@@ -27,12 +27,18 @@ const AGAIN_MAX: Duration = Duration::from_secs(2);
 const TELLS_MAX: usize = 1800;
 
 /// Adds the slot if it is not here, and follows it at `from`. It is never this node's on the way there: added, it waits for
-/// its copy, whatever happens next.
+/// its copy, whatever happens next. What is this node's and has keys stays so: who asks may follow a node that follows this one.
 ///
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail> {
-    let is_new = node.engine.role(slot) == Role::Absent;
+    let role = node.engine.role(slot);
+    if role.owns() && node.engine.position(slot).keys > 0 {
+        return Err(Fail::error(format!(
+            "ERR slot {slot} is this node's own and has keys: it follows nobody"
+        )));
+    }
+    let is_new = role == Role::Absent;
     if is_new {
         topology::add_replicas(node, vec![slot], from).await?;
     }
@@ -48,7 +54,7 @@ pub async fn adopt(node: &Arc<Node>, slot: Slot, from: &str) -> Result<(), Fail>
         whole::learn(node, &[slot], from).await;
     } else if node.engine.role(slot) != Role::Master {
         node.moves.set_foreign(slot, Some(from));
-        watch(node, slot);
+        watch(node, slot, Audience::Replicas);
     }
     tell_replicas(node, slot, from);
     Ok(())
@@ -62,16 +68,24 @@ fn is_replica_of(node: &Node, slot: Slot, address: &str) -> bool {
     roles.iter().any(follows) && !roles.iter().any(|role| role.owns())
 }
 
-/// Sees to it that this node's replicas hear of the slot once it is this node's.
-pub fn watch(node: &Arc<Node>, slot: Slot) {
+/// Who is to hear of a slot once it is this node's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// This node's replicas: it comes to the group.
+    Replicas,
+    /// Nobody: it may have been prepared by hand.
+    Nobody,
+}
+
+/// Sees to it that a slot is no other group's any more once it is this node's, and that those hear of it who are to.
+pub fn watch(node: &Arc<Node>, slot: Slot, audience: Audience) {
     if node.moves.set_awaited(slot, true) {
         let (node, owner) = (Arc::clone(node), node.moves.foreign(slot).unwrap_or_default());
-        tokio::spawn(async move { await_handover(&node, slot, &owner).await });
+        tokio::spawn(async move { await_handover(&node, slot, &owner, audience).await });
     }
 }
 
-/// Waits until the slot is this node's, and tells its replicas.
-async fn await_handover(node: &Arc<Node>, slot: Slot, owner: &str) {
+async fn await_handover(node: &Arc<Node>, slot: Slot, owner: &str, audience: Audience) {
     loop {
         let seen = node.engine.role_changes().count();
         match node.engine.role(slot) {
@@ -79,7 +93,7 @@ async fn await_handover(node: &Arc<Node>, slot: Slot, owner: &str) {
             role => {
                 node.moves.set_foreign(slot, None);
                 node.moves.set_awaited(slot, false);
-                if role == Role::Master {
+                if role == Role::Master && audience == Audience::Replicas {
                     tell_replicas(node, slot, owner);
                 }
                 return;

@@ -24,6 +24,8 @@ use crate::transport::Connection;
 
 /// How long the new owner may take to confirm what it was granted.
 const HANDOVER_GRACE: Duration = Duration::from_secs(3);
+/// For how long a step waits for an epoch that is beginning.
+const FENCED_MAX: Duration = Duration::from_secs(1);
 /// How often is looked whether a link has come up that an operator's step waits for.
 const LINK_LOOK: Duration = Duration::from_millis(100);
 /// How many questions a node may leave without an answer before it counts as one that hangs.
@@ -79,6 +81,7 @@ pub(crate) async fn follow(
     force: bool,
 ) -> Result<(), Refused> {
     let _busy = shared.busy(&slots)?;
+    await_unfenced(shared, &slots).await;
     let mut todo = Vec::with_capacity(slots.len());
     for slot in slots {
         match shared.engine.role(slot) {
@@ -113,6 +116,20 @@ pub(crate) async fn follow(
     }
     attach(shared, &upstream, todo, force);
     Ok(())
+}
+
+/// A slot is fenced for a moment while its epoch begins. One that is for longer is refused by whoever looks next.
+async fn await_unfenced(shared: &Shared, slots: &[Slot]) {
+    let open = async {
+        loop {
+            let seen = shared.engine.role_changes().count();
+            if !slots.iter().any(|&slot| shared.engine.role(slot) == Role::Fenced) {
+                return;
+            }
+            shared.engine.role_changes().wait_past(seen).await;
+        }
+    };
+    let _ = tokio::time::timeout(FENCED_MAX, open).await;
 }
 
 fn is_connected(shared: &Shared, slot: Slot) -> bool {

@@ -29,7 +29,11 @@ pub fn after_start(node: &Arc<Node>) {
             Role::Replica { upstream } | Role::Loading { upstream } if upstream != NOBODY => {
                 followed.entry(upstream).or_default().push(slot);
             }
-            role => owns_any |= role.owns() || matches!(role, Role::Granted { .. }),
+            Role::Granted { .. } => {
+                owns_any = true;
+                node.moves.set_found_granted(slot);
+            }
+            role => owns_any |= role.owns(),
         }
     }
     if owns_any {

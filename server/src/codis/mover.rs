@@ -189,7 +189,9 @@ pub fn comes_back(node: &Arc<Node>, slot: Slot, tx: &Tx<'_>) -> bool {
         Role::Moved { to } => take_back(node, slot, to, tx.now(slot)),
         // Right after a start the new owner is asked what became of it, and clients of what has moved may be sent back here.
         Role::Granted { .. } => {
-            node.moves.of(slot).is_some() || node.monotonic_ms() - node.started_ms < GRANT_ANSWER_MS
+            node.moves.of(slot).is_some()
+                || node.moves.was_found_granted(slot)
+                    && node.monotonic_ms() - node.started_ms < GRANT_ANSWER_MS
         }
         Role::Replica { .. } | Role::Loading { .. } => node.moves.is_returning(slot),
         Role::Absent | Role::Master | Role::Fenced | Role::Owed => false,

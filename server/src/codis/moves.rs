@@ -156,6 +156,8 @@ pub struct Moves {
     master: Mutex<(Option<String>, u64)>,
     /// Slots of which somebody waits until they are this node's.
     awaited: Mutex<BTreeSet<Slot>>,
+    /// Slots that a start found granted to another node.
+    found_granted: Mutex<BTreeSet<Slot>>,
     /// Replicas of this node that are told to take a slot, and have not yet.
     told: Mutex<BTreeMap<String, BTreeSet<Slot>>>,
     /// How nodes take slots, as far as they were asked.
@@ -173,6 +175,7 @@ impl Default for Moves {
             foreign: Mutex::default(),
             master: Mutex::default(),
             awaited: Mutex::default(),
+            found_granted: Mutex::default(),
             told: Mutex::default(),
             ways: Mutex::default(),
             returning: AtomicUsize::new(0),
@@ -422,6 +425,17 @@ impl Moves {
         found.returning = true;
         self.returning.fetch_add(1, Ordering::Relaxed);
         answer
+    }
+
+    /// A start found the slot granted to another node.
+    pub fn set_found_granted(&self, slot: Slot) {
+        self.found_granted.lock().expect("no code panics under this lock").insert(slot);
+    }
+
+    /// Whether a start found the slot granted to another node.
+    #[must_use]
+    pub fn was_found_granted(&self, slot: Slot) -> bool {
+        self.found_granted.lock().expect("no code panics under this lock").contains(&slot)
     }
 
     /// Whether the slot is being fetched back.

@@ -120,16 +120,17 @@ pub(crate) async fn follow(
 
 /// A slot is fenced for a moment while its epoch begins. One that is for longer is refused by whoever looks next.
 async fn await_unfenced(shared: &Shared, slots: &[Slot]) {
-    let open = async {
-        loop {
-            let seen = shared.engine.role_changes().count();
-            if !slots.iter().any(|&slot| shared.engine.role(slot) == Role::Fenced) {
-                return;
-            }
-            shared.engine.role_changes().wait_past(seen).await;
-        }
-    };
-    let _ = tokio::time::timeout(FENCED_MAX, open).await;
+    let _ = tokio::time::timeout(FENCED_MAX, none_is(shared, slots, |role| *role == Role::Fenced)).await;
+}
+
+/// Waits until no slot has such a role.
+async fn none_is(shared: &Shared, slots: &[Slot], such: impl Fn(&Role) -> bool) {
+    loop {
+        let seen = shared.engine.role_changes().count();
+        let Some(slot) = slots.iter().find(|&&slot| such(&shared.engine.role(slot))) else { return };
+        tracing::debug!(%slot, "waiting for its next role");
+        shared.engine.role_changes().wait_past(seen).await;
+    }
 }
 
 fn is_connected(shared: &Shared, slot: Slot) -> bool {
@@ -484,17 +485,8 @@ async fn settled_step(
 /// Waits until the new owners of granted slots have answered: whoever goes on believes that they took them. One that was
 /// started anew before it had the granting record refuses, and the slot is this node's again.
 async fn await_moved(shared: &Shared, slots: &[Slot], patience: Duration) -> Result<(), Refused> {
-    let moved = async {
-        loop {
-            let seen = shared.engine.role_changes().count();
-            // What is taken back is fenced for a moment.
-            let granted =
-                |slot: &&Slot| matches!(shared.engine.role(**slot), Role::Granted { .. } | Role::Fenced);
-            let Some(slot) = slots.iter().find(granted) else { return };
-            tracing::debug!(%slot, "waiting for its new owner");
-            shared.engine.role_changes().wait_past(seen).await;
-        }
-    };
+    // What is taken back is fenced for a moment.
+    let moved = none_is(shared, slots, |role| matches!(role, Role::Granted { .. } | Role::Fenced));
     tokio::time::timeout(patience, moved).await.map_err(|_| {
         let slots: Vec<String> = slots.iter().map(ToString::to_string).collect();
         let slots = slots.join(",");

@@ -429,13 +429,13 @@ impl Moves {
 
     /// A start found the slot granted to another node.
     pub fn set_found_granted(&self, slot: Slot) {
-        self.found_granted.lock().expect("no code panics under this lock").insert(slot);
+        self.found_granted.lock().unwrap_or_else(PoisonError::into_inner).insert(slot);
     }
 
     /// Whether a start found the slot granted to another node.
     #[must_use]
     pub fn was_found_granted(&self, slot: Slot) -> bool {
-        self.found_granted.lock().expect("no code panics under this lock").contains(&slot)
+        self.found_granted.lock().unwrap_or_else(PoisonError::into_inner).contains(&slot)
     }
 
     /// Whether the slot is being fetched back.

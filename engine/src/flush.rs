@@ -184,16 +184,7 @@ impl Engine {
         if !cell.memtable.is_empty() {
             freeze(slot, &mut cell);
         }
-        SlotCell {
-            role: cell.role.clone(),
-            history: cell.history.clone(),
-            last_seq: cell.last_seq,
-            keys: cell.keys,
-            time: cell.time,
-            frozen: cell.frozen.clone(),
-            version: Arc::clone(&cell.version),
-            ..SlotCell::default()
-        }
+        without_memtable(&cell)
     }
 
     /// Some of these slots, the first ones: about `bytes` of memory, and one at least.
@@ -249,14 +240,17 @@ pub(crate) fn still_cell(slot: Slot, cell: &mut SlotCell) -> SlotCell {
     if cell.memtable.bytes() > COPIED_BYTES_MAX {
         freeze(slot, cell);
     }
+    SlotCell { life: cell.life, memtable: cell.memtable.copy(), ..without_memtable(cell) }
+}
+
+/// A slot as it is now but for its memtable: who reads it is no part of its life.
+fn without_memtable(cell: &SlotCell) -> SlotCell {
     SlotCell {
         role: cell.role.clone(),
         history: cell.history.clone(),
         last_seq: cell.last_seq,
         keys: cell.keys,
         time: cell.time,
-        life: cell.life,
-        memtable: cell.memtable.copy(),
         frozen: cell.frozen.clone(),
         version: Arc::clone(&cell.version),
         ..SlotCell::default()

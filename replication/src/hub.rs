@@ -22,7 +22,7 @@ use crate::features::Compress;
 use crate::operate;
 use crate::owed;
 use crate::receiver::{LinkState, Receiver};
-use crate::registry::{LinkCommand, LinkEntry, PeerCommand, Registry};
+use crate::registry::{LinkCommand, LinkEntry, PeerCommand, PeerEntry, Registry};
 use crate::run;
 use crate::shipper::Phase;
 use crate::status::{
@@ -341,9 +341,27 @@ impl Replication {
     /// Replication of one slot.
     #[must_use]
     pub fn status(&self, slot: Slot) -> SlotStatus {
+        self.statuses(&[slot]).pop().unwrap_or_default()
+    }
+
+    /// Replication of slots, in the order given.
+    #[must_use]
+    pub fn statuses(&self, slots: &[Slot]) -> Vec<SlotStatus> {
+        let mut peers = self.shared.registry.peers();
+        peers.sort_by(|(_, a), (_, b)| a.address.cmp(&b.address));
+        let (links, now_ms) = (self.shared.registry.links(), self.shared.now_ms());
+        slots.iter().map(|&slot| self.status_among(slot, &peers, &links, now_ms)).collect()
+    }
+
+    fn status_among(
+        &self,
+        slot: Slot,
+        peers: &[(NodeId, PeerEntry)],
+        links: &[(String, LinkEntry)],
+        now_ms: u64,
+    ) -> SlotStatus {
         let last = self.shared.engine.pulse(slot).last_seq;
-        let now_ms = self.shared.now_ms();
-        let replica = |(node, peer): (NodeId, crate::registry::PeerEntry)| {
+        let replica = |(node, peer): &(NodeId, PeerEntry)| {
             let (state, acked, copy) = {
                 let shipper = lock(&peer.shipper);
                 let state = match shipper.phase(slot)? {
@@ -353,12 +371,12 @@ impl Replication {
                 };
                 (state, shipper.acked(slot).unwrap_or_default(), shipper.copy_progress(slot))
             };
-            let seen = self.acks().seen(slot, node);
+            let seen = self.acks().seen(slot, *node);
             let ago = |ms: u64| now_ms.saturating_sub(ms);
             let lag_records = last.0.saturating_sub(acked.0);
             Some(ReplicaStatus {
-                address: peer.address,
-                node,
+                address: peer.address.clone(),
+                node: *node,
                 state,
                 acked,
                 lag_records,
@@ -372,13 +390,11 @@ impl Replication {
                 copy: copy.map(|count| count.at(now_ms)),
             })
         };
-        let mut replicas: Vec<_> = self.shared.registry.peers().into_iter().filter_map(replica).collect();
-        replicas.sort_by(|a, b| a.address.cmp(&b.address));
-        let upstream = self.shared.registry.link_of(slot).and_then(|(address, link)| {
+        let upstream = |(address, link): &(String, LinkEntry)| {
             let receiver = lock(&link.receiver);
             let status = receiver.status(slot)?;
             Some(UpstreamStatus {
-                address,
+                address: address.clone(),
                 state: status.state,
                 last_error: status.why,
                 for_ms: now_ms.saturating_sub(status.since_ms),
@@ -386,8 +402,11 @@ impl Replication {
                 lag_records: status.master_last.0.saturating_sub(last.0),
                 copy: status.copy.map(|count| count.at(now_ms)),
             })
-        });
-        SlotStatus { replicas, upstream }
+        };
+        SlotStatus {
+            replicas: peers.iter().filter_map(replica).collect(),
+            upstream: links.iter().find_map(upstream),
+        }
     }
 
     /// For whom the log of each of these slots is kept.
@@ -421,7 +440,7 @@ impl Replication {
     /// Every node that follows slots of this one.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let status = |(node, peer): (NodeId, crate::registry::PeerEntry)| {
+        let status = |(node, peer): (NodeId, PeerEntry)| {
             let shipper = lock(&peer.shipper);
             let (mut slots, mut copying, mut lag_records) = (0, 0, 0);
             for slot in Slot::all() {

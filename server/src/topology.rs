@@ -9,7 +9,7 @@ use std::time::Duration;
 use haypile_engine::clock::TimeMs;
 use haypile_engine::digest::Digest;
 use haypile_engine::engine::Engine;
-use haypile_engine::roles::ASKS_REPLICAS;
+use haypile_engine::roles::{ASKS_REPLICAS, Position};
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Seq, Slot};
 use haypile_replication::hub::Refused;
@@ -114,12 +114,12 @@ pub fn require_present(engine: &Engine, slots: Vec<Slot>) -> Result<Vec<Slot>, F
 
 /// What there is to tell of those slots that are here, in the order given.
 pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
-    slots.into_iter().filter_map(|slot| {
-        let position = node.engine.position(slot);
-        if position.role == Role::Absent {
-            return None;
-        }
-        let status = node.replication.status(slot);
+    let positions = slots.into_iter().map(|slot| (slot, node.engine.position(slot)));
+    let (here, positions): (Vec<Slot>, Vec<Position>) =
+        positions.filter(|(_, position)| position.role != Role::Absent).unzip();
+    let statuses = node.replication.statuses(&here);
+    let node_id = node.engine.node();
+    here.into_iter().zip(positions).zip(statuses).map(move |((slot, position), status)| {
         let replicas = status.replicas.into_iter().map(|replica| ReplicaView {
             address: replica.address,
             state: replica.state.word(),
@@ -138,7 +138,7 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             copy: upstream.copy,
             why: upstream.last_error,
         });
-        Some(SlotView {
+        SlotView {
             slot,
             role: position.role,
             epoch: position.history.current(),
@@ -147,8 +147,8 @@ pub fn views(node: &Node, slots: Vec<Slot>) -> impl Iterator<Item = SlotView> {
             keys: position.keys,
             replicas: replicas.collect(),
             upstream,
-            is_given_away: position.granted.is_some_and(|(to, _)| to != node.engine.node()),
-        })
+            is_given_away: position.granted.is_some_and(|(to, _)| to != node_id),
+        }
     })
 }
 

@@ -25,16 +25,14 @@ use crate::topology::{self, Force, SlotView};
 const PAY_TRIES: u32 = 20;
 const PAY_PAUSE: Duration = Duration::from_millis(150);
 
-/// The slots of this node but for the foreign ones, and for those that went from its master to another group: one replica still
-/// has these, another does not, and the one that has most of the rest is to be promoted.
-#[must_use]
-pub fn own_views(node: &Node) -> Vec<SlotView> {
+/// Which slots of this node are not foreign and did not go from its master to another group: one replica still has these, another
+/// does not, and the one that has most of the rest is to be promoted.
+pub fn is_own(node: &Node) -> impl Fn(&SlotView) -> bool {
     let foreign = node.moves.all_foreign();
-    let is_own = |view: &SlotView| {
+    move |view| {
         let follows = matches!(view.role, Role::Replica { .. } | Role::Loading { .. });
         !follows || !(view.is_given_away || foreign.contains(&view.slot))
-    };
-    topology::views(node, Slot::all().collect()).filter(is_own).collect()
+    }
 }
 
 /// Makes the whole node follow another: all slots of this one, and those that the other has besides. What is here is replaced if

@@ -29,7 +29,7 @@ SETTLE_S = 120
 # A connection is given up after 10 s of silence: some holds and pauses last longer.
 LONG_HOLD_S = 12
 WHERE = re.compile(r"[Ss]lot (\d+) (?:was handed over to|follows|is being copied from) (127\.0\.0\.1:\d+)")
-UNSETTLED = ("is being handed over", "Partition not found", "Server in read-only", "LOADING")
+UNSETTLED = ("is being handed over", "asks its replicas", "Partition not found", "Server in read-only", "LOADING")
 DOWN = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 

@@ -24,10 +24,10 @@ impl SimClock {
     }
 
     /// Turns the time of day back, by as much as the seed says: seldom, mostly by about as long as keys live, or by a
-    /// day. It is right again after the next call.
-    pub fn turn_back(&self, seed: u64) {
+    /// day. It is right again after the next call, unless it is turned back at every one.
+    pub fn turn_back(&self, seed: u64, always: bool) {
         let mut coin = Coin::new(seed ^ 0x7469_6d65);
-        let ms = match coin.below(4) {
+        let ms = match if always { 0 } else { coin.below(4) } {
             0 => coin.below(3000) as u64,
             1 if coin.below(4) == 0 => 86_400_000,
             _ => 0,

@@ -9,7 +9,7 @@ use super::checkpoint::Place;
 use super::clock::SimClock;
 use super::inspect;
 use super::model::{Content, Model, Stopped, after, is_seen_as};
-use super::setup::Setup;
+use super::setup::{Besides, Setup};
 use super::slots::Slots;
 use super::violation::Violation;
 use super::workload::{Change, NUMBER, SLOTS, Step, Work, key, slot};
@@ -169,7 +169,7 @@ impl Node {
         };
         let seed = self.seed ^ starts.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         if starts > 1 {
-            self.clock.turn_back(seed);
+            self.clock.turn_back(seed, self.setup.besides == Besides::Expiry);
         }
         let options = self.options(seed);
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;

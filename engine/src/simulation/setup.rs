@@ -23,6 +23,8 @@ pub enum Besides {
     FullDisk,
     /// The sync mode is changed while the engine runs.
     SyncModes,
+    /// Keys live for a moment only, are read about when they expire, and every start finds the time of day turned back.
+    Expiry,
 }
 
 /// A set of options under a name, with what the workload does on it.
@@ -73,6 +75,7 @@ impl Setup {
         SMALL,
         Setup { name: "always", sync: SyncMode::Always, ..SMALL },
         Setup { name: "no-sync", sync: SyncMode::No, ..SMALL },
+        Setup { name: "expiring", steps: 60, besides: Besides::Expiry, ..SMALL },
         Setup { name: "tiny-memory", memory_bytes: 4 << 10, block_bytes: 64, value_bytes_max: 200, ..SMALL },
         Setup {
             name: "uncompressed",

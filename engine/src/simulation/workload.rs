@@ -276,6 +276,12 @@ impl Step {
                 let modes = [SyncMode::Always, SyncMode::EverySec, SyncMode::No];
                 (choices.below(8) == 0).then(|| Step::SyncMode(modes[choices.below(modes.len())]))
             }
+            Besides::Expiry => match choices.below(8) {
+                0 => Some(Step::Wait(choices.below(1000) as u64)),
+                1 | 2 => Some(Step::Read(choices.below(SLOTS))),
+                3 => Some(Step::Commit(vec![(choices.below(SLOTS), vec![short_lived(choices, setup)])])),
+                _ => None,
+            },
         }
     }
 
@@ -308,6 +314,13 @@ fn change(choices: &mut impl Choices, setup: &Setup) -> Change {
         },
         _ => Change::Put { key, payload: payload(choices, setup.value_bytes_max), expires_in_ms: None },
     }
+}
+
+/// A value that has expired before long.
+fn short_lived(choices: &mut impl Choices, setup: &Setup) -> Change {
+    let key = 1 + u8::try_from(choices.below(usize::from(KEYS))).expect("a small number");
+    let lives_ms = u32::try_from(1 + choices.below(500)).expect("a small number");
+    Change::Put { key, payload: payload(choices, setup.value_bytes_max), expires_in_ms: Some(lives_ms) }
 }
 
 fn payload(choices: &mut impl Choices, bytes_max: usize) -> Payload {

@@ -118,18 +118,24 @@ struct Peer {
 
 impl Overview {
     fn of(node: &Node) -> Overview {
-        let views = whole::own_views(node);
-        let mut overview = Overview::from_views(&views);
-        if views.is_empty() {
+        Overview::of_views(node, &all_views(node))
+    }
+
+    fn of_views(node: &Node, views: &[SlotView]) -> Overview {
+        let is_own = whole::is_own(node);
+        let own: Vec<&SlotView> = views.iter().filter(|view| is_own(view)).collect();
+        let mut overview = Overview::from_views(&own);
+        if own.is_empty() {
             overview.master = node.moves.awaited_master();
         }
         overview
     }
 
-    fn from_views(texts: &[SlotView]) -> Overview {
+    fn from_views(texts: &[&SlotView]) -> Overview {
         // What was handed over is not this node's any more.
         let kept: Vec<&SlotView> = texts
             .iter()
+            .copied()
             .filter(|text| !matches!(text.role, Role::Moved { .. } | Role::Granted { .. }))
             .collect();
         // What comes from another group is not this node's yet.
@@ -178,6 +184,10 @@ impl Overview {
     }
 }
 
+fn all_views(node: &Node) -> Vec<SlotView> {
+    topology::views(node, Slot::all().collect()).collect()
+}
+
 /// The node that all slots follow, if there is one.
 fn common_master(texts: &[&SlotView]) -> Option<String> {
     let upstream = |text: &SlotView| match &text.role {
@@ -197,8 +207,8 @@ pub fn role_word(node: &Node) -> &'static str {
 /// INFO's section.
 pub fn section(node: &Node, lines: &mut Lines) {
     let id = node.engine.node().to_string();
-    let views: Vec<SlotView> = topology::views(node, Slot::all().collect()).collect();
-    let mut overview = Overview::of(node);
+    let views = all_views(node);
+    let mut overview = Overview::of_views(node, &views);
     if node.config.now().replicas_min > 0 {
         let own = Slot::all().filter(|&slot| node.engine.role(slot).owns());
         overview.good_slaves = own.map(|slot| node.good_replicas(slot)).min();
@@ -394,7 +404,7 @@ mod tests {
 
     fn shown(texts: &[SlotView]) -> Vec<String> {
         let mut lines = Lines::default();
-        put(&Overview::from_views(texts), "ab", 100, &mut lines);
+        put(&Overview::from_views(&texts.iter().collect::<Vec<_>>()), "ab", 100, &mut lines);
         lines.text().lines().map(str::to_owned).collect()
     }
 
@@ -441,7 +451,7 @@ mod tests {
     fn pikas_dashboard_learns_who_may_be_promoted_and_who_has_most() {
         let told = |texts: &[SlotView]| {
             let mut lines = Lines::default();
-            put_election(&Overview::from_views(texts), &mut lines);
+            put_election(&Overview::from_views(&texts.iter().collect::<Vec<_>>()), &mut lines);
             lines.text().lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let mut texts =

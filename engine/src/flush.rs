@@ -235,9 +235,12 @@ fn freeze(slot: Slot, cell: &mut SlotCell) -> Option<Part> {
 /// A memtable of no more bytes is copied for who reads it for long: a file for each such reader would be too many.
 const COPIED_BYTES_MAX: usize = 256 << 10;
 
-/// A slot as it is now, for who reads it for long.
-pub(crate) fn still_cell(slot: Slot, cell: &mut SlotCell) -> SlotCell {
-    if cell.memtable.bytes() > COPIED_BYTES_MAX {
+/// All memtables that are copied for one reader take no more bytes: they are in nobody's budget.
+const COPIES_BYTES_MAX: usize = 4 * COPIED_BYTES_MAX;
+
+/// One of so many slots as it is now, for who reads them for long.
+pub(crate) fn still_cell(slot: Slot, cell: &mut SlotCell, slots: usize) -> SlotCell {
+    if cell.memtable.bytes() > COPIED_BYTES_MAX.min(COPIES_BYTES_MAX / slots.max(1)) {
         freeze(slot, cell);
     }
     SlotCell { life: cell.life, memtable: cell.memtable.copy(), ..without_memtable(cell) }

@@ -225,6 +225,13 @@ impl<'e> Tx<'e> {
         self.locked(slot).cell.keys
     }
 
+    /// As [`Tx::key_count`], with what the transaction has written itself.
+    #[must_use]
+    pub fn key_count_here(&self, slot: Slot) -> u64 {
+        let locked = self.locked(slot);
+        locked.cell.keys.saturating_add_signed(locked.writes.keys_delta)
+    }
+
     /// The value at a key, unless there is none or it is expired.
     ///
     /// # Errors

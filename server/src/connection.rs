@@ -176,6 +176,8 @@ struct Input {
 /// A client that takes no piece of a long reply for so long loses its connection: what the reply is made of is kept
 /// meanwhile.
 const STALLS: Duration = Duration::from_secs(60);
+/// For so long, all waits of one reply together, a client may make its long reply wait where another one waits for its place.
+const STALLS_OTHERS: Duration = Duration::from_secs(10);
 
 /// Commands that are run one after another without a look at the clock.
 const COMMANDS_A_LOOK: u64 = 64;
@@ -581,6 +583,7 @@ impl Connection {
         let client = self.session.client.clone();
         let silent = answer.skipped || self.session.mode.has(Mode::SILENT);
         let mut sent = false;
+        let mut stalled = Duration::ZERO;
         loop {
             let piece = tokio::select! {
                 piece = stream.piece() => piece,
@@ -594,20 +597,26 @@ impl Connection {
             sent = true;
             self.reply.raw(&piece);
             let began = self.node.nanos();
-            match tokio::time::timeout(STALLS, self.settle()).await {
-                Ok(None) => {}
-                Ok(Some(end)) => return Err(end),
-                Err(_) => {
-                    tracing::warn!(
-                        client = client.id,
-                        command = command.name,
-                        "a client does not read its long reply: its connection ends"
-                    );
-                    return Err(End::Closed);
+            let node = self.node.clone();
+            let why = tokio::select! {
+                biased;
+                ended = self.settle() => match ended {
+                    None => None,
+                    Some(end) => return Err(end),
+                },
+                () = tokio::time::sleep(STALLS) => Some("a client does not read its long reply"),
+                () = node.streams.wanted_after(STALLS_OTHERS.saturating_sub(stalled)) => {
+                    Some("a client reads its long reply slowly, and others wait for theirs")
                 }
+            };
+            if let Some(why) = why {
+                tracing::warn!(client = client.id, command = command.name, "{why}: its connection ends");
+                return Err(End::Closed);
             }
             // What it waits for its client is no time that it takes.
-            self.since_ns += self.node.nanos().saturating_sub(began);
+            let waited_ns = self.node.nanos().saturating_sub(began);
+            self.since_ns += waited_ns;
+            stalled += Duration::from_nanos(waited_ns);
         }
         let (done, rest) = stream.end().await;
         let start = self.reply.len();

@@ -12,12 +12,14 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::blocked::Awaited;
+use crate::execute;
 use crate::kept::Kept;
 use crate::kind::Kind;
 use crate::node::Node;
 use crate::notify::Event;
 use crate::number;
 use crate::resp::ReplyWriter;
+use crate::table::Flags;
 
 /// Why a command gave no answer of its own.
 #[derive(Debug)]
@@ -41,6 +43,19 @@ pub enum Turn {
     Transaction,
     /// Off the workers.
     Aside,
+}
+
+/// Which slots a command may use, where only its run shows which keys it needs: scripts, and SORT with BY and GET.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Those of its keys.
+    Keys,
+    /// The same, and it may ask for all.
+    MayAsk,
+    /// It has asked: it is to be run again.
+    Asked,
+    /// All slots of the node: they are locked.
+    Node,
 }
 
 /// How a command waits.
@@ -188,6 +203,8 @@ pub struct Cx<'a> {
     pub turn: Turn,
     /// Whether a script calls it.
     pub in_script: bool,
+    /// Which slots it may use.
+    pub reach: Reach,
     /// The keys of its slots that others wait for.
     pub awaited: Awaited<'a>,
     /// What it tells who listens to keys, once it is committed.
@@ -195,6 +212,56 @@ pub struct Cx<'a> {
 }
 
 impl<'a> Cx<'a> {
+    /// Checks that it may use a key which it has not named as one, as a command with these flags would; `words` are the error
+    /// where no more than the slots of its keys may be used.
+    ///
+    /// # Errors
+    /// A miss if it has to be run again with all slots; else for the client.
+    pub fn check_reach(
+        &mut self,
+        key: &Key,
+        flags: Flags,
+        words: impl FnOnce() -> String,
+    ) -> Result<(), Fail> {
+        let slot = key.slot();
+        match (self.tx.covers(key), self.reach) {
+            (true, Reach::Node) => {
+                execute::check_role(&self.tx, slot, flags)?;
+                if !flags.has(Flags::WRITE) {
+                    return Ok(());
+                }
+                if self.node.leaving.any() && self.node.leaving.has(key.user()) {
+                    return Err(Fail::error("TRYAGAIN the key is on its way to another node"));
+                }
+                self.node.require_replicas(&[slot])
+            }
+            (true, _) => Ok(()),
+            (false, Reach::MayAsk) => {
+                self.reach = Reach::Asked;
+                Err(Fail::Stop(Stop::Miss))
+            }
+            (false, Reach::Node) => {
+                Err(Fail::error(format!("ERR Partition not found: slot {slot} is not on this node")))
+            }
+            (false, Reach::Keys | Reach::Asked) => Err(Fail::error(words())),
+        }
+    }
+
+    /// Checks that all slots of the node are locked for it; `words` are the error where it may not ask for them.
+    ///
+    /// # Errors
+    /// A miss if it has to be run again with all slots; else for the client.
+    pub fn check_reach_all(&mut self, words: impl FnOnce() -> String) -> Result<(), Fail> {
+        match self.reach {
+            Reach::Node => Ok(()),
+            Reach::MayAsk => {
+                self.reach = Reach::Asked;
+                Err(Fail::Stop(Stop::Miss))
+            }
+            Reach::Keys | Reach::Asked => Err(Fail::error(words())),
+        }
+    }
+
     /// An argument; 0 is the name.
     ///
     /// # Panics

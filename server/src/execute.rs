@@ -28,7 +28,7 @@ use crate::codis::mover;
 use crate::codis::moves::Way;
 use crate::commands::events;
 use crate::commands::slotsrestore;
-use crate::cx::{Blocks, Cx, Fail, Turn};
+use crate::cx::{Blocks, Cx, Fail, Reach, Turn};
 use crate::kept::Kept;
 use crate::multi::Watching;
 use crate::node::{Node, Profile};
@@ -37,6 +37,7 @@ use crate::resp::{Proto, ReplyWriter};
 use crate::scripting::aside::{Aside, Held};
 use crate::session::{Mode, Session, SessionCx};
 use crate::table::{self, Command, Flags, Run, Unfit};
+use crate::topology;
 
 mod aside;
 mod exec;
@@ -46,7 +47,7 @@ mod waits;
 
 pub(crate) use aside::free;
 pub use measure::may_write;
-pub use stream::{Job, STREAMS_MAX};
+pub use stream::{Job, Places};
 
 use exec::{Exec, ExecBegun, Tried};
 use waits::{Candidates, Served};
@@ -182,6 +183,8 @@ pub struct Scratch {
     wrapped: Option<Wrapped>,
     /// Whether this is for a command that runs off the workers.
     aside: bool,
+    /// Whether the command that runs has asked for all slots of the node.
+    everything: bool,
     /// Whether replies may be sent piece by piece.
     may_stream: bool,
     /// A place for the command that runs, if it has one already.
@@ -228,6 +231,7 @@ impl Scratch {
     fn fill(&mut self, command: &Command, args: &[&[u8]]) {
         self.seed =
             if self.seed == 0 { rand::random() } else { self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15) };
+        self.everything = false;
         std::mem::swap(&mut self.keys, &mut self.known);
         self.known.clear();
         if self.keys.is_empty() {
@@ -481,6 +485,8 @@ enum Attempt {
     Long(Held),
     /// What it was run on has changed meanwhile.
     Changed,
+    /// It needs slots that none of its keys is in.
+    Asks,
     /// It reads much, for which there is no place now.
     Crowded,
     /// It reads much: its reply is made off the worker.
@@ -525,9 +531,10 @@ impl Runner<'_> {
                 Some(Attempt::Busy(script)) => aside::free(node, &script).await?,
                 Some(Attempt::Long(held)) => return self.aside(command, body, held).await,
                 Some(Attempt::Changed) => collisions += 1,
+                Some(Attempt::Asks) => self.scratch.everything = true,
                 Some(Attempt::Crowded) => {
                     node.engine.write()?;
-                    self.scratch.permit = node.streams.clone().acquire_owned().await.ok();
+                    self.scratch.permit = node.streams.wait().await;
                 }
                 Some(Attempt::Streams(job)) => {
                     self.scratch.stream = Some(job);
@@ -565,7 +572,7 @@ impl Runner<'_> {
                 waiting.as_ref().map(|waiting| waiting.waiter.args.iter().map(|arg| &arg[..]).collect());
             let args = again.as_deref().unwrap_or(self.args);
             // Off the workers it takes as long as it takes: its slots are others' to flush and to ship.
-            let still = (self.scratch.aside && collisions < COLLISIONS_MAX)
+            let still = (self.scratch.aside && !self.scratch.everything && collisions < COLLISIONS_MAX)
                 .then(|| node.engine.still(&self.scratch.slots, self.now));
             attempt = Some(self.attempt(command, body, args, (&fetched, still.as_ref()), waiting.is_none()));
             // Nobody else serves it while it tries by itself.
@@ -587,15 +594,19 @@ impl Runner<'_> {
         enters: bool,
     ) -> Attempt {
         let engine = &self.node.engine;
-        let Scratch { keys, slots, guesses, seed, wrapped, may_stream, permit, aside, .. } =
+        let Scratch { keys, slots, guesses, seed, wrapped, may_stream, permit, aside, everything, .. } =
             &mut *self.scratch;
         let (keys, slots, permit) = (&keys[..], &slots[..], permit.take());
         let changes = engine.role_changes().count();
+        let present = if *everything { topology::present(engine) } else { Vec::new() };
+        let locked = if *everything { &present[..] } else { slots };
         let asides = &self.node.scripts.asides;
-        if !*aside && let Some(script) = asides.holder(slots) {
+        if !*aside && let Some(script) = asides.holder(locked) {
             return Attempt::Busy(script);
         }
         let turn = match *aside {
+            // Nothing else goes on under the locks of all slots: not for long.
+            _ if *everything => Turn::Transaction,
             true => Turn::Aside,
             false if asides.has_room() => Turn::Worker,
             false => Turn::Transaction,
@@ -606,7 +617,7 @@ impl Runner<'_> {
         // Its transaction lies here from its beginning to its end: it is large.
         let mut cx = Cx {
             tx: match still {
-                None => engine.begin_at(slots, fetched, self.now),
+                None => engine.begin_at(locked, fetched, self.now),
                 Some(still) => engine.begin_still(still, fetched),
             },
             args,
@@ -617,16 +628,18 @@ impl Runner<'_> {
             kept: &kept,
             turn,
             in_script: false,
+            reach: reach(self.node, *everything),
             awaited: Awaited::default(),
             events: Vec::new(),
         };
         if !guesses.is_empty() {
             cx.tx.expect(guesses);
         }
-        if *may_stream && !*aside && stream::is_fit(command) {
+        let may_ask = cx.reach == Reach::MayAsk && command.name == "sort_ro";
+        if *may_stream && !*aside && !*everything && !may_ask && stream::is_fit(command) {
             cx.tx.limit_reads(stream::ELEMENTS_MAX);
         }
-        match hindrance(&cx.tx, command.flags) {
+        match hindrance(&cx.tx, slots, command.flags) {
             None => {
                 if let Some(slot) = mover::returning(self.node, slots, &cx.tx) {
                     return Attempt::Fenced(slot, changes);
@@ -737,6 +750,10 @@ impl Runner<'_> {
                     Err(error) => Attempt::Done(Err(error.into())),
                 };
             }
+            Err(Fail::Stop(Stop::Miss)) if cx.reach == Reach::Asked => {
+                cx.reply.truncate(start);
+                return Attempt::Asks;
+            }
             Err(Fail::Stop(Stop::Miss)) if cx.tx.has_read_enough() => {
                 cx.reply.truncate(start);
                 let Cx { tx, args, reply, .. } = cx;
@@ -779,6 +796,15 @@ pub async fn unfenced(node: &Node, slot: Slot, changes: u64, deadline: &mut Opti
     node.engine.write()?;
     let changed = node.engine.role_changes().wait_past(changes);
     tokio::time::timeout(wait, changed).await.map_err(|_| not_yet(slot, &node.engine.role(slot)))
+}
+
+/// Which slots a command may use beside those of its keys: behind Codis none, as each may be elsewhere in a moment.
+fn reach(node: &Node, everything: bool) -> Reach {
+    match node.profile {
+        _ if everything => Reach::Node,
+        Profile::Standalone => Reach::MayAsk,
+        Profile::Codis => Reach::Keys,
+    }
 }
 
 /// What stands in a command's way because keys of its slot go to another node one by one.
@@ -838,11 +864,11 @@ pub fn not_yet(slot: Slot, role: &Role) -> Fail {
     })
 }
 
-/// Whether the node serves such a command on all slots of the transaction.
-fn hindrance(tx: &Tx<'_>, flags: Flags) -> Option<Hindrance> {
+/// Whether the node serves such a command on all of these slots of the transaction.
+fn hindrance(tx: &Tx<'_>, slots: &[Slot], flags: Flags) -> Option<Hindrance> {
     let write = flags.has(Flags::WRITE);
     let mut fenced = None;
-    for slot in tx.slots() {
+    for &slot in slots {
         match hindrance_at(tx, slot, write) {
             None => {}
             Some(Hindrance::Fenced(slot)) => fenced = Some(Hindrance::Fenced(slot)),

@@ -14,7 +14,7 @@ use haypile_engine::tx::{Stop, Tx};
 use haypile_engine::types::{Seq, Slot};
 use haypile_replication::features::Compress;
 use haypile_replication::hub::Replication;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::blocked::Blocked;
 use crate::clients::{Clients, monotonic_ms};
@@ -133,7 +133,7 @@ pub struct Node {
     /// Checkpoints that clients ask for.
     pub saves: Saves,
     /// Places for reads of so much that they run off the workers.
-    pub streams: Arc<Semaphore>,
+    pub streams: execute::Places,
     /// Slots on their way to other nodes.
     pub moves: Moves,
     /// Keys on their way to other nodes, one by one.
@@ -206,7 +206,7 @@ impl Node {
             blocked: Arc::default(),
             pubsub: PubSub::default(),
             saves,
-            streams: Arc::new(Semaphore::new(execute::STREAMS_MAX)),
+            streams: execute::Places::default(),
             moves: Moves::default(),
             leaving: Leaving::default(),
             couriers: Couriers::default(),

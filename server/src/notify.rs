@@ -126,37 +126,45 @@ impl Notify {
     }
 }
 
-/// An event that happened to a key.
+/// What a command tells others of, once it is committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Event {
-    /// Its class.
-    pub class: Classes,
-    /// Its name.
-    pub name: &'static str,
-    /// The key.
-    pub key: Bytes,
+pub enum Event {
+    /// An event of this class and name that happened to a key.
+    Key(Classes, &'static str, Bytes),
+    /// What a script has published.
+    Published(Message),
 }
 
 impl Event {
     /// What happened to a key.
     #[must_use]
     pub fn new(class: Classes, name: &'static str, key: &Key) -> Event {
-        Event { class, name, key: Bytes::copy_from_slice(key.user()) }
+        Event::Key(class, name, Bytes::copy_from_slice(key.user()))
+    }
+
+    /// Whether it is of this class and happened to this key.
+    #[must_use]
+    pub fn is(&self, class: Classes, key: &[u8]) -> bool {
+        matches!(self, Event::Key(its, _, happened_to) if *its == class && happened_to == key)
     }
 
     /// The messages that tell of it.
     pub fn messages(self, classes: Classes, out: &mut Vec<Message>) {
-        if !classes.has(self.class) {
+        let (class, name, key) = match self {
+            Event::Key(class, name, key) => (class, name, key),
+            Event::Published(message) => return out.push(message),
+        };
+        if !classes.has(class) {
             return;
         }
         let mut put = |channel: Vec<u8>, text: Bytes| {
             out.push(Message { kind: Kind::Channel, channel: channel.into(), text });
         };
         if classes.has(Classes::KEYSPACE) {
-            put([b"__keyspace@0__:", &self.key[..]].concat(), Bytes::from_static(self.name.as_bytes()));
+            put([b"__keyspace@0__:", &key[..]].concat(), Bytes::from_static(name.as_bytes()));
         }
         if classes.has(Classes::KEYEVENT) {
-            put([b"__keyevent@0__:", self.name.as_bytes()].concat(), self.key);
+            put([b"__keyevent@0__:", name.as_bytes()].concat(), key);
         }
     }
 }

@@ -17,6 +17,7 @@ use haypile_engine::types::Slot;
 use tokio::sync::oneshot;
 
 use crate::node::Node;
+use crate::scripting::functions;
 use crate::topology;
 
 /// How many checkpoints of one second there may be.
@@ -198,7 +199,7 @@ fn save(node: &Node, plan: &Plan, progress: &Progress) -> (PathBuf, Result<Check
     match plan {
         Plan::At(dir, slots) => {
             let slots: BTreeSet<Slot> = slots.iter().copied().collect();
-            (dir.clone(), node.engine.checkpoint(dir, &slots, progress))
+            (dir.clone(), made(node, dir, &slots, progress))
         }
         Plan::Backup => {
             let folder = backup_dir(node);
@@ -209,7 +210,7 @@ fn save(node: &Node, plan: &Plan, progress: &Progress) -> (PathBuf, Result<Check
                 Ok(dir) => dir,
                 Err(error) => return (folder, Err(error)),
             };
-            let made = node.engine.checkpoint(&dir, &slots, progress);
+            let made = made(node, &dir, &slots, progress);
             if made.is_ok()
                 && let Err(error) = remove_old(node, &folder, &prefix)
             {
@@ -218,6 +219,17 @@ fn save(node: &Node, plan: &Plan, progress: &Progress) -> (PathBuf, Result<Check
             (dir, made)
         }
     }
+}
+
+/// A checkpoint with the node's libraries of functions.
+fn made(node: &Node, dir: &Path, slots: &BTreeSet<Slot>, progress: &Progress) -> Result<Checkpoint, Error> {
+    let functions = node.functions.kept();
+    node.engine.checkpoint_with(
+        dir,
+        slots,
+        progress,
+        functions.as_deref().map(|kept| (functions::FILE, kept)),
+    )
 }
 
 /// Records of all slots of a node.

@@ -27,6 +27,7 @@ use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use crate::config::Settings;
 use crate::node::{Node, Stopping, apply_to_replication};
 use crate::recall;
+use crate::scripting::follow;
 use crate::slot_group;
 use crate::tools;
 use crate::topology;
@@ -310,6 +311,7 @@ fn start_replication(
 /// Hands out connections until the node stops; the workers have more to finish then.
 async fn accept(node: &Arc<Node>, listener: TcpListener, mut workers: Workers) -> Workers {
     recall::after_start(node);
+    tokio::spawn(follow::run(node.clone()));
     let mut stopping = node.stopping();
     let mut rates = tokio::time::interval(RATES_OVER);
     loop {

@@ -52,6 +52,9 @@ impl Flags {
     /// Not on keys, and locks slots all the same, each in its turn.
     pub const OVER_SLOTS: Flags = Flags(1 << 11);
 
+    /// Waits for what comes of itself: that is no time that it takes.
+    pub const HELD: Flags = Flags(1 << 12);
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Flags) -> Flags {

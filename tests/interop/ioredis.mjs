@@ -1,5 +1,5 @@
-// What ioredis does ordinarily, against a standalone node: `node ioredis.mjs PORT`. Ends with a status above 0, and says why, if
-// something is not as expected.
+// What ioredis does ordinarily, against a node of either profile: `node ioredis.mjs PORT standalone|codis`. Ends with a status above 0,
+// and says why, if something is not as expected.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -7,6 +7,7 @@ import { createRequire } from "node:module";
 const require = createRequire(`${process.env.HAYPILE_NODE_MODULES}/`);
 const Redis = require("ioredis");
 const port = Number(process.argv[2]);
+const waits = process.argv[3] === "standalone";
 const redis = new Redis({ port, maxRetriesPerRequest: 0 });
 
 // Strings, expiry, buffers.
@@ -53,16 +54,37 @@ let fields = 0;
 for await (const page of redis.hscanStream("large")) fields += page.length / 2;
 assert.equal(fields, 1000);
 
-// Messages, and what waits.
+// Messages, and what waits: behind Codis nothing does.
 const listener = redis.duplicate();
 await listener.subscribe("news");
 const heard = new Promise((resolve) => listener.on("message", (channel, text) => resolve([channel, text])));
 assert.equal(await redis.publish("news", "hello"), 1);
 assert.deepEqual(await heard, ["news", "hello"]);
+await listener.psubscribe("n*");
+const matched = new Promise((resolve) => listener.on("pmessage", (pattern, channel, text) => resolve([pattern, channel, text])));
+await redis.publish("none", "x");
+assert.deepEqual(await matched, ["n*", "none", "x"]);
+await listener.unsubscribe("news");
+await listener.punsubscribe("n*");
+assert.equal(await listener.ping(), "PONG");
 const waiter = redis.duplicate();
-const popped = waiter.blpop("queue", 30);
-await redis.rpush("queue", "item");
-assert.deepEqual(await popped, ["queue", "item"]);
+if (waits) {
+  const popped = waiter.blpop("queue", 30);
+  await redis.rpush("queue", "item");
+  assert.deepEqual(await popped, ["queue", "item"]);
+} else {
+  assert.equal(await waiter.blpop("queue", 30), null);
+}
+
+// Many at once on one connection, each answer to its own.
+const many = await Promise.all(Array.from({ length: 2000 }, (_, i) => (i % 2 ? redis.get(`auto:${i - 1}`) : redis.set(`auto:${i}`, i))));
+assert.ok(many.every((answer, i) => answer === (i % 2 ? String(i - 1) : "OK")));
+
+// A cluster's client is told that this is none.
+const cluster = new Redis.Cluster([{ host: "127.0.0.1", port }], { clusterRetryStrategy: () => null, lazyConnect: true });
+cluster.on("error", () => {});
+const failure = await cluster.connect().then(() => null, (error) => error);
+assert.match(String(failure?.lastNodeError ?? failure), /cluster support disabled|Failed to refresh slots cache|None of startup nodes/);
 
 assert.match(await redis.info("server"), /redis_version:/);
 [redis, listener, waiter].forEach((one) => one.disconnect());

@@ -1,9 +1,23 @@
-"""Ordinary clients against a standalone node: redis-py in both protocols, redis-cli, redis-benchmark."""
+"""Ordinary clients against a node: redis-py in both protocols, ioredis, redis-cli in its modes, redis-benchmark."""
 
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
 import subprocess
+import termios
+import threading
+import time
 import unittest
+from pathlib import Path
+
+import redis
 
 from harness import Case
+
+HERE = Path(__file__).resolve().parent
 
 
 class Clients(Case):
@@ -77,16 +91,177 @@ class Clients(Case):
                               capture_output=True, text=True, timeout=120, check=True)
         self.assertEqual(set(done.stdout.split()), {key for key in wanted if key.startswith("key:1")})
 
+    def both(self):
+        """A node of each profile, with all slots."""
+        return [self.standalone(), self.node("codis", "--slots", "all")]
+
     def test_redis_benchmark_runs_its_default_list_without_an_error(self):
+        for node in self.both():
+            for pipeline, requests in (("1", "2000"), ("16", "20000")):
+                with self.subTest(node=node.name, pipeline=pipeline):
+                    done = subprocess.run(["redis-benchmark", "-p", str(node.port), "-P", pipeline, "-q", "-n", requests],
+                                          capture_output=True, text=True, timeout=600)
+                    said = done.stdout + done.stderr
+                    self.assertEqual(done.returncode, 0, said)
+                    self.assertNotIn("error", said.lower(), said)
+                    measured = [line for line in said.replace("\r", "\n").splitlines() if "requests per second" in line]
+                    self.assertGreaterEqual(len(measured), 18, said)
+                    self.assertTrue(node.alive())
+
+    def test_redis_py_runs_scripts_transactions_and_messages_in_both_profiles(self):
+        for node in self.both():
+            with self.subTest(node=node.name):
+                client = node.client(decode_responses=True)
+                twice = client.register_script("return redis.call('incrby', KEYS[1], ARGV[1] * 2)")
+                self.assertEqual([twice(keys=["t"], args=[21]), twice(keys=["t"], args=[1])], [42, 44])
+                # Loaded anew where it is not known any more, in a pipeline too.
+                client.script_flush()
+                pipeline = client.pipeline()
+                twice(keys=["t"], args=[3], client=pipeline)
+                pipeline.get("t")
+                self.assertEqual(pipeline.execute(), [50, "50"])
+
+                def add(pipe):
+                    now = int(pipe.get("t"))
+                    pipe.multi()
+                    pipe.set("t", now + 1)
+
+                self.assertEqual(client.transaction(add, "t"), [True])
+                with client.pipeline() as pipe:
+                    pipe.watch("t")
+                    client.set("t", "other")
+                    pipe.multi()
+                    pipe.get("t")
+                    with self.assertRaises(redis.WatchError):
+                        pipe.execute()
+                with client.pipeline() as pipe:
+                    pipe.set("s", "x").incr("s").get("s")
+                    answers = pipe.execute(raise_on_error=False)
+                    self.assertEqual([answers[0], answers[2]], [True, "x"])
+                    self.assertIsInstance(answers[1], redis.ResponseError)
+                listener = client.pubsub(ignore_subscribe_messages=False)
+                listener.subscribe("news")
+                listener.psubscribe("n*")
+                self.assertEqual([listener.get_message(timeout=30)["type"] for _ in range(2)], ["subscribe", "psubscribe"])
+                self.assertEqual(client.publish("news", "hello"), 2)
+                heard = [listener.get_message(timeout=30) for _ in range(2)]
+                self.assertEqual([(one["type"], one["channel"], one["data"]) for one in heard],
+                                 [("message", "news", "hello"), ("pmessage", "news", "hello")])
+                listener.close()
+                with self.assertRaisesRegex(redis.exceptions.RedisClusterException, "(?i)cluster"):
+                    redis.RedisCluster(host="127.0.0.1", port=node.port)
+
+    def test_redis_py_waits_for_items_and_locks(self):
         node = self.standalone()
-        done = subprocess.run(["redis-benchmark", "-p", str(node.port), "-P", "16", "-q", "-n", "20000"],
-                              capture_output=True, text=True, timeout=600)
-        said = done.stdout + done.stderr
-        self.assertEqual(done.returncode, 0, said)
-        self.assertNotIn("error", said.lower(), said)
-        measured = [line for line in said.replace("\r", "\n").splitlines() if "requests per second" in line]
-        self.assertGreaterEqual(len(measured), 18, said)
-        self.assertTrue(node.alive())
+        client, other = node.client(decode_responses=True), node.client(decode_responses=True)
+        got = []
+        waiter = threading.Thread(target=lambda: got.append(client.blpop(["q1", "q2"], timeout=60)), daemon=True)
+        waiter.start()
+        self.wait(lambda: other.info("clients")["blocked_clients"] == 1, "it waits")
+        other.rpush("q2", "item")
+        waiter.join(60)
+        self.assertEqual([tuple(item) for item in got], [("q2", "item")])
+        with other.lock("lock", timeout=600):
+            self.assertFalse(client.lock("lock", timeout=600).acquire(blocking=False))
+        self.assertTrue(client.lock("lock", timeout=600).acquire(blocking=False))
+
+    def test_ioredis_does_what_it_does_ordinarily_in_both_profiles(self):
+        for node in self.both():
+            profile = "standalone" if node.name == "node" else "codis"
+            with self.subTest(profile=profile):
+                done = subprocess.run(["node", str(HERE / "ioredis.mjs"), str(node.port), profile],
+                                      capture_output=True, text=True, timeout=120)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def cli(self, node, *words, timeout=120, **more):
+        return subprocess.run(["redis-cli", "-p", str(node.port), *words], capture_output=True, text=True, timeout=timeout, **more)
+
+    def test_redis_cli_finds_the_largest_keys_and_measures_latency(self):
+        for node in self.both():
+            with self.subTest(node=node.name):
+                client = node.client()
+                client.rpush("long list", *range(1000))
+                client.set("long string", "x" * 10_000)
+                client.hset("hash", "f", "v")
+                client.zadd("zset", {"m": 1})
+                client.xadd("stream", {"f": "v"})
+                for mode in ("--bigkeys", "--memkeys"):
+                    done = self.cli(node, mode)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                    self.assertRegex(done.stdout, r'Biggest +list +found \'?"?long list')
+                    self.assertRegex(done.stdout, r'Biggest +string +found \'?"?long string')
+                    self.assertIn("Sampled 5 keys", done.stdout)
+                hot = self.cli(node, "--hotkeys")
+                self.assertIn("LFU", hot.stdout + hot.stderr)
+                for words in (["--latency"], ["--latency", "--raw"]):
+                    done = self.cli(node, *words)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                    self.assertRegex(done.stdout, r"^\d+ \d+ \d+\.\d+ \d+")
+                for words in (["--rdb", str(self.folder / "dump.rdb")], ["--replica"], ["--functions-rdb", str(self.folder / "f.rdb")]):
+                    done = self.cli(node, *words, timeout=60)
+                    self.assertNotEqual(done.returncode, 0, (words, done.stdout, done.stderr))
+
+    def test_redis_cli_loads_much_at_once_runs_scripts_and_reads_stdin(self):
+        node = self.standalone()
+        commands = "".join(f"*3\r\n$3\r\nSET\r\n${len(f'k{n}')}\r\nk{n}\r\n$1\r\nv\r\n" for n in range(20_000))
+        done = self.cli(node, "--pipe", input=commands)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("errors: 0, replies: 20000", done.stdout)
+        self.assertEqual(node.do("DBSIZE"), 20_000)
+        script = self.folder / "script.lua"
+        script.write_text("return {KEYS[1], ARGV[1], redis.call('get', KEYS[1])}")
+        done = self.cli(node, "--eval", str(script), "k7", ",", "x")
+        self.assertEqual(done.stdout.split(), ["k7", "x", "v"])
+        self.assertEqual(self.cli(node, "-x", "SET", "stdin", input="from stdin").stdout.strip(), "OK")
+        self.assertEqual(self.cli(node, "GET", "stdin").stdout.strip(), "from stdin")
+        self.assertEqual(self.cli(node, "-3", "HGETALL", "nosuch").stdout.strip(), "")
+        self.assertEqual(self.cli(node, "--csv", "LRANGE", "nosuch", "0", "-1").stdout.strip(), "")
+
+    def test_redis_cli_shows_the_nodes_statistics_line_by_line(self):
+        node = self.standalone()
+        node.do("SET", "k", "v")
+        cli = subprocess.Popen(["redis-cli", "-p", str(node.port), "--stat", "-i", "0.05"], stdout=subprocess.PIPE, text=True)
+        try:
+            lines = [cli.stdout.readline() for _ in range(6)]
+        finally:
+            cli.kill()
+            cli.wait()
+            cli.stdout.close()
+        self.assertIn("keys", lines[1])
+        self.assertEqual([line.split()[0] for line in lines[2:]], ["1"] * 4, lines)
+
+    def test_redis_cli_completes_and_hints_from_the_nodes_own_documentation(self):
+        node = self.standalone()
+        ours, theirs = pty.openpty()
+        # One that does not know how wide it is would ask the terminal.
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        home = {**os.environ, "HOME": str(self.folder), "TERM": "xterm"}
+        cli = subprocess.Popen(["redis-cli", "-p", str(node.port)], stdin=theirs, stdout=theirs, stderr=theirs, env=home)
+        os.close(theirs)
+        said = b""
+
+        def until(words):
+            nonlocal said
+            end = time.monotonic() + 60
+            while words not in re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", said):
+                self.assertLess(time.monotonic(), end, said)
+                if select.select([ours], [], [], 1)[0]:
+                    said += os.read(ours, 65536)
+
+        try:
+            until(b"> ")
+            os.write(ours, b"help slotsinfo\r")
+            # A command that no Redis has: it can only be told of by the node.
+            until(b"SLOTSINFO [start [count]]")
+            said = b""
+            os.write(ours, b"getra\t")
+            until(b"GETRANGE")
+            os.write(ours, b" ")
+            until(b"key start end")
+        finally:
+            cli.kill()
+            cli.wait()
+            os.close(ours)
 
     def test_auth_is_asked_for_and_a_wrong_password_is_refused(self):
         node = self.node("node", "--standalone", "--requirepass", "right", password="right")

@@ -117,6 +117,45 @@ class Large(Case):
         self.assertEqual(counts, [ELEMENTS] * len(readers))
         self.wait(lambda: client.info("clients")["connected_clients"] <= len(readers) + 2, "they are gone")
 
+    def test_slow_readers_do_not_keep_long_replies_from_others(self):
+        node = self.node("node", "--standalone", "--maxmemory", "64mb")
+        client = node.client()
+        value = "x" * 500
+        pipeline = client.pipeline(transaction=False)
+        for start in range(0, 40_000, 500):
+            pipeline.hset("hash", mapping={f"f{number}": value for number in range(start, start + 500)})
+        pipeline.execute()
+        # As many as there are places, none of which ever stands still for long.
+        slow = []
+        for _ in range(16):
+            line = socket.socket()
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            line.connect(("127.0.0.1", node.port))
+            line.sendall(b"*2\r\n$7\r\nHGETALL\r\n$4\r\nhash\r\n")
+            self.assertEqual(b"*", line.recv(1))
+            slow.append(line)
+        over = threading.Event()
+
+        def trickle():
+            while not over.wait(0.5):
+                for line in slow:
+                    try:
+                        line.recv(20_000, socket.MSG_DONTWAIT)
+                    except OSError:
+                        pass
+
+        reader = threading.Thread(target=trickle, daemon=True)
+        reader.start()
+        try:
+            # Twenty megabytes at that pace take ten minutes.
+            self.assertEqual(40_000, len(node.client(timeout=240).hgetall("hash")))
+        finally:
+            over.set()
+            reader.join()
+            for line in slow:
+                line.close()
+        self.wait(lambda: node.client().hlen("hash") == 40_000, "the node goes on")
+
     def test_what_comes_behind_a_long_reply_is_answered_behind_it(self):
         node = self.node("node", "--standalone")
         client = node.client()

@@ -13,6 +13,8 @@ use crate::sst::{FileNo, pack_path};
 
 /// What the name of a folder ends in while it is built or removed. Nothing else may have such a name.
 const PARTIAL: &str = ".haypile-partial";
+/// Names of files in a data folder that are not the engine's, and that a checkpoint may have too.
+pub const CARRIED: [&str; 1] = ["functions"];
 /// How much of a file is copied at a time.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -96,6 +98,15 @@ impl<'a> Folder<'a> {
         to.sync().map_err(io_error(new, "sync"))
     }
 
+    /// Makes a file that is not the engine's, durable with the folder.
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        assert!(CARRIED.contains(&name), "{name} is no file that a checkpoint carries");
+        let path = self.at.join(name);
+        let file = self.fs.open(&path, OpenMode::CreateNew).map_err(io_error(&path, "create"))?;
+        file.write_at(bytes, 0).map_err(io_error(&path, "write"))?;
+        file.sync().map_err(io_error(&path, "sync"))
+    }
+
     /// Makes it durable under its own name. Says how many files were linked, and how many copied.
     pub(super) fn finish(mut self, fs: &Arc<dyn Fs>, state: State) -> Result<(u64, u64)> {
         let Folders { data, manifest, .. } = Folders::of(&self.at);
@@ -176,16 +187,20 @@ pub fn remove_leftovers(fs: &dyn Fs, dir: &Path, prefix: &str) -> Result<usize> 
     Ok(removed)
 }
 
-/// Removes the folder of a store that nobody has opened, if it is there: its three folders of files, nothing else.
+/// Removes the folder of a store that nobody has opened, if it is there: its three folders of files and what a checkpoint may
+/// carry, nothing else.
 fn remove_store(fs: &dyn Fs, dir: &Path) -> Result<()> {
     if !fs.exists(dir).map_err(io_error(dir, "look for"))? {
         return Ok(());
     }
     let Folders { log, data, manifest } = Folders::of(dir);
     let inner = [manifest, data, log];
+    let mut carried = Vec::new();
     for entry in fs.list(dir).map_err(io_error(dir, "list"))? {
         let path = dir.join(&entry.name);
-        if !entry.is_dir || !inner.contains(&path) {
+        if !entry.is_dir && CARRIED.contains(&&*entry.name) {
+            carried.push(path);
+        } else if !entry.is_dir || !inner.contains(&path) {
             let why = "not a part of a checkpoint: move it out of the way".to_owned();
             return Err(Error::Unusable { path, why });
         }
@@ -203,6 +218,9 @@ fn remove_store(fs: &dyn Fs, dir: &Path) -> Result<()> {
             fs.remove(&path).map_err(io_error(&path, "remove"))?;
         }
         fs.remove_dir(&folder).map_err(io_error(&folder, "remove folder"))?;
+    }
+    for path in carried {
+        fs.remove(&path).map_err(io_error(&path, "remove"))?;
     }
     fs.remove_dir(dir).map_err(io_error(dir, "remove folder"))
 }

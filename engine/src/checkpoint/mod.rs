@@ -32,7 +32,7 @@ use crate::types::{Lsn, Seq, Slot};
 use crate::version::Version;
 
 pub(crate) use folder::is_no_link;
-pub use folder::{is_unused, remove, remove_leftovers};
+pub use folder::{CARRIED, is_unused, remove, remove_leftovers};
 
 /// What was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,6 +119,23 @@ impl Engine {
     /// there; `Io` with the file. None of these leaves anything behind, but what a disk that fails holds on to: the next
     /// checkpoint at the same place clears that. `Poisoned`, if the log or the manifest is.
     pub fn checkpoint(&self, dir: &Path, slots: &BTreeSet<Slot>, progress: &Progress) -> Result<Checkpoint> {
+        self.checkpoint_with(dir, slots, progress, None)
+    }
+
+    /// As [`Engine::checkpoint`], with a file of who uses the engine beside: its name, one of [`CARRIED`], and what is in it.
+    ///
+    /// # Errors
+    /// As [`Engine::checkpoint`].
+    ///
+    /// # Panics
+    /// If the file has another name.
+    pub fn checkpoint_with(
+        &self,
+        dir: &Path,
+        slots: &BTreeSet<Slot>,
+        progress: &Progress,
+        beside: Option<(&str, &[u8])>,
+    ) -> Result<Checkpoint> {
         let _one_at_a_time = self.checkpointing.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Error::Limit("another checkpoint is being made".to_owned()),
             TryLockError::Poisoned(_) => unreachable!("a panic in a checkpoint ends the process"),
@@ -135,6 +152,9 @@ impl Engine {
             folder.take(&self.folders().data, file, progress)?;
             progress.files_done.fetch_add(1, Ordering::Relaxed);
             progress.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        }
+        if let Some((name, bytes)) = beside {
+            folder.put(name, bytes)?;
         }
         let (files_linked, files_copied) = folder.finish(self.fs(), cut.state)?;
         drop(cut.held);

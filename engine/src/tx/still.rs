@@ -73,10 +73,11 @@ impl Tx<'_> {
 
     /// The transaction's slots as they are now. What it has written itself is no part of it.
     pub fn still(&mut self) -> Still {
+        let slots = self.locked.len();
         let taken = self
             .locked
             .iter_mut()
-            .map(|locked| (locked.slot, flush::still_cell(locked.slot, &mut locked.cell)));
+            .map(|locked| (locked.slot, flush::still_cell(locked.slot, &mut locked.cell, slots)));
         let cells = taken.map(|(slot, cell)| (slot, Mutex::new(cell))).collect();
         Still { cells, ended: AtomicBool::new(false) }
     }

@@ -21,32 +21,67 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn ask(node: &Node, address: &str, words: &[&[u8]]) -> Result<Reply, String> {
     let asked = async {
         let mut client = Client::connect(address).await.map_err(|error| error.to_string())?;
-        let settings = node.config.now();
-        let mut passwords = vec![settings.password_for_nodes(), settings.password_of_product()];
-        passwords.dedup();
-        passwords.retain(|password| !password.is_empty());
-        // Not every node has a password for operators, and a codis-server has none: what it asks for comes last.
-        for password in &passwords {
-            client.push(&[b"AUTH", password.as_bytes()]);
-        }
-        client.push(words);
-        client.send().await.map_err(|error| error.to_string())?;
-        let mut refused = None;
-        for _ in &passwords {
-            refused = match client.receive().await.map_err(|error| error.to_string())? {
-                Reply::Error(why) => Some(why),
-                _ => None,
-            };
-        }
-        if let Some(why) = refused {
-            return Err(format!("it refused the password of masterauth: {why}"));
-        }
-        client.receive().await.map_err(|error| error.to_string())
+        exchange(node, &mut client, words).await
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
+    bounded(address, PATIENCE, asked).await
+}
+
+/// A connection for more than one question.
+///
+/// # Errors
+/// Why there is none, with the address.
+pub async fn connect(address: &str) -> Result<Client, String> {
+    let connected = async { Client::connect(address).await.map_err(|error| error.to_string()) };
+    bounded(address, PATIENCE, connected).await
+}
+
+/// As [`ask`], on a connection that is there; it is of no more use after an error.
+///
+/// # Errors
+/// As [`ask`], without the address.
+pub async fn ask_on(
+    node: &Node,
+    client: &mut Client,
+    words: &[&[u8]],
+    patience: Duration,
+) -> Result<Reply, String> {
+    bounded("the other node", patience, exchange(node, client, words)).await
+}
+
+async fn bounded<T>(
+    address: &str,
+    patience: Duration,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(patience, asked).await {
         Ok(answer) => answer.map_err(|why| format!("{address}: {why}")),
-        Err(_) => Err(format!("{address} did not answer within {} ms", PATIENCE.as_millis())),
+        Err(_) => Err(format!("{address} did not answer within {} ms", patience.as_millis())),
     }
+}
+
+/// Gives the passwords, sends a command and waits for the answer.
+async fn exchange(node: &Node, client: &mut Client, words: &[&[u8]]) -> Result<Reply, String> {
+    let settings = node.config.now();
+    let mut passwords = vec![settings.password_for_nodes(), settings.password_of_product()];
+    passwords.dedup();
+    passwords.retain(|password| !password.is_empty());
+    // Not every node has a password for operators, and a codis-server has none: what it asks for comes last.
+    for password in &passwords {
+        client.push(&[b"AUTH", password.as_bytes()]);
+    }
+    client.push(words);
+    client.send().await.map_err(|error| error.to_string())?;
+    let mut refused = None;
+    for _ in &passwords {
+        refused = match client.receive().await.map_err(|error| error.to_string())? {
+            Reply::Error(why) => Some(why),
+            _ => None,
+        };
+    }
+    if let Some(why) = refused {
+        return Err(format!("it refused the password of masterauth: {why}"));
+    }
+    client.receive().await.map_err(|error| error.to_string())
 }
 
 /// Whether the node at `address` says that it owns the slot.

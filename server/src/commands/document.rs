@@ -21,6 +21,11 @@ What holds for all commands:
   once), and `RESET`, `SSUBSCRIBE` and `SUNSUBSCRIBE` are refused.
 - Nothing is evicted: data are on disk, `maxmemory` is the budget of what is kept in memory of them.
 - What has expired is hidden at once, everywhere; the event `expired` comes when it is removed, within seconds.
+- A read of more than 32,768 elements is made off the workers, of its slots as they were when it came, and its reply leaves piece by
+  piece. 16 of these run at a time, others wait for a place. A client that takes nothing of such a reply for a minute, or that makes it
+  wait for ten seconds in all while another one waits for a place, loses its connection.
+- `RENAME` and `COPY` write a collection's elements anew, as they lie under their key's name: of more than 32,768 elements off the workers,
+  while commands on the two keys' slots wait, and are answered `BUSY` after `lua-time-limit`; at most 1 GiB.
 
 ";
 

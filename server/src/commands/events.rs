@@ -142,7 +142,7 @@ impl Before {
         let key = cx.key(at);
         if self.classes.has(Classes::NEW)
             && !self.existed[at]
-            && !cx.events.iter().any(|event| event.class == Classes::NEW && event.key == key.user())
+            && !cx.events.iter().any(|event| event.is(Classes::NEW, key.user()))
             && there(cx, at)?
         {
             self.tell(cx, Classes::NEW, "new", key);

@@ -7,30 +7,38 @@ use crate::cx::{Cx, Fail, is};
 use crate::glob;
 use crate::number;
 use crate::rdb;
+use crate::scripting::follow;
 use crate::scripting::functions::{Library, Policy};
 use crate::scripting::machine::{self, MayWrite};
 use crate::session::SessionCx;
-use crate::table::{Command, Flags, Group, Keys, numbered_keys};
+use crate::table::{Command, Flags, Group, Keys, Run, numbered_keys};
 
 const KEYS: Keys = Keys::Custom(|args, positions| numbered_keys(args, 2, positions));
 
 const T: Group = Group(GROUP);
 
-const KEPT: &str = "kept in this node's data folder, and not replicated: load it on every node";
+const KEPT: &str = "a node's, whatever slots come and go: kept in its data folder and its checkpoints; a node that follows one \
+    other with all its slots takes that one's, and refuses changes; load it on the master of every group";
+
+const NODES: Flags =
+    Flags::ADMIN.with(Flags::DANGEROUS).with(Flags::NO_MULTI).with(Flags::OPERATOR).with(Flags::HELD);
 
 type Done = Result<(), Fail>;
 
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    T.data("fcall", -3, Flags::WRITE, KEYS, "7.0.0", "Calls a function.", |cx| call(cx, MayWrite::Yes)),
+    T.data("fcall", -3, Flags::WRITE, KEYS, "7.0.0", "Calls a function.", |cx| call(cx, MayWrite::Yes)).differs("holds slots as EVAL does"),
     T.data("fcall_ro", -3, Flags::READONLY, KEYS, "7.0.0", "Calls a function that only reads.", |cx| call(cx, MayWrite::No)),
     T.family("function", Flags::OPERATOR, "7.0.0", "Loads, lists, removes and carries over libraries of functions.", SUBS),
+    Group("cluster").row("haypile.functions", 2, NODES, Keys::None, "1.0.0", "Gives a replica that has others this node's libraries.",
+        Run::Waiting(|_| Err(Fail::error("ERR it waits")), |cx| Box::pin(follow::tell(cx)))).own(),
 ];
 
 #[rustfmt::skip]
 const SUBS: &[Command] = &[
-    T.session("function|delete", 3, Flags::NONE, "7.0.0", "Removes a library.", |cx| {
+    T.session("function|delete", 3, Flags::OVER_SLOTS, "7.0.0", "Removes a library.", |cx| {
+        follow::check_own(cx.node)?;
         if !cx.node.functions.remove(&*cx.node.fs, cx.arg(2))? {
             return Err(Fail::error("ERR Library not found"));
         }
@@ -42,7 +50,7 @@ const SUBS: &[Command] = &[
         cx.reply.bulk(&payload);
         Ok(())
     }),
-    T.session("function|flush", -2, Flags::NONE, "7.0.0", "Removes all libraries.", flush).differs(KEPT),
+    T.session("function|flush", -2, Flags::OVER_SLOTS, "7.0.0", "Removes all libraries.", flush).differs(KEPT),
     T.session("function|kill", 2, Flags::NONE, "7.0.0", "Ends the functions that run; nothing of them is kept.", |cx| {
         if !cx.node.scripts.kill() {
             return Err(Fail::error("NOTBUSY No scripts in execution right now."));
@@ -51,8 +59,8 @@ const SUBS: &[Command] = &[
         Ok(())
     }).differs("ends one that has written, too: nothing of it is kept"),
     T.session("function|list", -2, Flags::NONE, "7.0.0", "Tells of the libraries.", list),
-    T.session("function|load", -3, Flags::NONE, "7.0.0", "Makes a library known.", load).differs(KEPT),
-    T.session("function|restore", -3, Flags::NONE, "7.0.0", "Makes the libraries known that DUMP gave.", restore).differs(KEPT),
+    T.session("function|load", -3, Flags::OVER_SLOTS, "7.0.0", "Makes a library known.", load).differs(KEPT),
+    T.session("function|restore", -3, Flags::OVER_SLOTS, "7.0.0", "Makes the libraries known that DUMP gave.", restore).differs(KEPT),
     T.session("function|stats", 2, Flags::NONE, "7.0.0", "Counts libraries and functions.", stats)
         .differs("running_script is null: several may run at once"),
 ];
@@ -83,6 +91,7 @@ fn load(cx: &mut SessionCx<'_>) -> Done {
     };
     let library = machine::library(&Bytes::copy_from_slice(text))?;
     let name = library.name.clone();
+    follow::check_own(cx.node)?;
     cx.node.functions.add(&*cx.node.fs, library, replace)?;
     cx.reply.bulk(name.as_bytes());
     Ok(())
@@ -94,6 +103,7 @@ fn flush(cx: &mut SessionCx<'_>) -> Done {
         [how] if is(how, "sync") || is(how, "async") => {}
         _ => return Err(Fail::error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")),
     }
+    follow::check_own(cx.node)?;
     cx.node.functions.clear(&*cx.node.fs)?;
     cx.reply.ok();
     Ok(())
@@ -111,6 +121,7 @@ fn restore(cx: &mut SessionCx<'_>) -> Done {
             ));
         }
     };
+    follow::check_own(cx.node)?;
     let texts = rdb::load_functions(&Bytes::copy_from_slice(cx.arg(2)))
         .map_err(|refused| Fail::error(format!("ERR {refused}")))?;
     let libraries = texts.iter().map(machine::library).collect::<Result<Vec<Library>, Fail>>()?;

@@ -6,7 +6,7 @@ use haypile_engine::key::{Generation, Key};
 use haypile_engine::read::Direction;
 use haypile_engine::value::Value;
 
-use crate::cx::{Cx, Fail, integer, is};
+use crate::cx::{Cx, Fail, Turn, integer, is};
 use crate::kind::Kind;
 use crate::table::{Command, Flags, Group, Keys};
 
@@ -74,6 +74,9 @@ fn kind(cx: &mut Cx<'_>) -> Result<(), Fail> {
 /// How many elements are copied at a time.
 const ELEMENTS_AT_ONCE: usize = 1024;
 
+/// Who copies more elements does so off the workers: these take some ten milliseconds.
+const ELEMENTS_ON_WORKER: usize = 32 * ELEMENTS_AT_ONCE;
+
 /// Sets `to` to the value of `from`, elements included. They get a generation of their own, as the old ones may go on
 /// living at `from`.
 fn copy_value(cx: &mut Cx<'_>, from: &Key, to: &Key, value: &Value) -> Result<(), Fail> {
@@ -87,7 +90,11 @@ fn copy_value(cx: &mut Cx<'_>, from: &Key, to: &Key, value: &Value) -> Result<()
 
 fn copy_elements(cx: &mut Cx<'_>, from: (&Key, Generation), to: (&Key, Generation)) -> Result<(), Fail> {
     let mut last = None;
+    let mut copied = 0;
     loop {
+        if copied >= ELEMENTS_ON_WORKER && cx.turn == Turn::Worker && !cx.in_script {
+            return Err(Fail::Long);
+        }
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let page =
             cx.tx.elements(from.0, from.1, start, Bound::Unbounded, Direction::Forward, ELEMENTS_AT_ONCE)?;
@@ -97,6 +104,7 @@ fn copy_elements(cx: &mut Cx<'_>, from: (&Key, Generation), to: (&Key, Generatio
         if page.len() < ELEMENTS_AT_ONCE {
             return Ok(());
         }
+        copied += page.len();
         last = page.into_iter().next_back().map(|(sub, _)| sub);
     }
 }

@@ -18,7 +18,9 @@ const T: Group = Group(GROUP);
 /// How scripts differ.
 const HOLDS: &str = "a script holds the slots of its keys: commands on those wait, and are answered BUSY once it has run for longer \
      than lua-time-limit; all others go on; one that runs longer than script-time-max, or in MULTI than lua-time-limit, is \
-     stopped and nothing of it is kept; keys in slots of none of KEYS are refused";
+     stopped and nothing of it is kept; keys in slots of none of KEYS are \
+     refused behind Codis; a standalone node runs such a script, and one that walks over keys, again with all its slots locked, \
+     and stops it after lua-time-limit";
 
 type Done = Result<(), Fail>;
 

@@ -1,7 +1,8 @@
 //! SORT and SORT_RO: the elements of a list, set or sorted set in an order of their own or of other keys.
 //!
-//! BY and GET read keys that only the elements name. Those must lie in slots that the command has locked: in the slot of
-//! the sorted key (or of STORE's), as with one hash tag in all of them. Redis asks for the same in a cluster.
+//! BY and GET read keys that only the elements name. Behind Codis those must lie in slots that the command has locked: in the
+//! slot of the sorted key (or of STORE's), as with one hash tag in all of them; Redis asks for the same in a cluster. A
+//! standalone node runs the command again with all its slots locked.
 
 use std::cmp::Ordering;
 
@@ -20,11 +21,14 @@ use crate::types::zset::Zset;
 /// See the file's head.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    GROUP.data("sort", -2, Flags::WRITE, KEYS, "1.0.0", "Gives or stores the elements of a collection in order.", |cx| sort(cx, Storing::Allowed)),
-    GROUP.data("sort_ro", -2, Flags::READONLY, Keys::FIRST, "7.0.0", "Gives the elements of a collection in order.", |cx| sort(cx, Storing::Refused)),
+    GROUP.data("sort", -2, Flags::WRITE, KEYS, "1.0.0", "Gives or stores the elements of a collection in order.", |cx| sort(cx, Storing::Allowed)).differs(TAG),
+    GROUP.data("sort_ro", -2, Flags::READONLY, Keys::FIRST, "7.0.0", "Gives the elements of a collection in order.", |cx| sort(cx, Storing::Refused)).differs(TAG),
 ];
 
 const GROUP: Group = Group("generic");
+
+const TAG: &str =
+    "behind Codis BY and GET read keys in the slot of the sorted key only: give all of them one {hash tag}";
 
 const KEYS: Keys = Keys::Custom(|args, positions| {
     positions.push(1);
@@ -96,11 +100,10 @@ impl<'a> Pattern<'a> {
             Pattern::Key { before, after, field } => (before, after, field),
         };
         let key = Key::new(&[before, &element[..], after].concat());
-        if !cx.tx.slots().any(|slot| slot == key.slot()) {
-            return Err(Fail::error(
-                "ERR BY and GET of SORT read keys in the slot of the sorted key only: give all of them one {hash tag}",
-            ));
-        }
+        cx.check_reach(&key, Flags::READONLY, || {
+            "ERR BY and GET of SORT read keys in the slot of the sorted key only: give all of them one {hash tag}"
+                .to_owned()
+        })?;
         let Some(value) = cx.tx.get(&key)? else { return Ok(None) };
         match (Kind::of(&value), field) {
             (Some(Kind::String), None) => Ok(Some(value.payload)),
@@ -280,6 +283,7 @@ fn sort(cx: &mut Cx<'_>, storing: Storing) -> Result<(), Fail> {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::Settings;
     use crate::testing::Bench;
 
     #[test]
@@ -312,6 +316,13 @@ mod tests {
              zadd {t}z 1 x 2 y                          -> :2
              sort {t}z by nosort desc                   -> *2 $1 y $1 x
              sort {t}w1                                 -> -WRONGTYPE Operation against a key holding the wrong kind of value
+             mset other1 1 other2 3 other3 2            -> +OK
+             sort {t}l by other* get other*             -> *3 $1 1 $1 2 $1 3
+             sort_ro {t}l by other* desc                -> *3 $1 2 $1 3 $1 1",
+        );
+        let mut codis = Bench::with(Settings::default());
+        codis.check(
+            "rpush {t}l 3 1 2                           -> :3
              sort {t}l by other*                        -> -ERR BY and GET of SORT read keys in the slot of the sorted key only: give all of them one {hash tag}",
         );
         let fields = bench.run("sort {t}l by {t}w* get # get {t}h*->f");

@@ -2,17 +2,20 @@
 //!
 //! Only slots that this node serves are seen; each is locked for a page of keys at a time.
 
+use bytes::Bytes;
 use haypile_engine::slot::Role;
 use haypile_engine::tx::{KeyPage, Tx};
 use haypile_engine::types::Slot;
+use haypile_engine::value::Value;
 use rand::RngExt;
 
 use super::scan;
-use crate::cx::{Fail, is};
+use crate::cx::{Cx, Fail, is};
 use crate::execute;
 use crate::glob;
 use crate::kind::Kind;
 use crate::node::Node;
+use crate::resp::ReplyWriter;
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Group};
 
@@ -65,6 +68,15 @@ impl Place {
     fn next_slot(self) -> Option<Place> {
         Slot::new(self.slot.number() + 1).map(|slot| Place { slot, hash: 0 })
     }
+
+    /// A page that begins here, of this slot.
+    fn after(self, (keys, next): KeyPage) -> Page {
+        let next = match next {
+            Some(hash) => Some(Place { slot: self.slot, hash }),
+            None => self.next_slot(),
+        };
+        (keys, next)
+    }
 }
 
 /// Whether the slot is this node's to read, if not yet: see [`page_of`].
@@ -72,15 +84,13 @@ pub(super) fn serves(tx: &Tx<'_>, slot: Slot) -> bool {
     tx.role(slot).owns() || matches!(tx.role(slot), Role::Replica { .. })
 }
 
-/// A page of keys from `place` on, and where the walk goes on.
-async fn page(cx: &mut SessionCx<'_>, place: Place, limit: usize) -> Result<(KeyPage, Option<Place>), Fail> {
-    let Place { slot, hash } = place;
-    let page = page_of(cx, slot, hash, limit).await?.unwrap_or_default();
-    let next = match page.1 {
-        Some(hash) => Some(Place { slot, hash }),
-        None => place.next_slot(),
-    };
-    Ok((page, next))
+/// Keys with their values, and where the walk goes on.
+type Page = (Vec<(Bytes, Value)>, Option<Place>);
+
+/// A page of keys from `place` on.
+async fn page(cx: &mut SessionCx<'_>, place: Place, limit: usize) -> Result<Page, Fail> {
+    let page = page_of(cx, place.slot, place.hash, limit).await?.unwrap_or_default();
+    Ok(place.after(page))
 }
 
 /// A page of a slot's keys from `hash` on; `None` if it is not this node's to read. Waits for a slot that may get back what
@@ -114,35 +124,59 @@ pub(super) async fn page_of(
 
 const BEGINNING: u64 = 0;
 
-async fn scan_keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let cursor = scan::cursor(cx.arg(1))?;
-    let args = cx.args;
-    let (mut kind, mut others) = (None, Vec::new());
-    for option in args[2..].chunks(2) {
-        match option {
-            [name, value] if is(name, "type") => kind = Some(value),
-            _ => others.extend_from_slice(option),
+/// A SCAN on its way.
+struct Scan<'a> {
+    options: scan::Options,
+    kind: Option<&'a [u8]>,
+    place: Option<Place>,
+    looked_at: usize,
+    found: Vec<Bytes>,
+}
+
+impl<'a> Scan<'a> {
+    fn parse(args: &[&'a [u8]]) -> Result<Scan<'a>, Fail> {
+        let cursor = scan::cursor(args[1])?;
+        let (mut kind, mut others) = (None, Vec::new());
+        for option in args[2..].chunks(2) {
+            match option {
+                [name, value] if is(name, "type") => kind = Some(*value),
+                _ => others.extend_from_slice(option),
+            }
         }
+        let options = scan::Options::parse(&others)?;
+        // A number that no walk gave is past the end: as in Redis, no error.
+        Ok(Scan { options, kind, place: Place::of_cursor(cursor), looked_at: 0, found: Vec::new() })
     }
-    let options = scan::Options::parse(&others)?;
-    let count = options.count;
-    let mut found = Vec::new();
-    let mut looked_at = 0;
-    // A number that no walk gave is past the end: as in Redis, no error.
-    let mut place = Place::of_cursor(cursor);
-    while let Some(here) = place
-        && looked_at < count
-    {
-        let ((keys, _), next) = page(cx, here, (count - looked_at).min(PAGE_KEYS)).await?;
-        looked_at += keys.len();
-        place = next;
+
+    /// The next page to look at: where it begins, and of how many keys; nothing at the end.
+    fn next(&self) -> Option<(Place, usize)> {
+        let left = self.options.count.saturating_sub(self.looked_at);
+        self.place.filter(|_| left > 0).map(|place| (place, left.min(PAGE_KEYS)))
+    }
+
+    fn take(&mut self, page: Page) {
+        let (keys, next) = page;
+        self.looked_at += keys.len();
+        self.place = next;
+        let Scan { kind, options, .. } = self;
         let of_kind = |value: &_| kind.is_none_or(|kind| Kind::of(value).is_some_and(|k| is(kind, k.name())));
         let wanted = keys.into_iter().filter(|(key, value)| of_kind(value) && options.takes(key));
-        found.extend(wanted.map(|(key, _)| key));
+        self.found.extend(wanted.map(|(key, _)| key));
     }
-    cx.reply.array(2);
-    cx.reply.bulk(Place::cursor(place).to_string().as_bytes());
-    cx.reply.bulks(found.iter());
+
+    fn reply(&self, reply: &mut ReplyWriter) {
+        reply.array(2);
+        reply.bulk(Place::cursor(self.place).to_string().as_bytes());
+        reply.bulks(self.found.iter());
+    }
+}
+
+async fn scan_keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let mut scan = Scan::parse(cx.args)?;
+    while let Some((place, limit)) = scan.next() {
+        scan.take(page(cx, place, limit).await?);
+    }
+    scan.reply(cx.reply);
     Ok(())
 }
 
@@ -151,7 +185,7 @@ async fn keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let mut found = Vec::new();
     let mut place = Place::of_cursor(BEGINNING);
     while let Some(here) = place {
-        let ((keys, _), next) = page(cx, here, PAGE_KEYS).await?;
+        let (keys, next) = page(cx, here, PAGE_KEYS).await?;
         found.extend(keys.into_iter().map(|(key, _)| key).filter(|key| glob::matches(pattern, key)));
         place = next;
     }
@@ -159,23 +193,27 @@ async fn keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     Ok(())
 }
 
-async fn randomkey(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    let counts = key_counts(cx.node);
+/// Where to look for some key: from a place by chance to the end, then from the beginning, as what is expired may fill any of it.
+fn starts(counts: &[(Slot, u64)], rng: &mut impl RngExt) -> Option<[Option<Place>; 2]> {
     let total: u64 = counts.iter().map(|(_, keys)| keys).sum();
-    if total > 0 {
-        let mut chosen = rand::rng().random_range(0..total);
-        let slot = counts.iter().find(|(_, keys)| {
-            let here = chosen < *keys;
-            chosen = chosen.saturating_sub(*keys);
-            here
-        });
-        let slot = slot.map(|(slot, _)| *slot);
-        let hash = rand::rng().random_range(0..1 << 48);
-        // From a place by chance to the end, then from the beginning: what is expired may fill any of it.
-        let starts = [slot.map(|slot| Place { slot, hash }), Place::of_cursor(BEGINNING)];
+    if total == 0 {
+        return None;
+    }
+    let mut chosen = rng.random_range(0..total);
+    let slot = counts.iter().find(|(_, keys)| {
+        let here = chosen < *keys;
+        chosen = chosen.saturating_sub(*keys);
+        here
+    });
+    let hash = rng.random_range(0..1 << 48);
+    Some([slot.map(|(slot, _)| Place { slot: *slot, hash }), Place::of_cursor(BEGINNING)])
+}
+
+async fn randomkey(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    if let Some(starts) = starts(&key_counts(cx.node), &mut rand::rng()) {
         for mut place in starts {
             while let Some(here) = place {
-                let ((keys, _), next) = page(cx, here, 1).await?;
+                let (keys, next) = page(cx, here, 1).await?;
                 if let Some((key, _)) = keys.first() {
                     cx.reply.bulk(key);
                     return Ok(());
@@ -198,6 +236,71 @@ pub fn key_counts(node: &Node) -> Vec<(Slot, u64)> {
             serves(&tx, slot).then(|| (slot, tx.key_count(slot)))
         })
         .collect()
+}
+
+/// One of these in a script, which has all slots locked then: it sees what the script has written.
+///
+/// # Errors
+/// For the script; or what the engine meets.
+pub fn in_script(cx: &mut Cx<'_>, command: &Command, args: &[&[u8]]) -> Result<(), Fail> {
+    cx.check_reach_all(|| {
+        format!(
+            "ERR {} in a script is for standalone nodes: behind Codis a script has the slots of its KEYS",
+            command.name
+        )
+    })?;
+    let slots: Vec<Slot> = cx.tx.slots().filter(|&slot| serves(&cx.tx, slot)).collect();
+    let counts: Vec<(Slot, u64)> = slots.iter().map(|&slot| (slot, cx.tx.key_count_here(slot))).collect();
+    let page = |cx: &mut Cx<'_>, place: Place, limit: usize| -> Result<Page, Fail> {
+        if slots.binary_search(&place.slot).is_err() {
+            return Ok(place.after(KeyPage::default()));
+        }
+        Ok(place.after(cx.tx.keys(place.slot, place.hash, limit)?))
+    };
+    match command.name {
+        "scan" => {
+            let mut scan = Scan::parse(args)?;
+            while let Some((place, limit)) = scan.next() {
+                scan.take(page(cx, place, limit)?);
+            }
+            scan.reply(cx.reply);
+        }
+        "keys" => {
+            let mut found = Vec::new();
+            let mut place = Place::of_cursor(BEGINNING);
+            while let Some(here) = place {
+                let (keys, next) = page(cx, here, PAGE_KEYS)?;
+                found.extend(keys.into_iter().map(|(key, _)| key).filter(|key| glob::matches(args[1], key)));
+                place = next;
+            }
+            cx.reply.bulks(found.iter());
+        }
+        "randomkey" => {
+            for mut place in starts(&counts, &mut cx.rng()).into_iter().flatten() {
+                while let Some(here) = place {
+                    let (keys, next) = page(cx, here, 1)?;
+                    if let Some((key, _)) = keys.first() {
+                        cx.reply.bulk(key);
+                        return Ok(());
+                    }
+                    place = next;
+                }
+            }
+            cx.reply.null();
+        }
+        "dbsize" => {
+            let keys: u64 = counts.iter().map(|(_, keys)| keys).sum();
+            cx.reply.integer(i64::try_from(keys).unwrap_or(i64::MAX));
+        }
+        _ => return Err(Fail::error("ERR This Redis command is not allowed from script")),
+    }
+    Ok(())
+}
+
+/// Whether a script may call it although it is none on keys.
+#[must_use]
+pub fn is_for_scripts(command: &Command) -> bool {
+    matches!(command.name, "scan" | "keys" | "randomkey" | "dbsize")
 }
 
 async fn dbsize(cx: &mut SessionCx<'_>) -> Result<(), Fail> {

@@ -1,4 +1,4 @@
-//! Commands that have run for long, scripts all of them: on a thread of their own, from the start. See
+//! Commands that have run for long, scripts nearly all of them: on a thread of their own, from the start. See
 //! [`crate::scripting::aside`].
 
 use haypile_engine::types::Seq;
@@ -70,17 +70,21 @@ pub(crate) async fn free(node: &Node, aside: &Aside) -> Result<(), Fail> {
     node.engine.write()?;
     let until_ms = aside.since_ms.saturating_add(node.config.now().script_busy_ms);
     let wait = Duration::from_millis(until_ms.saturating_sub(node.monotonic_ms()));
-    tokio::time::timeout(wait, aside.over()).await.map_err(|_| {
-        Fail::error(format!(
-            "BUSY Redis is busy running a script. You can only call {} KILL or SHUTDOWN NOSAVE.",
-            aside.kill
-        ))
+    tokio::time::timeout(wait, aside.over()).await.map_err(|_| match aside.kill {
+        Some(kill) => Fail::error(format!(
+            "BUSY Redis is busy running a script. You can only call {kill} KILL or SHUTDOWN NOSAVE."
+        )),
+        None => Fail::error("BUSY a command copies a large collection of this slot: try again"),
     })
 }
 
 /// Notes that a command whose slots are locked, and which began then, goes on aside.
 pub(super) fn hold(node: &Node, command: &Command, slots: &[Slot], since_ns: u64) -> Held {
-    let kill = if command.name.starts_with("fcall") { "FUNCTION" } else { "SCRIPT" };
+    let kill = match command.name {
+        "fcall" | "fcall_ro" => Some("FUNCTION"),
+        _ if command.group == crate::commands::scripting::GROUP => Some("SCRIPT"),
+        _ => None,
+    };
     node.scripts.asides.hold(slots, since_ns / 1_000_000, kill)
 }
 

@@ -6,10 +6,11 @@
 //! wait (SLAVEOF, KEYS, FLUSHALL ...) holds no lock: it parts the transaction, and what comes before it and what comes
 //! behind it are each atomic.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::*;
-use crate::cx::Turn;
+use crate::cx::{Reach, Turn};
 use crate::multi::{Multi, Queued};
 use crate::scripting::aside::Aside;
 
@@ -21,6 +22,8 @@ pub(super) struct Exec {
     queue: Vec<Queued>,
     watching: Option<Box<Watching>>,
     parts: Vec<Part>,
+    /// Set once a command has asked for all slots of the node.
+    everything: Cell<bool>,
 }
 
 /// Commands that run one after another.
@@ -43,6 +46,8 @@ pub(super) enum Tried {
     Fenced(Slot, u64),
     /// A long script holds a slot.
     Busy(Arc<Aside>),
+    /// A command needs slots that no key is in: now it has all.
+    Asked,
 }
 
 impl Exec {
@@ -62,7 +67,7 @@ impl Exec {
         if let Some(Part::Locked { commands, .. }) = parts.first() {
             parts[0] = Part::locked(&queue, commands.clone(), watching.as_deref());
         }
-        Exec { queue, watching, parts }
+        Exec { queue, watching, parts, everything: Cell::new(false) }
     }
 }
 
@@ -147,7 +152,9 @@ impl Runner<'_> {
             _ => return ExecBegun::Waits(exec, None),
         };
         match tried {
-            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) => ExecBegun::Waits(exec, Some(tried)),
+            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) | Tried::Asked => {
+                ExecBegun::Waits(exec, Some(tried))
+            }
             tried => ExecBegun::Done(self.end_part(&exec, 0, tried).map(drop)),
         }
     }
@@ -189,7 +196,7 @@ impl Runner<'_> {
                     node.engine.write()?;
                     node.engine.room().await?;
                 }
-                None => {}
+                None | Some(Tried::Asked) => {}
                 Some(Tried::Missed(wanted)) => fetch(node, wanted, &mut fetched).await?,
                 Some(Tried::Fenced(slot, changes)) => unfenced(node, slot, changes, &mut deadline).await?,
                 Some(Tried::Busy(script)) => {
@@ -212,12 +219,14 @@ impl Runner<'_> {
         };
         let engine = &self.node.engine;
         let changes = engine.role_changes().count();
-        if let Some(script) = self.node.scripts.asides.holder(slots) {
+        let present = if exec.everything.get() { topology::present(engine) } else { Vec::new() };
+        let locked = if exec.everything.get() { &present } else { slots };
+        if let Some(script) = self.node.scripts.asides.holder(locked) {
             return Tried::Busy(script);
         }
         // Declared before what borrows them.
         let (waiting, waiting_args);
-        let mut tx = engine.begin_at(slots, fetched, self.now);
+        let mut tx = engine.begin_at(locked, fetched, self.now);
         for &slot in slots {
             let write = write_slots.binary_search(&slot).is_ok();
             match hindrance_at(&tx, slot, write) {
@@ -281,6 +290,7 @@ impl Runner<'_> {
             kept: &kept,
             turn: Turn::Transaction,
             in_script: false,
+            reach: reach(self.node, exec.everything.get()),
             awaited: waiting.awaited(),
             events: Vec::new(),
         };
@@ -293,6 +303,10 @@ impl Runner<'_> {
                 Ok(None) if undone.len() <= UNDONE_MAX => {}
                 Ok(None) => {
                     return Tried::Failed(Fail::error("ERR too many commands failed after they wrote"));
+                }
+                Err(Stop::Miss) if cx.reach == Reach::Asked => {
+                    exec.everything.set(true);
+                    return Tried::Asked;
                 }
                 Err(Stop::Miss) => return Tried::Missed(cx.tx.abandon()),
                 Err(stop) => return Tried::Failed(stop.into()),
@@ -342,7 +356,9 @@ impl Runner<'_> {
                 }
                 (replies.as_bytes().to_vec(), ends)
             }
-            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) => unreachable!("these are tried again"),
+            Tried::Missed(_) | Tried::Fenced(..) | Tried::Busy(_) | Tried::Asked => {
+                unreachable!("these are tried again")
+            }
         };
         if at == 0 {
             self.reply.array(exec.queue.len());

@@ -35,7 +35,8 @@ impl Runner<'_> {
     /// Notes a command that has just ended, whose reply begins at `start`.
     pub(super) fn measure(&mut self, command: &Command, args: &[&[u8]], start: usize) {
         let now_ns = self.node.nanos();
-        let took_ns = now_ns.saturating_sub(std::mem::replace(self.since_ns, now_ns));
+        let since_ns = std::mem::replace(self.since_ns, now_ns);
+        let took_ns = if command.flags.has(Flags::HELD) { 0 } else { now_ns.saturating_sub(since_ns) };
         self.note(command, args, took_ns, self.reply.as_bytes().get(start..).unwrap_or_default());
     }
 

@@ -3,9 +3,11 @@
 //!
 //! Only what a client asks for by itself goes this way: in a transaction and in a script all is done under locks.
 
+use std::sync::atomic::AtomicUsize;
+
 use haypile_engine::tx::still::Still;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -15,7 +17,62 @@ use crate::blocked::Awaited;
 pub(super) const ELEMENTS_MAX: usize = 32_768;
 
 /// So many such reads run at a time: each has a thread, and keeps files and memtables.
-pub const STREAMS_MAX: usize = 16;
+const STREAMS_MAX: usize = 16;
+
+/// Between two looks of a read whose client is slow at whether somebody waits for its place.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The places of such reads.
+#[derive(Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    /// Reads that wait for one, less those that somebody gives theirs up for. Alone: it orders nothing.
+    wanted: AtomicUsize,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places { free: Arc::new(Semaphore::new(STREAMS_MAX)), wanted: AtomicUsize::new(0) }
+    }
+}
+
+/// A wait for a place: counted until it ends, however it ends.
+struct Wants<'a>(&'a Places);
+
+impl Drop for Wants<'_> {
+    fn drop(&mut self) {
+        self.0.is_wanted();
+    }
+}
+
+impl Places {
+    /// A place, if one is free.
+    #[must_use]
+    pub fn free(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits for a place.
+    pub async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let _wants = Wants(self);
+        self.free.clone().acquire_owned().await.ok()
+    }
+
+    /// Resolves once it is time to give a place up, since somebody waits for one: not before this time has passed.
+    pub async fn wanted_after(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        while !self.is_wanted() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Takes one off those that are wanted.
+    fn is_wanted(&self) -> bool {
+        let less = |wanted: usize| wanted.checked_sub(1);
+        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
 
 /// A read that is to run so.
 pub struct Job {
@@ -70,7 +127,7 @@ pub(super) fn begin(
     permit: Option<OwnedSemaphorePermit>,
     gate: &mut Gate,
 ) -> Attempt {
-    let Some(permit) = permit.or_else(|| node.streams.clone().try_acquire_owned().ok()) else {
+    let Some(permit) = permit.or_else(|| node.streams.free()) else {
         return Attempt::Crowded;
     };
     // What has expired is noted before anybody hears of it.
@@ -125,6 +182,7 @@ impl Job {
                     kept: &kept,
                     turn: Turn::Aside,
                     in_script: false,
+                    reach: Reach::Keys,
                     awaited: Awaited::default(),
                     events: Vec::new(),
                 };

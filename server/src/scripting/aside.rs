@@ -1,4 +1,4 @@
-//! Scripts that run for long: they go on off the workers, and keep others from their slots.
+//! Scripts that run for long, and who copies a large collection: they go on off the workers, and keep others from their slots.
 //!
 //! A worker gives a script up after a moment and has it run anew on a thread of its own, so that its other connections are
 //! served. It runs on its slots as they are when it begins, and locks them only to commit: they are flushed and shipped
@@ -23,8 +23,8 @@ pub struct Aside {
     slots: Vec<Slot>,
     /// When it began, in milliseconds of the monotonic clock.
     pub since_ms: u64,
-    /// What ends it: `SCRIPT` or `FUNCTION`.
-    pub kill: &'static str,
+    /// What ends it: `SCRIPT` or `FUNCTION`; nothing ends what is no script.
+    pub kill: Option<&'static str>,
     over: Signal,
 }
 
@@ -46,7 +46,7 @@ pub struct Asides {
 impl Asides {
     /// Notes that a script goes on off the workers. To be called while its slots are locked: whoever looked before waits for
     /// one of these locks now.
-    pub fn hold(self: &Arc<Asides>, slots: &[Slot], since_ms: u64, kill: &'static str) -> Held {
+    pub fn hold(self: &Arc<Asides>, slots: &[Slot], since_ms: u64, kill: Option<&'static str>) -> Held {
         let aside = Arc::new(Aside { slots: slots.to_vec(), since_ms, kill, over: Signal::default() });
         lock(&self.all).push(aside.clone());
         self.count.fetch_add(1, Ordering::SeqCst);

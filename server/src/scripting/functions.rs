@@ -1,8 +1,8 @@
 //! Libraries of functions, which FCALL calls: what a node knows of them, and where it keeps them.
 //!
-//! They are this node's own, as in Redis Cluster: a file `functions` in the data folder holds what FUNCTION DUMP gives (each
-//! library's text, version and checksum), and is replaced, durably, with every change. They are not in the log, as that is
-//! one of slots, and so not replicated: load them on every node, or carry them over with FUNCTION DUMP and RESTORE.
+//! They are a node's, as in Redis Cluster, and not a slot's: a file `functions` in the data folder holds what FUNCTION DUMP
+//! gives (each library's text, version and checksum), and is replaced, durably, with every change. They are not in the log, as
+//! that is one of slots; a replica as a whole takes its master's ([`follow`](super::follow)), a checkpoint carries the file.
 //!
 //! What a library's functions are is found by running its text once, by whichever worker loads it first
 //! (`machine`); every other worker does the same when it first calls one of them.
@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use haypile_engine::fs::Fs;
+use haypile_engine::signal::Signal;
 
+use super::sha1hex;
 use crate::cx::Fail;
 use crate::files;
 use crate::rdb;
@@ -75,8 +77,17 @@ type Libraries = BTreeMap<String, Arc<Library>>;
 /// The libraries that a node knows.
 #[derive(Debug)]
 pub struct Functions {
-    libraries: Mutex<Libraries>,
+    known: Mutex<Known>,
+    changes: Signal,
     file: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    libraries: Libraries,
+    /// The SHA-1 of what the file holds; `None` where there is none, or none that can be read: such a node has had no
+    /// libraries, which is not the same as having none.
+    sha: Option<String>,
 }
 
 /// The library's name in the first line of its text, `#!lua name=NAME`, and the Lua behind it.
@@ -138,38 +149,80 @@ impl Functions {
         load: impl Fn(&Bytes) -> Result<Library, Fail>,
     ) -> (Functions, Result<(), String>) {
         let file = folder.join(FILE);
-        let functions = Functions { libraries: Mutex::default(), file };
+        let functions = Functions { known: Mutex::default(), changes: Signal::default(), file };
         let read = functions.read(fs, load);
         (functions, read)
     }
 
     fn read(&self, fs: &dyn Fs, load: impl Fn(&Bytes) -> Result<Library, Fail>) -> Result<(), String> {
         let named = |why: String| format!("{}: {why}", self.file.display());
-        let texts = texts(fs, &self.file).map_err(named)?;
+        let Some(texts) = texts(fs, &self.file).map_err(named)? else { return Ok(()) };
         let mut libraries = Libraries::new();
         for text in &texts {
             let library = load(text).map_err(|fail| named(format!("{fail:?}")))?;
             libraries.insert(library.name.clone(), Arc::new(library));
         }
-        *self.lock() = libraries;
+        let sha = Some(sha1hex(&payload(&libraries)));
+        *self.lock() = Known { libraries, sha };
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Libraries> {
-        self.libraries.lock().expect("no code panics while it holds this lock")
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no code panics while it holds this lock")
     }
 
     /// All libraries, by name.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Library>> {
-        self.lock().values().cloned().collect()
+        self.lock().libraries.values().cloned().collect()
+    }
+
+    /// Notified when they change.
+    #[must_use]
+    pub fn changes(&self) -> &Signal {
+        &self.changes
+    }
+
+    /// The SHA-1 of what [`Functions::kept`] gives.
+    #[must_use]
+    pub fn sha(&self) -> Option<String> {
+        self.lock().sha.clone()
+    }
+
+    /// What the data folder keeps; nothing if this node never had libraries.
+    #[must_use]
+    pub fn kept(&self) -> Option<Vec<u8>> {
+        let known = self.lock();
+        known.sha.as_ref().map(|_| payload(&known.libraries))
+    }
+
+    /// Takes another node's libraries, as that one keeps them, in the place of all that are here; if `may` says so once nothing
+    /// else can change them.
+    ///
+    /// # Errors
+    /// If they are none, or could not be kept: nothing has changed then.
+    pub fn take(
+        &self,
+        fs: &dyn Fs,
+        payload: &Bytes,
+        load: impl Fn(&Bytes) -> Result<Library, Fail>,
+        may: impl Fn() -> bool,
+    ) -> Result<(), Fail> {
+        let texts = rdb::load_functions(payload).map_err(|refused| Fail::error(format!("ERR {refused}")))?;
+        let mut after = Libraries::new();
+        for text in &texts {
+            let library = load(text)?;
+            after.insert(library.name.clone(), Arc::new(library));
+        }
+        let mut known = self.lock();
+        if may() { self.keep(fs, &mut known, after) } else { Ok(()) }
     }
 
     /// The library that has a function, and what is known of that.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<(Arc<Library>, Function)> {
-        let libraries = self.lock();
-        libraries.values().find_map(|library| {
+        let known = self.lock();
+        known.libraries.values().find_map(|library| {
             let function = library.functions.iter().find(|function| function.is(name))?;
             Some((library.clone(), function.clone()))
         })
@@ -190,7 +243,7 @@ impl Functions {
     /// As [`Functions::add`].
     pub fn add_all(&self, fs: &dyn Fs, libraries: Vec<Library>, policy: Policy) -> Result<(), Fail> {
         let mut known = self.lock();
-        let mut after = if policy == Policy::Flush { Libraries::new() } else { known.clone() };
+        let mut after = if policy == Policy::Flush { Libraries::new() } else { known.libraries.clone() };
         for library in libraries {
             if policy != Policy::Replace && after.contains_key(&library.name) {
                 return Err(Fail::error(format!("ERR Library '{}' already exists", library.name)));
@@ -215,9 +268,9 @@ impl Functions {
     /// That it could not be kept.
     pub fn remove(&self, fs: &dyn Fs, name: &[u8]) -> Result<bool, Fail> {
         let mut known = self.lock();
-        let mut after = known.clone();
+        let mut after = known.libraries.clone();
         after.retain(|library, _| library.as_bytes() != name);
-        if after.len() == known.len() {
+        if after.len() == known.libraries.len() {
             return Ok(false);
         }
         self.keep(fs, &mut known, after)?;
@@ -230,7 +283,7 @@ impl Functions {
     /// That it could not be kept.
     pub fn clear(&self, fs: &dyn Fs) -> Result<(), Fail> {
         let mut known = self.lock();
-        if known.is_empty() {
+        if known.libraries.is_empty() {
             return Ok(());
         }
         self.keep(fs, &mut known, Libraries::new())
@@ -239,17 +292,18 @@ impl Functions {
     /// What FUNCTION DUMP gives.
     #[must_use]
     pub fn dump(&self) -> Vec<u8> {
-        payload(&self.lock())
+        payload(&self.lock().libraries)
     }
 
-    fn keep(&self, fs: &dyn Fs, known: &mut Libraries, after: Libraries) -> Result<(), Fail> {
+    fn keep(&self, fs: &dyn Fs, known: &mut Known, after: Libraries) -> Result<(), Fail> {
         let payload = payload(&after);
         if payload.len() > BYTES_MAX {
             return Err(Fail::error(format!("ERR libraries may take {BYTES_MAX} bytes together")));
         }
         files::replace_bytes(fs, &self.file, &payload)
             .map_err(|why| Fail::error(format!("ERR the libraries can't be kept: {why}")))?;
-        *known = after;
+        *known = Known { libraries: after, sha: Some(sha1hex(&payload)) };
+        self.changes.notify();
         Ok(())
     }
 }
@@ -262,13 +316,13 @@ pub fn check(fs: &dyn Fs, folder: &Path) -> Result<(), String> {
     texts(fs, &folder.join(FILE)).map(drop)
 }
 
-/// The libraries' texts; none if there is no file.
-fn texts(fs: &dyn Fs, file: &Path) -> Result<Vec<Bytes>, String> {
-    if !matches!(fs.exists(file), Ok(true)) {
-        return Ok(Vec::new());
+/// The libraries' texts, if there is a file.
+fn texts(fs: &dyn Fs, file: &Path) -> Result<Option<Vec<Bytes>>, String> {
+    if !fs.exists(file).map_err(|error| error.to_string())? {
+        return Ok(None);
     }
     let payload = Bytes::from(files::read_bytes(fs, file)?);
-    rdb::load_functions(&payload).map_err(|refused| refused.to_string())
+    rdb::load_functions(&payload).map(Some).map_err(|refused| refused.to_string())
 }
 
 fn payload(libraries: &Libraries) -> Vec<u8> {

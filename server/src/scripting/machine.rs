@@ -21,10 +21,12 @@ use super::aside::Asides;
 use super::functions::{self, Library};
 use super::{Running, Script, bits, convert, json, msgpack, sha1hex, structs};
 use crate::clients::monotonic_ms;
-use crate::commands::events;
+use crate::commands::{events, walk};
 use crate::cx::{Cx, Fail, Turn};
 use crate::kept::Call;
+use crate::notify::Event;
 use crate::number;
+use crate::pubsub::{Kind, Message};
 use crate::resp::Proto;
 use crate::table::{self, Flags, Run, Unfit};
 
@@ -207,6 +209,17 @@ struct Runs<'a> {
 pub enum MayWrite {
     Yes,
     No,
+}
+
+impl MayWrite {
+    /// # Errors
+    /// In Redis' words if it may not.
+    fn check(self) -> Result<(), Fail> {
+        match self {
+            MayWrite::Yes => Ok(()),
+            MayWrite::No => Err(Fail::error("ERR Write commands are not allowed from read-only scripts.")),
+        }
+    }
 }
 
 fn with<T>(act: impl FnOnce(&mut Machine) -> Result<T, Fail>) -> Result<T, Fail> {
@@ -611,9 +624,25 @@ fn command(
         })?
     };
     cx.reply.switch(if in_resp3 { Proto::Resp3 } else { Proto::Resp2 });
-    if command.name == "time" {
-        time(cx);
-        return Ok(());
+    match command.name {
+        "time" => {
+            time(cx);
+            return Ok(());
+        }
+        "ping" | "echo" => {
+            match words.get(1) {
+                Some(word) => cx.reply.bulk(word),
+                None => cx.reply.simple("PONG"),
+            }
+            return Ok(());
+        }
+        "publish" => return publish(cx, Kind::Channel, words, may_write),
+        "spublish" => return publish(cx, Kind::Shard, words, may_write),
+        _ if walk::is_for_scripts(command) => {
+            let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+            return walk::in_script(cx, command, &args);
+        }
+        _ => {}
     }
     let body = match command.run {
         _ if NOT_IN_SCRIPTS.contains(&command.name) => {
@@ -623,8 +652,8 @@ fn command(
         _ => return Err(Fail::error("ERR This Redis command is not allowed from script")),
     };
     let writes = command.flags.has(Flags::WRITE);
-    if writes && may_write == MayWrite::No {
-        return Err(Fail::error("ERR Write commands are not allowed from read-only scripts."));
+    if writes {
+        may_write.check()?;
     }
     let (args, keys) = {
         let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
@@ -632,11 +661,11 @@ fn command(
         command.keys.positions(&args, &mut positions);
         (cx.args, positions.into_iter().map(|at| Key::new(&words[at])).collect::<Vec<_>>())
     };
-    if let Some(key) = keys.iter().find(|key| !cx.tx.covers(key)) {
-        let user = String::from_utf8_lossy(key.user()).into_owned();
-        return Err(Fail::error(format!(
-            "ERR Script attempted to access the key '{user}', in whose slot none of its KEYS is: name it among them"
-        )));
+    for key in &keys {
+        cx.check_reach(key, command.flags, || {
+            let user = String::from_utf8_lossy(key.user());
+            format!("ERR Script attempted to access the key '{user}', in whose slot none of its KEYS is: name it among them")
+        })?;
     }
     let call = cx.kept.calls.keep(Call { args: words, keys });
     let (old_keys, seed) = (cx.keys, cx.seed);
@@ -652,6 +681,18 @@ fn command(
         cx.tx.rewind(&mark);
     }
     done
+}
+
+/// The message leaves when the script is committed; who listens now is counted.
+fn publish(cx: &mut Cx<'_>, kind: Kind, words: Vec<Vec<u8>>, may_write: MayWrite) -> Result<(), Fail> {
+    may_write.check()?;
+    let mut words = words.into_iter().skip(1).map(Bytes::from);
+    let (Some(channel), Some(text)) = (words.next(), words.next()) else {
+        unreachable!("the table's arity says how many words there are")
+    };
+    cx.reply.count(cx.node.pubsub.receivers(kind, &channel));
+    cx.events.push(Event::Published(Message { kind, channel, text }));
+    Ok(())
 }
 
 fn time(cx: &mut Cx<'_>) {

@@ -10,6 +10,7 @@
 pub mod aside;
 mod bits;
 mod convert;
+pub mod follow;
 pub mod functions;
 mod json;
 pub mod machine;

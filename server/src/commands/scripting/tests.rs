@@ -50,8 +50,65 @@ fn a_call_that_fails_after_it_wrote_leaves_nothing_and_what_came_before_stays() 
 }
 
 #[test]
-fn keys_of_other_slots_are_refused_and_many_slots_are_one_transaction() {
+fn a_standalone_node_lets_a_script_use_keys_of_any_slot_as_one_transaction() {
     let mut bench = Bench::new();
+    let say = |bench: &mut Bench, script: &str| eval(bench, script, &["1", "named"]);
+    let script = "redis.call('set', 'a', 1) redis.call('set', 'b', 2) redis.call('set', KEYS[1], 3) \
+        local ok = redis.pcall('lpush', 'a', 'x') \
+        return {redis.call('get', 'a') + redis.call('get', 'b') + redis.call('get', KEYS[1]), ok.err}";
+    let wrong_type = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    assert_eq!(say(&mut bench, script), format!("*2 :6 ${} {wrong_type}", wrong_type.len()));
+    bench.check("mget a b named -> *3 $1 1 $1 2 $1 3");
+    let walks = "redis.call('set', 'new', 1) redis.call('del', 'a') local found = redis.call('keys', '*') table.sort(found) \
+        local page = redis.call('scan', '0', 'count', '1000', 'match', 'n*') table.sort(page[2]) \
+        return {table.concat(found, ' '), redis.call('dbsize'), page[1], table.concat(page[2], ' '), \
+            redis.call('exists', redis.call('randomkey'))}";
+    assert_eq!(say(&mut bench, walks), "*5 $11 b named new :3 $1 0 $9 named new :1");
+    let empty = "for _, key in ipairs(redis.call('keys', '*')) do redis.call('unlink', key) end \
+        return {redis.call('dbsize'), redis.call('randomkey')}";
+    assert_eq!(say(&mut bench, empty), "*2 :0 $-1");
+    bench.check(
+        "multi                                           -> +OK
+         set c 1                                         -> +QUEUED
+         eval \"return redis.call('incrby', 'd', 5)\" 0  -> +QUEUED
+         eval \"return redis.call('dbsize')\" 0          -> +QUEUED
+         exec                                            -> *3 +OK :5 :2
+         mget c d                                        -> *2 $1 1 $1 5
+         eval_ro \"return redis.call('get', 'd')\" 0     -> $1 5",
+    );
+}
+
+#[test]
+fn a_script_that_needs_all_slots_is_run_again_after_a_miss() {
+    let mut bench = Bench::cold((0..500).map(|n| format!("set k{n} {n}")));
+    let script = "eval \"local sum = 0 for n = 0, 499 do sum = sum + redis.call('get', 'k' .. n) end \
+        redis.call('incr', 'runs') return {sum, #redis.call('keys', 'k*')}\" 0";
+    let (reply, waits) = bench.run_counted(script);
+    assert_eq!(reply, format!("*2 :{} :500", 499 * 250));
+    assert!(waits > 0, "it was all in memory");
+    bench.check("get runs -> $1 1");
+}
+
+#[test]
+fn what_a_script_publishes_and_says_is_answered_as_in_redis() {
+    let mut bench = Bench::new();
+    bench.check(
+        "eval \"return {redis.call('publish', 'c', 'x'), redis.call('ping'), redis.call('ping', 'y'), redis.call('echo', 'z')}\" 0 \
+         -> *4 :0 +PONG $1 y $1 z",
+    );
+    let refused = eval(&mut bench, "return redis.call('config', 'get', 'port')", &["0"]);
+    assert!(refused.starts_with("-ERR This Redis command is not allowed from script"), "{refused}");
+    let refused =
+        String::from_utf8_lossy(&bench.run_raw(&["eval_ro", "return redis.call('publish', 'c', 'x')", "0"]))
+            .into_owned();
+    assert!(refused.starts_with("-ERR Write commands are not allowed from read-only scripts"), "{refused}");
+}
+
+#[test]
+fn keys_of_other_slots_are_refused_behind_codis_and_many_slots_are_one_transaction() {
+    let mut bench = Bench::with(Settings::default());
+    let refused = eval(&mut bench, "return redis.call('keys', '*')", &["1", "k"]);
+    assert!(refused.starts_with("-ERR keys in a script is for standalone nodes"), "{refused}");
     let reply = eval(&mut bench, "return redis.call('set', 'other', 1)", &["1", "k"]);
     assert!(reply.starts_with("-ERR Script attempted to access the key 'other'"), "{reply}");
     let reply = eval(

@@ -1,0 +1,161 @@
+//! A replica's functions are its master's.
+//!
+//! Functions are a node's, slots have masters of their own: so only a node that owns no slot, and follows one and the same node
+//! for all that it has, takes that node's functions, whole, in the place of its own. A slot on its way here from another group
+//! does not count. Whoever owns a slot, or follows several nodes, keeps what it has, and so does a replica when it is promoted.
+//! A master that never had a library says nothing, and leaves its replicas as they are.
+//!
+//! The replica asks, with the SHA-1 of what it has: `HAYPILE.FUNCTIONS sha1`. The master answers as soon as it has something
+//! else, or after a while that it has not. One connection, one question at a time, and again with a pause where that fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haypile_engine::slot::{NOBODY, Role};
+use haypile_engine::types::Slot;
+
+use super::machine;
+use crate::codis::dial;
+use crate::cx::Fail;
+use crate::execute;
+use crate::node::{Node, Stopping};
+use crate::remote::{Client, Reply};
+use crate::session::SessionCx;
+
+/// How long a master waits for a change before it answers that there is none.
+const HELD: Duration = Duration::from_secs(5);
+/// How long an answer may take, the longest payload and the wait included.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between questions where the last one failed, and between looks for a master.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What a node says that never had any.
+const NEVER: &str = "-";
+
+/// The node whose functions this one's are, if they are another's. Looks at slots, each under its lock.
+#[must_use]
+pub fn master_of(node: &Node) -> Option<String> {
+    let mut master = None;
+    for slot in Slot::all() {
+        match node.engine.role(slot) {
+            Role::Absent | Role::Moved { .. } => {}
+            Role::Replica { upstream } | Role::Loading { upstream } => {
+                if node.moves.foreign(slot).is_some() || master.as_ref() == Some(&upstream) {
+                    continue;
+                }
+                if master.is_some() || upstream == NOBODY {
+                    return None;
+                }
+                master = Some(upstream);
+            }
+            Role::Master | Role::Fenced | Role::Owed | Role::Granted { .. } => return None,
+        }
+    }
+    master
+}
+
+/// [`master_of`], off the thread that accepts connections: a slot may be locked for long.
+async fn look(node: &Arc<Node>) -> Option<String> {
+    let node = Arc::clone(node);
+    tokio::task::spawn_blocking(move || master_of(&node)).await.ok().flatten()
+}
+
+/// Refuses a change of what is another node's.
+///
+/// # Errors
+/// For the client.
+pub fn check_own(node: &Node) -> Result<(), Fail> {
+    match master_of(node) {
+        None => Ok(()),
+        Some(master) => Err(Fail::error(format!(
+            "READONLY You can't write against a read only replica: its functions are those of {master}."
+        ))),
+    }
+}
+
+/// Takes a master's functions, whichever it is, until the node stops.
+pub async fn run(node: Arc<Node>) {
+    let mut stopping = node.stopping();
+    tokio::select! {
+        () = follow(&node) => {}
+        _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {}
+    }
+}
+
+async fn follow(node: &Arc<Node>) {
+    let mut line = None;
+    loop {
+        let Some(master) = look(node).await else {
+            line = None;
+            // Whether a slot is foreign is found out without a change of its role.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let asked = tokio::select! {
+            asked = ask(node, &master, &mut line) => asked,
+            () = other_than(node, &master) => Err("the master is another one".to_owned()),
+        };
+        if let Err(why) = asked {
+            tracing::debug!(%master, %why, "the master's functions were not told");
+            line = None;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Resolves once the functions are not this node's any more.
+async fn other_than(node: &Arc<Node>, master: &str) {
+    loop {
+        let seen = node.engine.role_changes().count();
+        if look(node).await.as_deref() != Some(master) {
+            return;
+        }
+        node.engine.role_changes().wait_past(seen).await;
+    }
+}
+
+/// Asks once, and takes what the answer is.
+async fn ask(node: &Arc<Node>, master: &str, line: &mut Option<(String, Client)>) -> Result<(), String> {
+    let mut client = match line.take() {
+        Some((address, client)) if address == master => client,
+        _ => dial::connect(master).await?,
+    };
+    let sha = node.functions.sha();
+    let words: [&[u8]; 2] = [b"HAYPILE.FUNCTIONS", sha.as_deref().unwrap_or(NEVER).as_bytes()];
+    match dial::ask_on(node, &mut client, &words, PATIENCE).await? {
+        Reply::Bulk(None) => {}
+        Reply::Bulk(Some(payload)) => {
+            let (taker, from) = (Arc::clone(node), master.to_owned());
+            // It runs their texts, and waits for the disk.
+            let taken = tokio::task::spawn_blocking(move || {
+                let may = || master_of(&taker).as_ref() == Some(&from);
+                taker.functions.take(&*taker.fs, &payload, machine::library, may)
+            });
+            let taken = taken.await.map_err(|error| error.to_string())?;
+            taken.map_err(|fail| execute::words(&fail))?;
+            tracing::info!(%master, libraries = node.functions.all().len(), "the master's functions were taken");
+        }
+        reply => return Err(reply.text()),
+    }
+    *line = Some((master.to_owned(), client));
+    Ok(())
+}
+
+/// HAYPILE.FUNCTIONS: what this node keeps, once it is something else than what the other one has; else nothing, after a while.
+///
+/// # Errors
+/// None of its own: it is a command.
+pub async fn tell(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
+    let (node, theirs) = (cx.node, cx.arg(1));
+    let news = async {
+        loop {
+            let seen = node.functions.changes().count();
+            if node.functions.sha().is_some_and(|ours| ours.as_bytes() != theirs) {
+                return node.functions.kept();
+            }
+            node.functions.changes().wait_past(seen).await;
+        }
+    };
+    let told = tokio::time::timeout(HELD, news).await;
+    cx.reply.bulk_or_null(told.ok().flatten().as_deref());
+    Ok(())
+}

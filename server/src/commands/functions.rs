@@ -286,4 +286,20 @@ mod tests {
         assert_eq!(again.1, Ok(()));
         assert_eq!(again.0.all()[0].functions.len(), 2);
     }
+
+    /// A master's answer that comes after a promotion, and after the client's own FUNCTION LOAD, must not take that back.
+    #[test]
+    fn another_nodes_libraries_do_not_replace_what_changed_since_they_were_asked_for() {
+        let mut bench = Bench::new();
+        let node = bench.node.clone();
+        let take = |seen| {
+            let payload = bytes::Bytes::from(node.functions.dump());
+            node.functions.take(&*node.fs, &payload, crate::scripting::machine::library, seen)
+        };
+        let seen = node.functions.changes().count();
+        load(&mut bench, COUNTER);
+        assert!(matches!(take(seen), Ok(false)));
+        assert!(matches!(take(seen + 1), Ok(true)));
+        assert_eq!(node.functions.all().len(), 1);
+    }
 }

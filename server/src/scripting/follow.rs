@@ -119,19 +119,23 @@ async fn ask(node: &Arc<Node>, master: &str, line: &mut Option<(String, Client)>
         Some((address, client)) if address == master => client,
         _ => dial::connect(master).await?,
     };
+    let seen = node.functions.changes().count();
     let sha = node.functions.sha();
     let words: [&[u8]; 2] = [b"HAYPILE.FUNCTIONS", sha.as_deref().unwrap_or(NEVER).as_bytes()];
     match dial::ask_on(node, &mut client, &words, PATIENCE).await? {
         Reply::Bulk(None) => {}
         Reply::Bulk(Some(payload)) => {
             let (taker, from) = (Arc::clone(node), master.to_owned());
-            // It runs their texts, and waits for the disk.
+            // It runs their texts, and waits for the disk. Who was promoted before the look keeps what it has; who is after
+            // it has what its master had, or what it was told by then.
             let taken = tokio::task::spawn_blocking(move || {
-                let may = || master_of(&taker).as_ref() == Some(&from);
-                taker.functions.take(&*taker.fs, &payload, machine::library, may)
+                let still = master_of(&taker).as_ref() == Some(&from);
+                Ok(still && taker.functions.take(&*taker.fs, &payload, machine::library, seen)?)
             });
             let taken = taken.await.map_err(|error| error.to_string())?;
-            taken.map_err(|fail| execute::words(&fail))?;
+            if !taken.map_err(|fail: Fail| execute::words(&fail))? {
+                return Err("its functions are not wanted any more".to_owned());
+            }
             tracing::info!(%master, libraries = node.functions.all().len(), "the master's functions were taken");
         }
         reply => return Err(reply.text()),

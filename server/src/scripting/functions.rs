@@ -167,6 +167,7 @@ impl Functions {
         Ok(())
     }
 
+    /// FCALL takes this lock while it holds slots': who has it looks at no slot.
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no code panics while it holds this lock")
     }
@@ -196,8 +197,8 @@ impl Functions {
         known.sha.as_ref().map(|_| payload(&known.libraries))
     }
 
-    /// Takes another node's libraries, as that one keeps them, in the place of all that are here; if `may` says so once nothing
-    /// else can change them.
+    /// Takes another node's libraries, as that one keeps them, in the place of all that are here, unless these have
+    /// [changed](Functions::changes) since `seen`. Says whether it did.
     ///
     /// # Errors
     /// If they are none, or could not be kept: nothing has changed then.
@@ -206,8 +207,8 @@ impl Functions {
         fs: &dyn Fs,
         payload: &Bytes,
         load: impl Fn(&Bytes) -> Result<Library, Fail>,
-        may: impl Fn() -> bool,
-    ) -> Result<(), Fail> {
+        seen: u64,
+    ) -> Result<bool, Fail> {
         let texts = rdb::load_functions(payload).map_err(|refused| Fail::error(format!("ERR {refused}")))?;
         let mut after = Libraries::new();
         for text in &texts {
@@ -215,7 +216,10 @@ impl Functions {
             after.insert(library.name.clone(), Arc::new(library));
         }
         let mut known = self.lock();
-        if may() { self.keep(fs, &mut known, after) } else { Ok(()) }
+        if self.changes.count() != seen {
+            return Ok(false);
+        }
+        self.keep(fs, &mut known, after).map(|()| true)
     }
 
     /// The library that has a function, and what is known of that.

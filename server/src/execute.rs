@@ -552,7 +552,7 @@ impl Runner<'_> {
                         // What it waits for others is no time that it takes.
                         *self.since_ns += node.nanos().saturating_sub(began);
                         if let Some(answer) = item {
-                            return self.answered(waiting, answer);
+                            return self.answered(answer);
                         }
                         if waiting.waiter.claim() {
                             break;
@@ -560,7 +560,7 @@ impl Runner<'_> {
                     }
                     // What it was answered before the claim, it takes.
                     if let Some(answer) = waiting.waiter.take() {
-                        return self.answered(waiting, answer);
+                        return self.answered(answer);
                     }
                     fetched = Fetched::default();
                     deadline = None;

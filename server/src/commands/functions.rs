@@ -134,9 +134,9 @@ fn list(cx: &mut SessionCx<'_>) -> Done {
     let (mut pattern, mut with_code) = (None, false);
     let mut rest = cx.args[2..].iter();
     while let Some(arg) = rest.next() {
-        if is(arg, "withcode") {
+        if is(arg, "withcode") && !with_code {
             with_code = true;
-        } else if is(arg, "libraryname") {
+        } else if is(arg, "libraryname") && pattern.is_none() {
             pattern =
                 Some(rest.next().ok_or_else(|| Fail::error("ERR library name argument was not given"))?);
         } else {

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 
 use super::syntax::{self, Argument, Form};
+use super::walk;
 use crate::cx::{Fail, is};
 use crate::glob;
 use crate::resp::ReplyWriter;
+use crate::scripting::machine;
 use crate::session::SessionCx;
 use crate::table::{self, Command, Flags, Group, Keys, Run, Unfit};
 
@@ -29,10 +31,10 @@ const SUBS: &[Command] = &[
     ),
     T.session("command|info", -2, Flags::NONE, "2.8.13", "Tells how commands are called.", info),
     T.session("command|docs", -2, Flags::NONE, "7.0.0", "Tells what commands do.", docs),
-    T.session("command|getkeys", -3, Flags::NONE, "2.8.13", "Finds the keys in a command.", getkeys),
+    T.session("command|getkeys", -4, Flags::NONE, "2.8.13", "Finds the keys in a command.", getkeys),
     T.session(
         "command|getkeysandflags",
-        -3,
+        -4,
         Flags::NONE,
         "7.0.0",
         "Finds the keys in a command, and what it does to them.",
@@ -220,6 +222,49 @@ fn key_flags(command: &Command, args: &[&[u8]]) -> [&'static str; 2] {
     if command.flags.has(Flags::WRITE) { ["RW", "update"] } else { ["RO", "access"] }
 }
 
+/// Commands with no key at a fixed place.
+const NUMBERED: [&str; 17] = [
+    "blmpop",
+    "bzmpop",
+    "eval",
+    "eval_ro",
+    "evalsha",
+    "evalsha_ro",
+    "fcall",
+    "fcall_ro",
+    "lmpop",
+    "sintercard",
+    "xread",
+    "xreadgroup",
+    "zdiff",
+    "zinter",
+    "zintercard",
+    "zmpop",
+    "zunion",
+];
+
+/// Commands on data that may wait for others' writes; those up to `bzpopmax` are refused in scripts, the others don't wait there.
+const BLOCKING: [&str; 10] = [
+    "blmove",
+    "blpop",
+    "brpop",
+    "brpoplpush",
+    "bzpopmin",
+    "bzpopmax",
+    "blmpop",
+    "bzmpop",
+    "xread",
+    "xreadgroup",
+];
+
+/// Whether no script may call it.
+fn is_kept_from_scripts(command: &Command) -> bool {
+    match command.run {
+        Run::Data(_) => command.group == super::scripting::GROUP || BLOCKING[..6].contains(&command.name),
+        _ => !walk::is_for_scripts(command) && !machine::is_plain(command),
+    }
+}
+
 /// The ten values that COMMAND INFO gives of a command.
 fn describe(reply: &mut ReplyWriter, command: &Command) {
     let flags = flags(command);
@@ -227,6 +272,7 @@ fn describe(reply: &mut ReplyWriter, command: &Command) {
     let (first, last, step) = match command.keys {
         Keys::None => (0, 0, 0),
         Keys::Range { first, last, step } => (first, last, step),
+        Keys::Custom(_) if NUMBERED.contains(&command.name) => (0, 0, 0),
         Keys::Custom(_) => (1, 1, 1),
     };
     reply.array(10);
@@ -308,8 +354,11 @@ fn flags(command: &Command) -> Vec<&'static str> {
     if matches!(command.keys, Keys::Custom(_)) {
         names.push("movablekeys");
     }
-    if !matches!(command.run, Run::Data(_)) {
+    if is_kept_from_scripts(command) {
         names.push("noscript");
+    }
+    if BLOCKING.contains(&command.name) {
+        names.push("blocking");
     }
     names
 }
@@ -341,6 +390,9 @@ pub fn categories(command: &Command) -> Vec<&'static str> {
     }
     if command.flags.has(Flags::DANGEROUS) || command.flags.has(Flags::ADMIN) {
         names.push("@dangerous");
+    }
+    if BLOCKING.contains(&command.name) {
+        names.push("@blocking");
     }
     names.push(if command.flags.has(Flags::FAST) { "@fast" } else { "@slow" });
     names
@@ -377,7 +429,8 @@ mod tests {
              command getkeys ping a          -> -ERR The command has no key arguments
              command getkeys nosuch a        -> -ERR Invalid command specified
              command getkeys mset a          -> -ERR Invalid number of arguments specified for command
-             command getkeys get             -> -ERR Invalid number of arguments specified for command
+             command getkeys get             -> -ERR wrong number of arguments for 'command|getkeys' command
+             command getkeys set a           -> -ERR Invalid number of arguments specified for command
              command getkeysandflags lpush l a -> *1 *2 $1 l *2 +RW +update
              command getkeys client list     -> -ERR The command has no key arguments
              command getkeys object encoding k -> *1 $1 k

@@ -19,7 +19,8 @@ const T: Group = Group(GROUP);
 const HOLDS: &str = "a script holds the slots of its keys: commands on those wait, and are answered BUSY once it has run for longer \
      than lua-time-limit; all others go on; one that runs longer than script-time-max, or in MULTI than lua-time-limit, is \
      stopped and nothing of it is kept; keys in slots of none of KEYS are \
-     refused behind Codis; a standalone node runs such a script, and one that walks over keys, again with all its slots locked, \
+     refused behind Codis; of commands that are on no keys a script may call TIME, PING, ECHO, SELECT, PUBLISH and SPUBLISH, and on \
+     a standalone node KEYS, SCAN, RANDOMKEY, DBSIZE, FLUSHALL and FLUSHDB; a standalone node runs such a script, and one that walks over keys, again with all its slots locked, \
      and stops it after lua-time-limit";
 
 type Done = Result<(), Fail>;
@@ -131,8 +132,17 @@ fn kill(cx: &mut SessionCx<'_>) -> Done {
     Ok(())
 }
 
-fn debug(_: &mut SessionCx<'_>) -> Done {
-    Err(Fail::error("ERR SCRIPT DEBUG is not supported: try the script on a Redis server"))
+fn debug(cx: &mut SessionCx<'_>) -> Done {
+    match cx.arg(2) {
+        how if is(how, "no") => {
+            cx.reply.ok();
+            Ok(())
+        }
+        how if is(how, "yes") || is(how, "sync") => {
+            Err(Fail::error("ERR SCRIPT DEBUG is not supported: try the script on a Redis server"))
+        }
+        _ => Err(Fail::error("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn get(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     const WRONG: &str = "ERR count should be greater than or equal to -1";
     let count = match cx.args[2..] {
         [] => 10,
-        [count] => match integer(count)? {
+        [count] => match integer(count).map_err(|_| Fail::error(WRONG))? {
             -1 => usize::MAX,
             count => usize::try_from(count).map_err(|_| Fail::error(WRONG))?,
         },
@@ -70,7 +70,7 @@ mod tests {
              get k                 -> $1 v
              slowlog len           -> :3
              slowlog get -2        -> -ERR count should be greater than or equal to -1
-             slowlog get x         -> -ERR value is not an integer or out of range
+             slowlog get x         -> -ERR count should be greater than or equal to -1
              slowlog get 1 2       -> -ERR wrong number of arguments for 'slowlog|get' command
              config set slowlog-log-slower-than -1 -> +OK
              get k                 -> $1 v",

@@ -292,15 +292,37 @@ pub fn in_script(cx: &mut Cx<'_>, command: &Command, args: &[&[u8]]) -> Result<(
             let keys: u64 = counts.iter().map(|(_, keys)| keys).sum();
             cx.reply.integer(i64::try_from(keys).unwrap_or(i64::MAX));
         }
-        _ => return Err(Fail::error("ERR This Redis command is not allowed from script")),
+        _ => {
+            check_flush(args)?;
+            let own: Vec<Slot> =
+                slots.into_iter().filter(|&slot| !matches!(cx.tx.role(slot), Role::Replica { .. })).collect();
+            for &slot in &own {
+                execute::check_role(&cx.tx, slot, Flags::WRITE)?;
+            }
+            cx.node.require_replicas(&own)?;
+            for slot in own {
+                if cx.tx.key_count_here(slot) > 0 {
+                    cx.tx.clear(slot);
+                }
+            }
+            cx.reply.ok();
+        }
     }
     Ok(())
+}
+
+fn check_flush(args: &[&[u8]]) -> Result<(), Fail> {
+    match args {
+        [_] => Ok(()),
+        [_, how] if is(how, "async") || is(how, "sync") => Ok(()),
+        _ => Err(Fail::syntax()),
+    }
 }
 
 /// Whether a script may call it although it is none on keys.
 #[must_use]
 pub fn is_for_scripts(command: &Command) -> bool {
-    matches!(command.name, "scan" | "keys" | "randomkey" | "dbsize")
+    matches!(command.name, "scan" | "keys" | "randomkey" | "dbsize" | "flushdb" | "flushall")
 }
 
 async fn dbsize(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -310,11 +332,7 @@ async fn dbsize(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 }
 
 async fn flush(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
-    match cx.args {
-        [_] => {}
-        [_, how] if is(how, "async") || is(how, "sync") => {}
-        _ => return Err(Fail::syntax()),
-    }
+    check_flush(cx.args)?;
     let slots: Vec<Slot> = key_counts(cx.node).into_iter().map(|(slot, _)| slot).collect();
     clear(cx, &slots, |tx| {
         // A slot that follows another node is that node's to flush.

@@ -261,7 +261,7 @@ impl Runner<'_> {
     }
 
     /// Answers a command that has waited.
-    pub(super) fn answered(&mut self, waiting: &Waiting, answer: Answer) -> Result<(), Fail> {
+    pub(super) fn answered(&mut self, answer: Answer) -> Result<(), Fail> {
         match answer {
             Answer::Served(reply, gate, written) => {
                 let is_error = reply.first() == Some(&b'-');
@@ -270,7 +270,6 @@ impl Runner<'_> {
                 self.gate.join(gate);
                 written.into_iter().for_each(|(slot, seq)| self.session.written.note(slot, seq));
             }
-            Answer::TimedOut if waiting.waiter.needs_all.is_some() => self.reply.null(),
             Answer::TimedOut => self.reply.null_array(),
             Answer::Unblocked => {
                 return Err(Fail::error("UNBLOCKED client unblocked via CLIENT UNBLOCK"));

@@ -28,7 +28,7 @@ use crate::notify::Event;
 use crate::number;
 use crate::pubsub::{Kind, Message};
 use crate::resp::Proto;
-use crate::table::{self, Flags, Run, Unfit};
+use crate::table::{self, Command, Flags, Run, Unfit};
 
 /// The most memory of a worker's state, in bytes.
 const MEMORY_MAX: usize = 256 << 20;
@@ -534,6 +534,13 @@ fn host(lua: &Lua, watch: &Rc<Watch>) -> mlua::Result<Table> {
     let host = lua.create_table()?;
     let watched = watch.clone();
     host.raw_set("stopped", lua.create_function(move |_, ()| Ok(watched.stopped.get()))?)?;
+    // There is one user, who may send every command that there is.
+    let known = |_: &Lua, words: Variadic<mlua::LuaString>| {
+        let words: Vec<_> = words.iter().map(mlua::LuaString::as_bytes).collect();
+        let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+        Ok(!matches!(table::resolve(&args), Err(Unfit::Unknown | Unfit::UnknownSub(_))))
+    };
+    host.raw_set("known", lua.create_function(known)?)?;
     let watched = watch.clone();
     let random = move |_: &Lua, ()| Ok(watched.random.borrow_mut().random::<f64>());
     host.raw_set("random", lua.create_function(random)?)?;
@@ -638,7 +645,15 @@ fn command(
         }
         "publish" => return publish(cx, Kind::Channel, words, may_write),
         "spublish" => return publish(cx, Kind::Shard, words, may_write),
+        "select" if number::integer(&words[1]) == Some(0) => {
+            cx.reply.ok();
+            return Ok(());
+        }
+        "select" => return Err(Fail::error("ERR DB index is out of range")),
         _ if walk::is_for_scripts(command) => {
+            if command.flags.has(Flags::WRITE) {
+                may_write.check()?;
+            }
             let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
             return walk::in_script(cx, command, &args);
         }
@@ -681,6 +696,12 @@ fn command(
         cx.tx.rewind(&mark);
     }
     done
+}
+
+/// Whether scripts may call it although it is neither on keys nor a walk over them.
+#[must_use]
+pub fn is_plain(command: &Command) -> bool {
+    matches!(command.name, "time" | "ping" | "echo" | "publish" | "spublish" | "select")
 }
 
 /// The message leaves when the script is committed; who listens now is counted.

@@ -227,6 +227,15 @@ function redis.replicate_commands()
     return true
 end
 
+function redis.acl_check_cmd(...)
+    if select("#", ...) == 0 then
+        fail("Please specify at least one argument for this redis.acl_check_cmd() call")
+    elseif not host.known(...) then
+        fail("Invalid command passed to redis.acl_check_cmd()")
+    end
+    return true
+end
+
 function redis.breakpoint()
     return false
 end

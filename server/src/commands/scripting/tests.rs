@@ -96,6 +96,13 @@ fn what_a_script_publishes_and_says_is_answered_as_in_redis() {
         "eval \"return {redis.call('publish', 'c', 'x'), redis.call('ping'), redis.call('ping', 'y'), redis.call('echo', 'z')}\" 0 \
          -> *4 :0 +PONG $1 y $1 z",
     );
+    let flush = "redis.call('set', 'a', 1) redis.call('flushall') redis.call('set', 'b', 2) \
+        return {redis.call('dbsize'), redis.call('get', 'a'), redis.call('select', 0), redis.acl_check_cmd('get', 'x')}";
+    bench.check("set old 1 -> +OK");
+    assert_eq!(eval(&mut bench, flush, &["0"]), "*4 :1 $-1 +OK :1");
+    bench.check("mget old a b -> *3 $-1 $-1 $1 2");
+    let refused = eval(&mut bench, "return redis.acl_check_cmd('nosuch')", &["0"]);
+    assert!(refused.starts_with("-ERR Invalid command passed to redis.acl_check_cmd()"), "{refused}");
     let refused = eval(&mut bench, "return redis.call('config', 'get', 'port')", &["0"]);
     assert!(refused.starts_with("-ERR This Redis command is not allowed from script"), "{refused}");
     let refused =

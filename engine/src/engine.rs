@@ -21,7 +21,7 @@ use crate::random::Random;
 use crate::recover::Folders;
 use crate::registry::Registry;
 use crate::signal::Signal;
-use crate::slot::SlotCell;
+use crate::slot::{Role, SlotCell};
 use crate::sst::{BLOCK_BYTES_MAX, FileNo, PackWriter, Packs, RunOptions};
 use crate::stats::Work;
 use crate::sync::{Mutex, MutexGuard};
@@ -526,20 +526,20 @@ impl Engine {
     }
 
     /// Stops cleanly: everything is in files and synced, so that the next start replays nothing. No other call
-    /// may follow but reads.
+    /// may follow but reads. As long as the epoch of a slot is owed, no stop is a clean one to the next start.
     ///
     /// # Errors
     /// What the last write or sync met; the next start recovers then as after a crash.
     pub fn close(&self) -> Result<()> {
         self.closing.store(true, Ordering::Release);
-        // After a clean stop no epoch begins: those that are owed do now.
-        self.begin_owed(&Slot::all().collect::<Vec<_>>())?;
         self.flush_all()?;
         // Not where the log ends: what somebody else may append meanwhile is not promised.
         let end = self.log.stop_clean()?;
         let mut manifest = self.manifest();
         self.save_roles_now(&mut manifest)?;
-        let node = NodeMeta { clean_end: Some(end), ..manifest.state().node };
+        // After a clean stop no epoch begins. Those that are owed stay so: the next start asks anew.
+        let owes = Slot::all().any(|slot| self.lock(slot).role == Role::Owed);
+        let node = NodeMeta { clean_end: (!owes).then_some(end), ..manifest.state().node };
         self.apply(&mut manifest, &[Edit::Node(node)])
     }
 

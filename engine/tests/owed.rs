@@ -143,10 +143,24 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_clean_stop_owes_nothing() {
+fn a_stop_in_order_leaves_owed_what_is_owed() {
+    let (disk, clock, tail) = lost();
+    for taken in [&tail[..0], &tail[..]] {
+        let fs = disk.restart();
+        let engine = open(&fs, &clock);
+        engine.append_tail(taken).expect("is taken");
+        engine.close().expect("closes");
+        drop(engine);
+        assert_whole(&fs.restart(), &clock, &tail, "after a stop in order");
+    }
+}
+
+#[test]
+fn after_what_was_owed_has_begun_a_stop_in_order_is_a_clean_one() {
     let (disk, clock, tail) = lost();
     let engine = open(&disk, &clock);
     engine.append_tail(&tail).expect("is taken");
+    engine.begin_owed(&[slot()]).expect("begins");
     engine.close().expect("closes");
     drop(engine);
     let engine = open(&disk.restart(), &clock);

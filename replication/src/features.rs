@@ -9,6 +9,7 @@
 //!   0    compressed: frames of kind 63 are understood
 //!   1    near: `handover near` is answered
 //!   2    tails: a message of kind 13 is answered
+//!   3    heirs: in a message of kind 52, the seq 2^48-1 is understood
 //! ```
 //! Each side says what it understands, and uses only what the other one said.
 
@@ -21,6 +22,9 @@ pub const NEAR: u64 = 2;
 /// The other side answers an owner that asks for the tail that it lost.
 pub const TAILS: u64 = 4;
 
+/// The other side, an owner that asks for its tail, wants to hear that the slot is another's meanwhile.
+pub const HEIRS: u64 = 8;
+
 /// Required bits that this program knows.
 const REQUIRED_KNOWN: u64 = 0;
 /// The first required bit.
@@ -30,8 +34,8 @@ const REQUIRED_FROM: u32 = 32;
 #[must_use]
 pub fn offered(compress: Compress) -> u64 {
     match compress {
-        Compress::Yes => NEAR | TAILS | COMPRESSED,
-        Compress::No => NEAR | TAILS,
+        Compress::Yes => NEAR | TAILS | HEIRS | COMPRESSED,
+        Compress::No => NEAR | TAILS | HEIRS,
     }
 }
 

@@ -99,6 +99,9 @@ pub(crate) struct Shared {
     pub(crate) settings: Mutex<Settings>,
     /// Slots that an operator's step is under way for.
     busy: Mutex<BTreeSet<Slot>>,
+    /// Who was promoted to owner of slots while this node was away, as it heard after its start. Of no meaning for a slot that is
+    /// not owed any more.
+    heirs: Mutex<BTreeMap<Slot, String>>,
     /// Says when to stop.
     pub(crate) stopping: watch::Sender<bool>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -125,6 +128,16 @@ impl Shared {
             compress: settings.compress,
             patience: settings.connect_patience,
         }
+    }
+
+    pub(crate) fn set_heirs(&self, heirs: Vec<(Slot, String)>) {
+        self.heirs.lock().unwrap_or_else(PoisonError::into_inner).extend(heirs);
+    }
+
+    /// Who owns a slot since this node was away, if that was heard, and this node neither owns nor follows since.
+    pub(crate) fn heir(&self, slot: Slot) -> Option<String> {
+        let heir = self.heirs.lock().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned();
+        heir.filter(|_| self.engine.role(slot) == Role::Owed)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -192,6 +205,7 @@ impl Replication {
             registry: Arc::new(Registry::default()),
             settings: Mutex::new(settings),
             busy: Mutex::default(),
+            heirs: Mutex::default(),
             stopping,
             threads: Mutex::default(),
         });
@@ -336,6 +350,12 @@ impl Replication {
     #[must_use]
     pub fn acks(&self) -> &Arc<Acks> {
         self.shared.registry.acks()
+    }
+
+    /// Who was promoted to owner of a slot while this node, its owner, was away; until this node is told whom to follow.
+    #[must_use]
+    pub fn heir(&self, slot: Slot) -> Option<String> {
+        self.shared.heir(slot)
     }
 
     /// Replication of one slot.

@@ -184,7 +184,7 @@ pub struct CopyHead {
     pub bytes: u64,
 }
 
-/// A slot's end on its master, or on a replica that sends a tail.
+/// A slot's end on its master, or on a replica that sends a tail (or is the slot's heir: [`crate::tail::HEIR`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat {
     /// The slot.

@@ -297,8 +297,8 @@ async fn no_one_once(
             Step::Promote(why) => alone.push((slot, why)),
             Step::PromoteUnlessAlive { upstream, why } => {
                 return Err(Refused::Other(format!(
-                    "slot {slot}: the link to its master is down, but {upstream} answers and may still own the slot \
-                     ({why}): try again when the link is up; force promotes without it"
+                    "slot {slot}: this node has no link to its master, but {upstream} answers and may own the slot \
+                     ({why}): try again when the link is up, or follow that node; force promotes without it"
                 )));
             }
             Step::AwaitMoved => awaited.push(slot),
@@ -380,7 +380,13 @@ async fn promote_alone(
     }
     let slots: Vec<Slot> = alone.iter().map(|(slot, _)| *slot).collect();
     let detached = detach(shared, &slots).await;
-    if let Err(error) = on_disk(shared, move |engine| engine.promote(&slots)).await {
+    let promoted = on_disk(shared, move |engine| {
+        let (owed, others): (Vec<Slot>, Vec<Slot>) =
+            slots.into_iter().partition(|slot| engine.role(*slot) == Role::Owed);
+        engine.begin_owed(&owed)?;
+        engine.promote(&others)
+    });
+    if let Err(error) = promoted.await {
         attach_again(shared, detached);
         return Err(error);
     }
@@ -410,7 +416,15 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
     Ok(match position.role {
         Role::Absent => return Err(Refused::NotHere(slot)),
         // It is the owner, or will be before long.
-        Role::Master | Role::Owed => Step::Nothing,
+        Role::Master => Step::Nothing,
+        Role::Owed => match shared.heir(slot) {
+            None => Step::Nothing,
+            Some(heir) if force => Step::Promote(format!("force, beside {heir}")),
+            Some(upstream) => {
+                let why = "it was promoted while this node was away".to_owned();
+                Step::PromoteUnlessAlive { upstream, why }
+            }
+        },
         Role::Fenced => {
             return Err(Refused::Other(format!("slot {slot} is being handed over: try again later")));
         }
@@ -472,7 +486,8 @@ async fn settled_step(
             silent.insert(upstream);
             return Ok(Step::Promote(why));
         }
-        if left.is_zero() {
+        // Whom this node does not follow, no link is tried to.
+        if left.is_zero() || shared.heir(slot).is_some() {
             return Ok(Step::PromoteUnlessAlive { upstream, why });
         }
         // The link tries by itself, at intervals of its own.

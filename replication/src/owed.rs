@@ -23,6 +23,8 @@ use crate::transport::Connection;
 const EVENTS_MAX: usize = 4;
 /// A replica that could not be reached is tried again after this.
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
+/// Who was promoted while this node was away is asked at such intervals whether it still owns the slots.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// An epoch that could not begin is tried again after this.
 const BEGIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,11 @@ impl<'a> Asking<'a> {
             if self.machine.is_over() {
                 return;
             }
-            let left = Duration::from_millis(self.deadline_ms.saturating_sub(self.shared.now_ms()));
+            let tails = self.machine.awaits_tails();
+            let left = match tails {
+                true => Duration::from_millis(self.deadline_ms.saturating_sub(self.shared.now_ms())),
+                false => LOOK_AGAIN,
+            };
             event = match timeout(left, self.inbox.recv()).await {
                 Ok(Some((event, why))) => {
                     if let (Event::Lost(node) | Event::Refused(node), Some(why)) = (&event, why) {
@@ -87,6 +93,9 @@ impl<'a> Asking<'a> {
                     event
                 }
                 Ok(None) => unreachable!("a sender is kept here"),
+                Err(_) if !tails => {
+                    Event::Again(self.shared.engine.owed().iter().map(|owed| owed.slot).collect())
+                }
                 Err(_) => {
                     let awaited = self.machine.awaited();
                     let why: Vec<&String> = self.tried.values().collect();
@@ -127,13 +136,38 @@ impl<'a> Asking<'a> {
                         }
                     }
                     Action::Begin(slots) => self.begin(slots).await,
+                    Action::Yield(node, slots) => self.give_way(node, slots),
                 }
             }
         }
     }
 
+    /// Another node was promoted while this one was away: nothing of these slots is served until an operator or a sentinel says
+    /// whom they follow, or that node is none's owner any more. What only this node has stays until then.
+    fn give_way(&self, node: NodeId, slots: Vec<Slot>) {
+        let known = self.shared.engine.owed();
+        let heir = |slot: &Slot| {
+            let owed = known.iter().find(|owed| owed.slot == *slot)?;
+            owed.replicas.iter().find(|(replica, _)| *replica == node).map(|(_, address)| address.clone())
+        };
+        let heirs: Vec<(Slot, String)> = slots.iter().filter_map(|slot| Some((*slot, heir(slot)?))).collect();
+        let (count, to) = (heirs.len(), heirs.first().map(|(_, heir)| heir.clone()).unwrap_or_default());
+        tracing::warn!(
+            slots = count,
+            %to,
+            "another node was promoted while this one was away: these slots serve nobody here until they are told to follow it"
+        );
+        self.shared.set_heirs(heirs);
+        // Who waits for them waits in vain.
+        self.shared.engine.role_changes().notify();
+    }
+
     fn dial(&mut self, node: NodeId, address: String) {
-        let pause = if self.tried.contains_key(&node) { DIAL_PAUSE } else { Duration::ZERO };
+        let pause = match self.tried.contains_key(&node) {
+            false => Duration::ZERO,
+            true if self.machine.awaits_tails() => DIAL_PAUSE,
+            true => LOOK_AGAIN,
+        };
         let (asks, inbox) = unbounded_channel();
         self.asking.insert(node, asks);
         let (shared, events) = (Arc::clone(self.shared), self.events.clone());

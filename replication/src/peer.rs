@@ -211,7 +211,8 @@ impl Peer {
                 }
             }
             Message::TailAsk(asks) => {
-                let (tails, giving) = Giving::look(&self.engine, &asks);
+                let heirs = self.features & features::HEIRS != 0;
+                let (tails, giving) = Giving::look(&self.engine, &asks, heirs);
                 self.push(Message::Tails(tails));
                 self.giving = giving;
             }

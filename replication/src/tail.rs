@@ -8,13 +8,14 @@
 //! All replicas of a slot are asked, since any may have most; what two of them have is the same, so that what comes twice
 //! is passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use haypile_engine::engine::Engine;
 use haypile_engine::log::{LogReader, ReadOutcome, records};
 use haypile_engine::owed::Owed;
 use haypile_engine::planted::{self, Bug};
+use haypile_engine::roles::Position;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
 
@@ -24,6 +25,10 @@ use crate::receiver::PARTIAL_BYTES_MAX;
 
 /// About how much of the log is gathered for one message.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Instead of a slot's last record: the node that answers owns the slot, in an epoch that came after the one asked about. It was
+/// promoted while the asker was away.
+pub const HEIR: Seq = Seq::MAX;
 
 /// Slots whose tails a replica is asked for: their running epochs and last records.
 pub type Asks = Vec<(Slot, Epoch, Seq)>;
@@ -54,6 +59,8 @@ pub enum Event {
     Refused(NodeId),
     /// It was waited for long enough.
     Deadline,
+    /// Some time has passed, and these slots are owed still: whoever owned one of them meanwhile may not any more.
+    Again(BTreeSet<Slot>),
 }
 
 /// What is to be done.
@@ -71,6 +78,8 @@ pub enum Action {
     Append(NodeId, Bytes),
     /// The slots' next epochs are to begin.
     Begin(Vec<Slot>),
+    /// This node owns the slots meanwhile: their epochs do not begin before it says otherwise.
+    Yield(NodeId, Vec<Slot>),
 }
 
 /// What is waited for of a slot.
@@ -80,6 +89,18 @@ struct Wait {
     last: Seq,
     /// The replicas that have not given all that they have: up to where it comes, once they have said so.
     from: BTreeMap<NodeId, Option<Seq>>,
+    /// Who owns it meanwhile: as long as that node does not say otherwise, no epoch begins here.
+    heir: Option<NodeId>,
+}
+
+impl Wait {
+    fn is_settled(&self) -> bool {
+        self.from.is_empty() && self.heir.is_none()
+    }
+
+    fn is_for(&self, node: NodeId) -> bool {
+        self.heir == Some(node) || self.from.contains_key(&node)
+    }
 }
 
 /// A replica that is asked.
@@ -107,7 +128,7 @@ impl Taking {
         let (mut waits, mut asked) = (BTreeMap::new(), BTreeMap::new());
         for Owed { slot, epoch, last, replicas } in owed {
             let from = replicas.iter().map(|(node, _)| (*node, None)).collect();
-            waits.insert(slot, Wait { epoch, last, from });
+            waits.insert(slot, Wait { epoch, last, from, heir: None });
             asked.extend(
                 replicas.into_iter().map(|(node, address)| {
                     (node, Asked { address, reached: false, partial: BytesMut::new() })
@@ -121,6 +142,12 @@ impl Taking {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.waits.is_empty()
+    }
+
+    /// Whether replicas may give more; else only other owners are waited for.
+    #[must_use]
+    pub fn awaits_tails(&self) -> bool {
+        self.waits.values().any(|wait| !wait.from.is_empty())
     }
 
     /// How many records were taken back.
@@ -144,12 +171,10 @@ impl Taking {
                 out.extend(self.asked.iter().map(|(node, asked)| Action::Dial(*node, asked.address.clone())));
             }
             Event::Reached(node) => {
-                let waits = self.waits.iter().filter(|(_, wait)| wait.from.contains_key(&node));
-                let asks: Asks = waits.map(|(&slot, wait)| (slot, wait.epoch, wait.last)).collect();
                 if let Some(asked) = self.asked.get_mut(&node) {
                     asked.reached = true;
                     asked.partial.clear();
-                    out.push(Action::Ask(node, asks));
+                    out.push(Action::Ask(node, self.asks(|wait| wait.is_for(node))));
                 }
             }
             Event::Has(node, beats) => self.has(node, beats, &mut out),
@@ -175,21 +200,44 @@ impl Taking {
             }
             Event::Refused(node) => self.give_up(node),
             Event::Deadline => self.waits.values_mut().for_each(|wait| wait.from.clear()),
+            Event::Again(owed) => {
+                self.waits.retain(|slot, _| owed.contains(slot));
+                let heirs: BTreeSet<NodeId> = self.waits.values().filter_map(|wait| wait.heir).collect();
+                for node in heirs.into_iter().filter(|node| self.asked.get(node).is_some_and(|a| a.reached)) {
+                    out.push(Action::Ask(node, self.asks(|wait| wait.heir == Some(node))));
+                }
+            }
         }
         self.settle(&mut out);
         out
     }
 
-    fn has(&mut self, node: NodeId, beats: Vec<Beat>, out: &mut Vec<Action>) {
+    fn asks(&self, of: impl Fn(&Wait) -> bool) -> Asks {
+        let waits = self.waits.iter().filter(|(_, wait)| of(wait));
+        waits.map(|(&slot, wait)| (slot, wait.epoch, wait.last)).collect()
+    }
+
+    fn has(&mut self, node: NodeId, mut beats: Vec<Beat>, out: &mut Vec<Action>) {
+        let inherited: BTreeSet<Slot> =
+            beats.extract_if(.., |beat| beat.last == HEIR).map(|beat| beat.slot).collect();
         let has: BTreeMap<Slot, Seq> = beats.iter().map(|beat| (beat.slot, beat.last)).collect();
-        for (slot, wait) in &mut self.waits {
-            if !wait.from.contains_key(&node) {
+        let mut yielded = Vec::new();
+        for (&slot, wait) in self.waits.iter_mut().filter(|(_, wait)| wait.is_for(node)) {
+            if inherited.contains(&slot) {
+                wait.from.remove(&node);
+                if wait.heir.replace(node) != Some(node) {
+                    yielded.push(slot);
+                }
                 continue;
             }
-            match has.get(slot).filter(|&&upto| upto > wait.last && !planted::is(Bug::TailIgnored)) {
+            wait.heir = wait.heir.filter(|heir| *heir != node);
+            match has.get(&slot).filter(|&&upto| upto > wait.last && !planted::is(Bug::TailIgnored)) {
                 Some(&upto) => wait.from.insert(node, Some(upto)),
                 None => wait.from.remove(&node),
             };
+        }
+        if !yielded.is_empty() {
+            out.push(Action::Yield(node, yielded));
         }
         out.push(Action::Times(beats));
     }
@@ -218,11 +266,11 @@ impl Taking {
     /// Slots for which nobody is waited for begin their epochs; who is waited for by none is let go.
     fn settle(&mut self, out: &mut Vec<Action>) {
         let ready: Vec<Slot> =
-            self.waits.iter().filter(|(_, wait)| wait.from.is_empty()).map(|(slot, _)| *slot).collect();
+            self.waits.iter().filter(|(_, wait)| wait.is_settled()).map(|(slot, _)| *slot).collect();
         ready.iter().for_each(|slot| drop(self.waits.remove(slot)));
         let waits = &self.waits;
         self.asked.retain(|node, _| {
-            let awaited = waits.values().any(|wait| wait.from.contains_key(node));
+            let awaited = waits.values().any(|wait| wait.is_for(*node));
             if !awaited {
                 out.push(Action::HangUp(*node));
             }
@@ -253,15 +301,23 @@ pub struct Giving {
 
 impl Giving {
     /// What this node has of slots after a record of their running epochs: the message that says so, and the records, if
-    /// there are any. A slot of which it has nothing, or of which it knows another epoch after that one, is passed over.
+    /// there are any. A slot of which it has nothing, or of which it knows another epoch after that one, is passed over; but who
+    /// understands it is told that this node owns the slot in such an epoch.
     #[must_use]
-    pub fn look(engine: &Engine, asks: &[(Slot, Epoch, Seq)]) -> (Vec<Beat>, Option<Giving>) {
+    pub fn look(
+        engine: &Engine,
+        asks: &[(Slot, Epoch, Seq)],
+        tells_heirs: bool,
+    ) -> (Vec<Beat>, Option<Giving>) {
         let (mut beats, mut slots) = (Vec::new(), BTreeMap::new());
         for &(slot, epoch, last) in asks {
             let position = engine.position(slot);
             // A copy that is under way is no prefix of anything.
             let whole = !matches!(position.role, Role::Absent | Role::Loading { .. });
             if !whole || position.history.current() != Some(epoch) {
+                if tells_heirs && is_heir(&position, epoch) {
+                    beats.push(Beat { slot, last: HEIR, time: position.time });
+                }
                 continue;
             }
             // A grant that the owner does not have was never given: see `haypile_engine::owed`.
@@ -327,6 +383,12 @@ impl Giving {
         self.slots.retain(|slot, _| !over.contains(slot));
         Ok(piece.freeze())
     }
+}
+
+/// Whether a slot's owner, or who is handing it over, began a later epoch than this.
+fn is_heir(position: &Position, epoch: Epoch) -> bool {
+    let owns = position.role.owns() || matches!(position.role, Role::Granted { .. });
+    owns && position.history.starts().iter().any(|start| start.epoch == epoch)
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ fn replicas_that_do_not_come_are_not_waited_for_longer_than_is_said() {
 }
 
 #[test]
-fn a_stop_while_it_asks_begins_what_is_owed_and_a_kill_leaves_it_owed() {
+fn a_stop_while_it_asks_leaves_owed_what_is() {
     let one = slots([1]);
     let (mut a, mut b) = pair(&one);
     let term = |node: &Node| node.engine().position(slot(1)).history.current().expect("has one").term;
@@ -128,11 +128,16 @@ fn a_stop_while_it_asks_begins_what_is_owed_and_a_kill_leaves_it_owed() {
     assert_eq!((a.role(slot(1)), term(&a)), (Role::Owed, before));
     a.stop();
     a.open();
+    assert_eq!((a.role(slot(1)), term(&a)), (Role::Owed, before), "not even one in order gives the tail up");
+    b.open();
+    until("it is served again", || a.role(slot(1)) == Role::Master);
+    a.stop();
+    a.open();
     assert_eq!((a.role(slot(1)), term(&a)), (Role::Master, before + 1), "a clean stop owes nothing");
 }
 
 #[test]
-fn an_old_master_that_follows_its_heir_at_once_needs_no_copy() {
+fn an_old_master_gives_way_to_its_heir_and_follows_it_without_a_copy() {
     let one = slots([1]);
     let (mut a, b) = pair(&one);
     fill(&a, &one, 30, "unsynced");
@@ -140,13 +145,36 @@ fn an_old_master_that_follows_its_heir_at_once_needs_no_copy() {
     a.lose_power(5);
     b.no_one(&one, true).expect("is promoted");
     fill(&b, &one, 5, "heir");
-    // What its replicas have now is of another epoch: it is not waited for.
+    a.tail_wait = Some(Duration::from_millis(50));
     a.open();
-    until("it serves, as it knows no better", || a.role(slot(1)) == Role::Master);
-    a.lose_power(6);
-    a.tail_wait = Some(FOR_EVER);
-    a.open();
+    until("it hears of its heir", || a.replication().heir(slot(1)).is_some());
+    assert_eq!(a.set(&key_in(slot(1), "x"), "y"), Err(Role::Owed));
+    a.no_one(&one, false).expect_err("the heir answers");
     a.follow(&one, &b, false).expect("follows");
+    assert_eq!(a.replication().heir(slot(1)), None, "it is told");
     b.wait_drained(&one, 1);
+    assert_eq!(a.engine().position(slot(1)).base_seq, Seq(0), "was copied");
     assert_same(&b, &a, &one);
+}
+
+#[test]
+fn an_old_master_serves_again_when_its_heir_follows_it_or_when_it_is_forced_to() {
+    for by_force in [false, true] {
+        let one = slots([1]);
+        let (mut a, b) = pair(&one);
+        a.lose_power(5);
+        b.no_one(&one, true).expect("is promoted");
+        fill(&b, &one, 5, "heir");
+        a.open();
+        until("it hears of its heir", || a.replication().heir(slot(1)).is_some());
+        if by_force {
+            a.no_one(&one, true).expect("is an owner beside it");
+            assert_eq!(a.role(slot(1)), Role::Master);
+        }
+        b.follow(&one, &a, true).expect("follows");
+        until("it is served again", || a.role(slot(1)) == Role::Master);
+        fill(&a, &one, 1, "after");
+        a.wait_drained(&one, 1);
+        assert_same(&a, &b, &one);
+    }
 }

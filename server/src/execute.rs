@@ -789,6 +789,12 @@ impl Runner<'_> {
 /// # Errors
 /// What the client is told if that takes too long.
 pub async fn unfenced(node: &Node, slot: Slot, changes: u64, deadline: &mut Option<u64>) -> Result<(), Fail> {
+    if let Some(heir) = node.replication.heir(slot) {
+        return Err(Fail::error(format!(
+            "ERR Server in read-only: slot {slot} was taken over by {heir} while this node was away, and serves nobody here \
+             until it follows that one"
+        )));
+    }
     let now = node.monotonic_ms();
     let until = *deadline.get_or_insert(now + node.config.now().handover_hold_ms);
     let wait = Duration::from_millis(until.saturating_sub(now));

@@ -87,10 +87,16 @@ class Replication(Case):
         replica.start()
         self.assertEqual(replica.do("GET", common), b"1")
         master.kill()
-        # Promoted while the master is away: both write, and part.
+        # Promoted while the master is away, which is forced to own it too: both write, and part.
         replica.pkcluster("slotsslaveof", "no", "one", "3", "force")
         replica.do("SET", kept, "2")
         master.start()
+
+        def owns():
+            master.pkcluster("slotsslaveof", "no", "one", "3", "force")
+            return "state: master" in master.slot(3).text
+
+        self.wait(owns, "it is an owner besides")
         master.do("SET", lost, "3")
         self.follow(master, replica, "3")
         self.wait_until_slave_has_all(replica, master, [3])

@@ -113,3 +113,45 @@ class Tails(Case):
         master.start()
         self.wait(lambda: "state: master" in master.slot(1).text, "it serves again")
         self.assertEqual(master.do("GET", key_in(1, "kept")), b"1")
+
+    def promoted(self):
+        """A master that is back after its replica was promoted without it."""
+        master, replica = self.pair("--tail-wait-ms", "300000")
+        self.fill(master, ["kept"], "1")
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        master.kill()
+        self.assertIn(replica.pkcluster("slotsslaveof", "no", "one", "all"), (b"OK", True))
+        self.fill(replica, ["new"], "2")
+        master.start()
+        self.wait(lambda: "another node was promoted" in master.said(), "it hears of it")
+        return master, replica
+
+    def test_a_master_that_is_back_serves_nobody_where_another_was_promoted_meanwhile_and_follows_when_told(self):
+        master, replica = self.promoted()
+        for words in (("GET", key_in(1, "kept")), ("SET", key_in(1, "kept"), "old")):
+            self.assertIn(f"slot 1 was taken over by {replica.address} ", master.error(*words))
+        self.assertIn("may own the slot", master.error("PKCLUSTER", "SLOTSSLAVEOF", "NO", "ONE", "1"))
+        # Stops of either change nothing, in order or not.
+        master.stop()
+        replica.kill()
+        replica.start()
+        master.start()
+        self.wait(lambda: "taken over by" in master.error("GET", key_in(1, "kept")), "it hears of it again")
+        self.assertIn(master.do("SLAVEOF", "127.0.0.1", replica.port), (b"OK", True))
+        self.wait_until_slave_has_all(replica, master, SLOTS)
+        for slot in SLOTS:
+            self.assertEqual(master.do("GET", key_in(slot, "new")), b"2")
+
+    def test_a_master_that_is_back_serves_again_when_who_was_promoted_follows_it(self):
+        master, replica = self.promoted()
+        self.assertIn(replica.do("SLAVEOF", "127.0.0.1", master.port), (b"OK", True))
+        self.wait_until_slave_has_all(master, replica, SLOTS)
+        self.assertIsNone(master.do("GET", key_in(1, "new")), "what the other had was given up")
+        self.assertEqual(master.do("GET", key_in(1, "kept")), b"1")
+
+    def test_a_master_that_is_back_is_told_to_own_its_slots_when_who_was_promoted_is_dead(self):
+        master, replica = self.promoted()
+        replica.kill()
+        self.assertIn("taken over by", master.error("GET", key_in(1, "kept")))
+        self.assertIn(master.pkcluster("slotsslaveof", "no", "one", "all"), (b"OK", True))
+        self.assertEqual(master.do("GET", key_in(1, "kept")), b"1")

@@ -119,16 +119,56 @@ fn a_replica_gives_what_is_of_the_running_epoch_and_nothing_of_another() {
     let position = engine.position(one);
     let (epoch, last) = (position.history.current().expect("it has one"), position.last_seq);
     assert_eq!(last, Seq(5));
-    let (told, giving) = Giving::look(&engine, &[(one, epoch, Seq(2)), (slot(3), epoch, Seq(0))]);
+    let (told, giving) = Giving::look(&engine, &[(one, epoch, Seq(2)), (slot(3), epoch, Seq(0))], true);
     assert_eq!(told.iter().map(|beat| (beat.slot, beat.last)).collect::<Vec<_>>(), [(one, last)]);
     let mut giving = giving.expect("there is more");
     let data = giving.next(&engine).expect("the log has it");
     assert!(giving.is_over());
     let seqs: Vec<Seq> = records(&data).map(|record| record.expect("whole").header.seq).collect();
     assert_eq!(seqs, [Seq(3), Seq(4), Seq(5)]);
-    assert!(Giving::look(&engine, &[(one, epoch, last)]).1.is_none(), "nothing comes after the last");
+    assert!(Giving::look(&engine, &[(one, epoch, last)], true).1.is_none(), "nothing comes after the last");
     engine.follow(&[one], "10.0.0.9:9221").expect("follows");
     engine.promote(&[one]).expect("is promoted");
-    let (told, giving) = Giving::look(&engine, &[(one, epoch, Seq(2))]);
+    let asks = [(one, epoch, Seq(2))];
+    let (told, giving) = Giving::look(&engine, &asks, false);
     assert!(told.is_empty() && giving.is_none(), "what follows is of another epoch");
+    let heirs = || Giving::look(&engine, &asks, true).0.iter().map(|beat| beat.last).collect::<Vec<_>>();
+    assert_eq!(heirs(), [HEIR], "this node was promoted");
+    engine.follow(&[one], "10.0.0.9:9221").expect("follows");
+    assert_eq!(heirs(), [], "a replica of the heir is none");
+}
+
+#[test]
+fn an_owner_whose_slot_is_anothers_meanwhile_begins_no_epoch_until_that_one_says_otherwise() {
+    let mut taking = Taking::new(vec![owed(1, &[A, B]), owed(2, &[A, B])]);
+    taking.on(Event::Start);
+    taking.on(Event::Reached(A));
+    taking.on(Event::Reached(B));
+    taking.on(Event::Has(B, vec![has(1, 11)]));
+    let heir = || vec![Beat { slot: slot(1), last: HEIR, time: TimeMs(99) }];
+    let actions = taking.on(Event::Has(A, heir()));
+    assert_eq!(actions[0], Action::Yield(A, vec![slot(1)]));
+    assert_eq!(begun(&actions), [slot(2)], "of which neither has more");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Times(beats) if !beats.is_empty())));
+    assert_eq!(begun(&taking.on(Event::Deadline)), []);
+    assert!(!taking.awaits_tails() && !taking.is_over());
+
+    let owed = || Event::Again(BTreeSet::from([slot(1), slot(7)]));
+    assert_eq!(taking.on(owed()), [Action::Ask(A, vec![(slot(1), EPOCH, Seq(10))])]);
+    assert_eq!(taking.on(Event::Has(A, heir())), [Action::Times(vec![])], "it was told once");
+    assert_eq!(taking.on(Event::Lost(A)), [Action::Dial(A, "10.0.0.1:9221".to_owned())]);
+    assert_eq!(taking.on(owed()), [], "who is away has not given it back");
+    taking.on(Event::Reached(A));
+    assert_eq!(begun(&taking.on(Event::Has(A, vec![]))), [slot(1)], "it was told to follow this node");
+    assert!(taking.is_over());
+}
+
+#[test]
+fn a_slot_that_was_told_to_follow_its_new_owner_is_waited_for_no_longer() {
+    let mut taking = Taking::new(vec![owed(1, &[A])]);
+    taking.on(Event::Start);
+    taking.on(Event::Reached(A));
+    taking.on(Event::Has(A, vec![Beat { slot: slot(1), last: HEIR, time: TimeMs(99) }]));
+    assert_eq!(taking.on(Event::Again(BTreeSet::new())), [Action::HangUp(A)]);
+    assert!(taking.is_over());
 }

@@ -90,11 +90,6 @@ impl World<'_> {
             // One whose disk failed has nothing to stop in order.
             0 if !self.nodes[node].faulty => {
                 let engine = self.nodes[node].engine().expect("it runs");
-                for slot in self.slots.clone() {
-                    if engine.role(slot) == Role::Owed {
-                        self.forgive(node, slot);
-                    }
-                }
                 engine.close().map_err(|error| format!("node {node} does not close: {}", told(&error)))?;
                 self.note(|| format!("{node} stops"));
                 self.nodes[node].fs = self.nodes[node].fs.restart();

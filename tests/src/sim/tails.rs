@@ -18,6 +18,7 @@ use super::world::World;
 
 /// As the product's default.
 const TAIL_WAIT_MS: u64 = 2000;
+const LOOK_AGAIN_MS: u64 = 1000;
 /// A replica that could not be reached is tried again after this.
 const DIAL_PAUSE_MS: u64 = 100;
 
@@ -30,6 +31,8 @@ pub struct Asking {
     /// What happened to connections.
     lost: Vec<NodeId>,
     deadline_ms: u64,
+    /// When those that own a slot meanwhile are asked whether they still do.
+    again_ms: u64,
     /// Slots whose epochs are to begin.
     ready: Vec<Slot>,
     /// What replicas had when they were asked, of those that answered.
@@ -57,6 +60,7 @@ impl World<'_> {
             conns: BTreeMap::new(),
             lost: Vec::new(),
             deadline_ms: now_ms + TAIL_WAIT_MS,
+            again_ms: now_ms + LOOK_AGAIN_MS,
             ready: Vec::new(),
             had: BTreeMap::new(),
         });
@@ -79,6 +83,12 @@ impl World<'_> {
             asking.had.clear();
             self.note(|| format!("{node} waits no longer for its replicas"));
             self.tail_event(node, Event::Deadline)?;
+        }
+        let Some(asking) = self.asking(node) else { return Ok(()) };
+        if now_ms >= asking.again_ms {
+            asking.again_ms = now_ms + LOOK_AGAIN_MS;
+            let owed = self.nodes[node].engine().map(|engine| engine.owed()).unwrap_or_default();
+            self.tail_event(node, Event::Again(owed.iter().map(|owed| owed.slot).collect()))?;
         }
         let Some(asking) = self.asking(node) else { return Ok(()) };
         let due = asking.dials.iter().find(|(_, (_, at_ms))| now_ms >= *at_ms);
@@ -166,7 +176,7 @@ impl World<'_> {
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
         let (engine, Some(asking)) = (running.engine, &mut running.owing) else { return Ok(()) };
         let mut actions = VecDeque::from(asking.machine.on(event));
-        let (mut taken, mut hung_up) = (Vec::new(), Vec::new());
+        let (mut taken, mut hung_up, mut yielded) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Dial(from, address) => drop(asking.dials.insert(from, (address, now_ms))),
@@ -192,10 +202,14 @@ impl World<'_> {
                     taken.extend(appended.applied);
                 }
                 Action::Begin(slots) => asking.ready.extend(slots),
+                Action::Yield(_, slots) => yielded.extend(slots),
             }
         }
         if !taken.is_empty() {
             self.note(|| format!("{node} takes back up to {taken:?}"));
+        }
+        if !yielded.is_empty() {
+            self.note(|| format!("{node} hears that others own {yielded:?} meanwhile"));
         }
         hung_up.into_iter().for_each(|id| self.close_client(id, "nothing more is asked"));
         Ok(())

@@ -1,4 +1,4 @@
-//! RocksDB and LevelDB through their C interfaces, made safe: the one file with `unsafe`.
+//! RocksDB and LevelDB through their C interfaces, and a system call that no crate has, made safe: the one file with `unsafe`.
 //!
 //! RocksDB's interface began as LevelDB's, so most of both is one [`Api`], a table of functions; [`Db`], [`Iter`] and
 //! [`Batch`] work on either. Declared by hand from `rocksdb/c.h` (7.8) and `leveldb/c.h` (1.23): what is used, no more.
@@ -6,8 +6,10 @@
 //! Promises: pointers that C gives are freed once, after their last use; slices that C lends are seen only within a call.
 #![allow(unsafe_code)] // C can't be called without
 
-use std::ffi::{CStr, CString, c_char, c_double, c_int, c_uchar, c_void};
+use std::ffi::{CStr, CString, c_char, c_double, c_int, c_long, c_uchar, c_uint, c_void};
+use std::io;
 use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::ptr::null_mut;
 
@@ -680,4 +682,26 @@ impl Drop for Iter<'_> {
         // SAFETY: it is freed once, while the store is open.
         unsafe { (self.api.iter_destroy)(self.iter) }
     }
+}
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+}
+
+/// The number of `cachestat`: it is newer than the tables that differ between processors.
+const CACHESTAT: c_long = 451;
+/// What the kernel counts in. Larger pages on another processor would only scale what is told.
+const PAGE_BYTES: u64 = 4096;
+
+/// How many bytes of a file, from `from` on (0 is all that follows), the kernel has cached.
+///
+/// # Errors
+/// As the kernel says: one before Linux 6.5 can't tell.
+pub fn cached_bytes(file: BorrowedFd<'_>, from: u64, bytes: u64) -> io::Result<u64> {
+    // Where from and how many; then: cached, not written yet, being written, dropped, dropped lately.
+    let (range, mut pages) = ([from, bytes], [0_u64; 5]);
+    // SAFETY: both structures are of 64-bit numbers, as many as cachestat(2) has, and live longer than the call.
+    let done =
+        unsafe { syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0 as c_uint) };
+    if done == 0 { Ok(pages[0] * PAGE_BYTES) } else { Err(io::Error::last_os_error()) }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use haypile_bench::error::{Error, Result};
 use haypile_bench::record::Run;
 
+use super::page_cache::PageCache;
 use super::rows::{Amount, Group, Memory, Steps};
 
 /// Bytes of a key.
@@ -15,7 +16,10 @@ const VALUE_BYTES: u64 = 100;
 /// For how many keys the rows' budgets are.
 const KEYS_OF_BUDGETS: u64 = 1_000_000;
 /// What is done for seconds is done for a fraction of them with `--quick`.
-const QUICK: f64 = 0.1;
+const QUICK: f64 = 0.2;
+
+/// A page cache that was larger than its limit by more than this, on average, was not held to it.
+const LIMIT_SLACK: f64 = 1.25;
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +56,13 @@ impl Cell<'_> {
         let (store, json) = (folder.path().join("store"), folder.path().join("runs.json"));
         std::fs::create_dir(&store).map_err(|error| Error::file(&store, error))?;
         let before = Cpu::now();
-        for (steps, config) in self.processes() {
+        let (limit, mut cached) = (self.data_bytes() / 10, None);
+        for (index, (steps, config)) in self.processes().into_iter().enumerate() {
+            let held = if self.group.page_cache_tenth && index > 0 {
+                Some(PageCache::hold(&store, limit).map_err(|error| Error::file(&store, error))?)
+            } else {
+                None
+            };
             let names: Vec<&str> = steps.iter().map(|(workload, _)| *workload).collect();
             let program = std::env::current_exe().map_err(|error| Error::file(Path::new("self"), error))?;
             let output = Command::new(&program)
@@ -64,6 +74,7 @@ impl Cell<'_> {
                 .arg(&json)
                 .output()
                 .map_err(|error| Error::file(&program, error))?;
+            cached = held.map(PageCache::end);
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 return Err(Error::target(
@@ -83,13 +94,27 @@ impl Cell<'_> {
             .into_iter()
             .zip(rows)
             .filter_map(|(run, row)| Some(Run { label: Some(row?.to_owned()), repeat: self.repeat, ..run }));
-        Ok((measured.collect(), others))
+        let mut measured: Vec<Run> = measured.collect();
+        if let Some(cached) = cached {
+            if cached > LIMIT_SLACK * limit as f64 {
+                eprintln!(
+                    "{}: of its files {cached:.0} bytes stayed cached, not {limit}: left out",
+                    self.target
+                );
+                measured.clear();
+            }
+            let told = format!("held to {limit} bytes; {cached:.0} on average");
+            for run in &mut measured {
+                run.configuration.insert("page cache".to_owned(), told.clone());
+            }
+        }
+        Ok((measured, others))
     }
 
     /// What each process runs, with its settings: the second one opens what the first has closed.
     fn processes(&self) -> Vec<(Steps, String)> {
         let steps = self.group.steps;
-        let data = self.keys() * (KEY_BYTES + VALUE_BYTES);
+        let data = self.data_bytes();
         match self.group.memory {
             Memory::Budget(bytes) => vec![(steps, self.budget(self.scaled(bytes)))],
             Memory::TenthOfData => vec![(steps, self.budget(data / 10))],
@@ -97,6 +122,10 @@ impl Cell<'_> {
                 vec![(&steps[..1], self.budget(self.scaled(bytes))), (&steps[1..], self.cache(data / 10))]
             }
         }
+    }
+
+    fn data_bytes(&self) -> u64 {
+        self.keys() * (KEY_BYTES + VALUE_BYTES)
     }
 
     fn keys(&self) -> u64 {

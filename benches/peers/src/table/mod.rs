@@ -2,12 +2,15 @@
 //! take turns within a repetition, so that a machine that slows down slows all of them.
 
 pub mod cell;
+pub mod page_cache;
 pub mod rows;
 pub mod summary;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use haypile_bench::error::{Error, Result};
@@ -19,6 +22,9 @@ use self::cell::{Cell, Scale};
 use self::rows::{GROUPS, Group, HARNESS};
 use self::summary::Summary;
 use crate::kinds::{KINDS, NULL};
+
+/// So many repetitions there are of everything, however long they take, if so many were asked for.
+const REPEATS_MIN: u32 = 3;
 
 fn command() -> Command {
     let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
@@ -41,6 +47,10 @@ fn command() -> Command {
         )
         .arg(number("repeat", "5").help("repetitions, of which medians are shown [--quick: 1]"))
         .arg(number("keys", "1000000").help("keys [--quick: 200000]; memory is in proportion"))
+        .arg(number("enough", "0").help(
+            "leave a target out of a group's further repetitions once it took so many seconds for it in three or more; 0 is \
+             never",
+        ))
         .arg(
             Arg::new("quick")
                 .long("quick")
@@ -112,6 +122,10 @@ fn run(matches: &ArgMatches) -> Result<bool> {
     let parent = matches.get_one::<PathBuf>("dir").cloned().unwrap_or_else(std::env::temp_dir);
     let json = matches.get_one::<PathBuf>("json");
 
+    let enough = matches.get_one::<u64>("enough").map_or(0, |seconds| *seconds);
+    // How long each group has taken each target.
+    let mut spent: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
+
     let nothing = Cell { group: &HARNESS, target: NULL.name, scale, repeat: 1 };
     let mut runs: Vec<Run> = nothing.run(&parent)?.0;
     for repeat in 1..=repeats {
@@ -121,8 +135,14 @@ fn run(matches: &ArgMatches) -> Result<bool> {
             for turn in 0..part.len() {
                 // Another target is first each time.
                 let target = part[(turn + repeat as usize - 1) % part.len()];
+                let spent = spent.entry((group.name, target)).or_default();
+                if enough > 0 && repeat > REPEATS_MIN && spent.as_secs() >= enough {
+                    continue;
+                }
                 let cell = Cell { group, target, scale, repeat };
+                let started = Instant::now();
                 let (measured, others) = cell.run(&parent)?;
+                *spent += started.elapsed();
                 for run in &measured {
                     if let Some(path) = json {
                         let line = serde_json::to_string(run).map_err(|why| Error::file(path, why))?;

@@ -40,6 +40,8 @@ pub struct Group {
     pub memory: Memory,
     /// What a run waits for at its end, as `--settle` has it.
     pub settle: &'static str,
+    /// Whether what the kernel caches of the store's files is held to a tenth of the data after the fill.
+    pub page_cache_tenth: bool,
     /// Whether a store that keeps all data in memory takes part.
     pub bare_too: bool,
 }
@@ -60,6 +62,7 @@ const PLAIN: Group = Group {
     amount: Amount::PerThousand(1000),
     memory: USUAL,
     settle: "debt",
+    page_cache_tenth: false,
     bare_too: true,
 };
 
@@ -118,6 +121,20 @@ pub const GROUPS: &[Group] = &[
         ..PLAIN
     },
     Group {
+        name: "device",
+        steps: &[
+            ("fillrandom", None),
+            ("readrandom", None),
+            ("readrandom", Some("readrandom, cache and page cache a tenth")),
+        ],
+        amount: Amount::PerThousand(100),
+        memory: Memory::CacheTenth(256 * MIB),
+        settle: "flush",
+        page_cache_tenth: true,
+        bare_too: false,
+        ..PLAIN
+    },
+    Group {
         name: "seek",
         steps: &[("fillrandom", None), ("seekrandom", None), ("seekrandom", Some("seekrandom, 10 entries"))],
         amount: Amount::PerThousand(300),
@@ -141,7 +158,7 @@ pub const GROUPS: &[Group] = &[
         name: "sustained",
         steps: &[("fillrandom", None), ("overwrite", Some(SUSTAINED))],
         keys_per_thousand: 2000,
-        amount: Amount::Seconds(60.0),
+        amount: Amount::Seconds(30.0),
         memory: Memory::TenthOfData,
         bare_too: false,
         ..PLAIN
@@ -223,6 +240,7 @@ pub const GOALS: &[Goal] = &[
     Goal("readrandom, in cache", Rate, AtLeast(1.2, "redb")),
     Goal("readrandom, in cache", Cpu, Below(1.5)),
     Goal("readrandom, cache a tenth", Rate, AtLeastBest(1.5)),
+    Goal("readrandom, cache and page cache a tenth", Rate, AtLeastBest(1.5)),
     Goal("readmissing", Rate, AtLeast(1.2, "fjall")),
     Goal("seekrandom, 10 entries", Rate, AtLeast(3.0, "rocksdb")),
     Goal("readwhilewriting", Rate, AtLeast(3.0, "rocksdb")),

@@ -141,11 +141,15 @@ impl<'r> Summary<'r> {
     /// # Errors
     /// As the output says.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let most =
+            rows().flat_map(|row| self.targets.iter().map(move |target| self.count(row, target))).max();
+        let most = most.unwrap_or_default();
         writeln!(
             out,
-            "Medians (least to greatest): thousand operations a second; CPU microseconds of one.\n"
+            "Medians of {most} unless another number is told (least to greatest): thousand operations a second; CPU \
+             microseconds of one.\n"
         )?;
-        self.main_table(out)?;
+        self.main_table(out, most)?;
         for run in self.runs.iter().filter(|run| short(run) == NULL.name) {
             let (name, cpu) = (&run.workload, run.cpu_us_per_operation().unwrap_or_default());
             writeln!(out, "\nOf that, the benchmark's own work: {} us of each {name}.", digits(cpu))?;
@@ -169,16 +173,18 @@ impl<'r> Summary<'r> {
         writeln!(out, "|---|{}", "---|".repeat(names.len()))
     }
 
-    fn main_table(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn main_table(&self, out: &mut dyn Write, most: usize) -> io::Result<()> {
         self.head(out, &self.targets)?;
         for row in rows().filter(|row| self.runs.iter().any(|run| row_of(run) == *row)) {
             let cell = |target: &&str| {
                 let Some(rate) = self.spread(row, target, Measure::Rate) else { return "–".to_owned() };
                 let k = |rate: f64| digits(rate / 1e3);
                 let cpu = self.median(row, target, Measure::Cpu).map_or("?".to_owned(), digits);
+                let (median, least, greatest) = (k(rate.median), k(rate.min), k(rate.max));
                 match self.count(row, target) {
-                    1 => format!("{}; {cpu}", k(rate.median)),
-                    _ => format!("{} ({}-{}); {cpu}", k(rate.median), k(rate.min), k(rate.max)),
+                    1 if most == 1 => format!("{median}; {cpu}"),
+                    count if count < most => format!("{median} ({least}-{greatest}, of {count}); {cpu}"),
+                    _ => format!("{median} ({least}-{greatest}); {cpu}"),
                 }
             };
             writeln!(out, "| {row} | {} |", self.targets.iter().map(cell).collect::<Vec<_>>().join(" | "))?;

@@ -130,8 +130,8 @@ fn delete_expired(tx: &mut Tx<'_>, slot: Slot, hash: u64) -> Read<Page> {
     let now = tx.now(slot);
     let mut expired = Vec::new();
     let mut to_come = None;
-    let next = tx.walk_keys(slot, hash, PAGE_KEYS, &mut |key, value| match value.expiry {
-        Some(at) if at <= now => expired.push(Key::new(&key)),
+    let next = tx.walk_keys(slot, hash, PAGE_KEYS, &mut |key, header, _| match header.expiry {
+        Some(at) if at <= now => expired.push(Key::new(key)),
         at => to_come = earliest(to_come, at),
     })?;
     for key in &expired {

@@ -26,6 +26,18 @@ pub type Sub = SmallVec<[u8; 48]>;
 /// Out of an element's sub-key and its value: the sub-key of another one that will be touched because of it.
 pub type Next = fn(&[u8], &[u8]) -> Option<Sub>;
 
+/// Out of what stands at a collection's key and a number: the sub-key of an element.
+pub type Place = fn(&[u8], i64) -> Option<Sub>;
+
+/// Which element of a collection.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// This one.
+    Sub(Sub),
+    /// The one that the collection's own value and this number tell.
+    At(Place, i64),
+}
+
 /// An element that a command will touch, of the collection at a key.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -34,7 +46,9 @@ pub struct Look {
     /// Which of the keys.
     pub key: usize,
     /// Which element.
-    pub sub: Sub,
+    pub which: Which,
+    /// So many elements behind it will be touched too.
+    pub more: usize,
     /// Whether another one depends on its value.
     pub next: Option<Next>,
 }
@@ -51,26 +65,36 @@ impl Engine {
         for look in looks {
             self.cell_of(&mut cells, keys[look.key].slot());
         }
-        let mut searches: SmallVec<[(&Look, EntryKey, Search<'_>); KEYS_NEAR]> = SmallVec::new();
+        let mut searches: Searches<'_> = SmallVec::new();
         for look in looks {
             let key = keys[look.key];
             let Some((_, cell)) = cells.iter().find(|(slot, _)| *slot == key.slot()) else { continue };
             let Some(Stored::Value(value)) = cell.memtable.get(key.entry()) else { continue };
-            let generation = Header::decode(&value).and_then(|header| header.generation);
-            if let Some(generation) = generation {
-                searches.push((look, key.element(generation, &look.sub), cell.memtable.search()));
+            let Some(header) = Header::decode(&value) else { continue };
+            let Some(generation) = header.generation else { continue };
+            let told = match &look.which {
+                Which::Sub(_) => None,
+                Which::At(place, number) => place(&value[header.len..], *number),
+            };
+            let sub = match &look.which {
+                Which::Sub(sub) => Some(sub),
+                Which::At(..) => told.as_ref(),
+            };
+            if let Some(sub) = sub {
+                searches.push((look, key.element(generation, sub), cell.memtable.search()));
             }
         }
         search_together(&mut searches);
-        let mut more: SmallVec<[(&Look, EntryKey, Search<'_>); KEYS_NEAR]> = SmallVec::new();
+        let mut more: Searches<'_> = SmallVec::new();
         for (look, entry, search) in &searches {
             found(look.by, search.guess());
             if let Some(next) = look.next
+                && let Which::Sub(first) = &look.which
                 && let Some(value) = search.value(entry)
-                && let Some(sub) = next(&look.sub, &value)
+                && let Some(sub) = next(first, &value)
             {
                 let mut entry = entry.clone();
-                entry.truncate(entry.len() - look.sub.len());
+                entry.truncate(entry.len() - first.len());
                 entry.extend_from_slice(&sub);
                 more.push((look, entry, search.again()));
             }
@@ -107,6 +131,9 @@ impl Engine {
     }
 }
 
+/// Searches for elements, each with what it is for.
+type Searches<'s> = SmallVec<[(&'s Look, EntryKey, Search<'s>); KEYS_NEAR]>;
+
 /// Takes all steps of some searches, of each the same at the same time, and reads what stands where they end.
 fn search_together(searches: &mut [(&Look, EntryKey, Search<'_>)]) {
     let steps = searches.iter().map(|(.., search)| search.steps()).max().unwrap_or(0);
@@ -118,5 +145,5 @@ fn search_together(searches: &mut [(&Look, EntryKey, Search<'_>)]) {
         }
     }
     black_box(searches.iter().fold(0, |all, (.., search)| all ^ search.look_place()));
-    black_box(searches.iter().fold(0, |all, (.., search)| all ^ search.look_entry()));
+    black_box(searches.iter().fold(0, |all, (look, _, search)| all ^ search.look_entries(1 + look.more)));
 }

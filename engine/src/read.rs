@@ -200,17 +200,22 @@ impl BlockSource<'_> {
         self.wanted.borrow_mut().0.push((Arc::clone(run), id));
     }
 
-    /// Notes a block that a walk misses, and those that it will miss next: as many again as were fetched for this
+    /// Notes a block that a walk up to a limit misses, and those that it will miss next: as many again as were fetched for this
     /// command already, so that a walk over n blocks starts over log n times only.
-    fn want_from(&self, run: &Arc<Run>, id: BlockId, direction: Direction) {
+    fn want_from(&self, run: &Arc<Run>, id: BlockId, direction: Direction, limit: &Bound<EntryKey>) {
         const AHEAD_MIN: usize = 4;
         const AHEAD_MAX: usize = 1024;
-        let count = run.block_count();
         let first = run.number_of(id);
         let ahead = self.fetched.len().clamp(AHEAD_MIN, AHEAD_MAX);
+        // The block that was missed is wanted wherever it lies.
+        let last = match limit {
+            Bound::Included(key) | Bound::Excluded(key) => run.block_of(key),
+            Bound::Unbounded if direction == Direction::Forward => run.block_count() - 1,
+            Bound::Unbounded => 0,
+        };
         let numbers: Vec<usize> = match direction {
-            Direction::Forward => (first..count).take(ahead).collect(),
-            Direction::Backward => (0..=first).rev().take(ahead).collect(),
+            Direction::Forward => (first..=last.max(first)).take(ahead).collect(),
+            Direction::Backward => (last.min(first)..=first).rev().take(ahead).collect(),
         };
         for number in numbers {
             let id = run.block_id(number);
@@ -319,9 +324,8 @@ impl<'a> Layers<'a> {
         seen: &mut Seen,
         read: impl FnOnce(&[u8], ValueRef<'_>) -> T,
     ) -> Read<Option<T>> {
-        let SlotCell { memtable, frozen, version, .. } = self.cell;
-        let only_these = memtable.clears_older() || frozen.is_empty() && version.runs().is_empty();
-        if only_these && !self.writes.cleared {
+        if self.has_only_memtable() && !self.writes.cleared {
+            let memtable = &self.cell.memtable;
             let written = self.writes.overlay.last(from, to);
             let stored = memtable.last_element(to, seen).filter(|(key, _)| *key >= from);
             let last = match (written, stored) {
@@ -346,8 +350,43 @@ impl<'a> Layers<'a> {
         Ok(out)
     }
 
+    /// Whether the memtable hides what is older, or nothing is.
+    fn has_only_memtable(&self) -> bool {
+        let SlotCell { memtable, frozen, version, .. } = self.cell;
+        memtable.clears_older() || frozen.is_empty() && version.runs().is_empty()
+    }
+
+    /// Gives the living users' keys from one on to `visit` until it says stop (`false`), if all there is lies in the memtable;
+    /// says whether it does.
+    pub fn own_keys(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool) -> bool {
+        let is_all = self.writes.overlay.is_empty() && !self.writes.cleared && self.has_only_memtable();
+        if is_all {
+            let mut keys = self.cell.memtable.own_keys(from);
+            keys.all(|(key, stored)| stored.value().is_none_or(|value| visit(key, value)));
+        }
+        is_all
+    }
+
     fn tables(&self) -> impl Iterator<Item = &'a Memtable> + use<'a> {
         std::iter::once(&self.cell.memtable).chain(self.cell.frozen.iter().map(|frozen| &frozen.table))
+    }
+
+    /// As [`Layers::range`], of a range of one collection's elements, whose beginning may have been seen.
+    pub fn elements(
+        &self,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        seen: &Seen,
+        visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
+    ) -> Read<()> {
+        let is_all = self.writes.overlay.is_empty() && !self.writes.cleared && self.has_only_memtable();
+        if !is_all {
+            return self.range(from, to, direction, visit);
+        }
+        self.cell.memtable.walk_elements((from, to), direction, seen, |key, stored| {
+            stored.value().is_none_or(|value| visit(key, value))
+        });
+        Ok(())
     }
 
     /// Gives the living entries of a range to `visit` until it says stop (`false`).
@@ -519,7 +558,7 @@ impl RunSource {
     fn arrive(&mut self, step: Step, blocks: &BlockSource<'_>) -> Read<()> {
         match step {
             Step::NeedsBlock(id) => {
-                blocks.want_from(self.cursor.run(), id, self.direction);
+                blocks.want_from(self.cursor.run(), id, self.direction, &self.limit);
                 return Err(Stop::Miss);
             }
             Step::End => self.inside = false,

@@ -113,6 +113,7 @@ impl<'e> Tx<'e> {
     pub(crate) fn begin(engine: &'e Engine, slots: &[Slot], fetched: &'e Fetched, now: TimeMs) -> Tx<'e> {
         assert!(slots.is_sorted_by(|a, b| a < b), "slots are locked in ascending order");
         let mut tx = Tx::on(engine, fetched);
+        tx.locked.reserve(slots.len());
         for &slot in slots {
             let mut cell = engine.lock(slot);
             // Only an owner's clock moves a slot's time; a replica's is its master's.
@@ -182,19 +183,6 @@ impl<'e> Tx<'e> {
         let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
         let header = layers.header(key.entry(), &mut self.seen.borrow_mut())?;
         Ok(header.map(|header| sound(header, key)).transpose()?)
-    }
-
-    fn walk(
-        &self,
-        slot: Slot,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        direction: Direction,
-        visit: &mut dyn FnMut(&[u8], ValueRef<'_>) -> bool,
-    ) -> Read<()> {
-        let locked = self.locked(slot);
-        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
-        layers.range(from, to, direction, visit)
     }
 
     /// Looks for elements where they probably are before it searches.
@@ -446,7 +434,10 @@ impl<'e> Tx<'e> {
         let sub_start = key.entry().len() + 8;
         let left = self.elements_left.get();
         let (mut seen, mut is_whole) = (0, true);
-        self.walk(key.slot(), as_slice(&from), as_slice(&to), direction, &mut |entry, value| {
+        let locked = self.locked(key.slot());
+        let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+        let bounds = (as_slice(&from), as_slice(&to));
+        layers.elements(bounds, direction, &self.seen.borrow(), &mut |entry, value| {
             is_whole = seen < left && (!seen.is_multiple_of(still::LOOK_EVERY) || self.may_read_elements());
             if !is_whole {
                 return false;
@@ -467,18 +458,48 @@ impl<'e> Tx<'e> {
     /// # Errors
     /// See [`Stop`].
     pub fn keys(&mut self, slot: Slot, from_hash: u64, limit: usize) -> Read<KeyPage> {
-        let now = self.now(slot);
         let mut out = Vec::new();
+        let next = self.living_keys(slot, from_hash, limit, &mut |key, header, bytes| {
+            out.push((Bytes::copy_from_slice(key), header.with(bytes.tail(header.len))));
+        })?;
+        Ok((out, next))
+    }
+
+    /// As [`Tx::keys`], gives them to `visit` where they lie: spares copies of them. After a [`Stop::Miss`] all of them come
+    /// again, from the first on.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn read_keys(
+        &mut self,
+        slot: Slot,
+        from_hash: u64,
+        limit: usize,
+        visit: &mut dyn FnMut(&[u8], Value<&[u8]>),
+    ) -> Read<Option<u64>> {
+        self.living_keys(slot, from_hash, limit, &mut |key, header, bytes| {
+            visit(key, header.with(&bytes[header.len..]));
+        })
+    }
+
+    fn living_keys(
+        &mut self,
+        slot: Slot,
+        from_hash: u64,
+        limit: usize,
+        visit: &mut dyn FnMut(&[u8], Header, ValueRef<'_>),
+    ) -> Read<Option<u64>> {
+        let now = self.now(slot);
         let mut hidden = None;
-        let next = self.walk_keys(slot, from_hash, limit, &mut |key, value| {
-            if value.is_expired(now) {
-                hidden = hidden.max(value.expiry);
+        let next = self.walk_keys(slot, from_hash, limit, &mut |key, header, bytes| {
+            if header.expiry.is_some_and(|at| at <= now) {
+                hidden = hidden.max(header.expiry);
             } else {
-                out.push((key, value));
+                visit(key, header, bytes);
             }
         })?;
         self.hide(slot, hidden);
-        Ok((out, next))
+        Ok(next)
     }
 
     /// As [`Tx::keys`], but all keys, the expired ones too, one by one.
@@ -487,15 +508,15 @@ impl<'e> Tx<'e> {
         slot: Slot,
         from_hash: u64,
         limit: usize,
-        visit: &mut dyn FnMut(Bytes, Value),
+        visit: &mut dyn FnMut(&[u8], Header, ValueRef<'_>),
     ) -> Read<Option<u64>> {
-        let mut from = Bound::Included(EntryKey::from_slice(&from_hash.to_be_bytes()[2..]));
+        let mut from = EntryKey::from_slice(&from_hash.to_be_bytes()[2..]);
         let mut visited = 0;
         let mut last_hash = None;
         loop {
             let mut skip_elements_of = None;
             let mut next_hash = None;
-            self.walk(slot, as_slice(&from), Bound::Unbounded, Direction::Forward, &mut |entry, bytes| {
+            let mut give = |entry: &[u8], bytes: ValueRef<'_>| {
                 let Some(parts) = key::split(entry) else { return true };
                 let hash = parts.hash();
                 if visited >= limit && last_hash.is_some_and(|last| last != hash) {
@@ -507,14 +528,19 @@ impl<'e> Tx<'e> {
                     skip_elements_of = Some(parts.after_elements());
                     return false;
                 }
-                if let Some(value) = Value::read(bytes) {
+                if let Some(header) = Header::decode(&bytes) {
                     visited += 1;
-                    visit(Bytes::copy_from_slice(parts.key), value);
+                    visit(parts.key, header, bytes);
                 }
                 true
-            })?;
+            };
+            let locked = self.locked(slot);
+            let layers = Layers { writes: &locked.writes, cell: &locked.cell, blocks: &self.blocks() };
+            if !layers.own_keys(&from, &mut give) {
+                layers.range(Bound::Included(&from), Bound::Unbounded, Direction::Forward, &mut give)?;
+            }
             match skip_elements_of {
-                Some(after) => from = Bound::Included(after),
+                Some(after) => from = after,
                 None => return Ok(next_hash),
             }
         }

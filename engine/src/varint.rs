@@ -74,6 +74,7 @@ fn take_long(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Takes a length and that many bytes off the front of `bytes`.
+#[inline]
 pub fn take_slice<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(take(bytes)?).ok()?;
     let (slice, rest) = bytes.split_at_checked(len)?;

@@ -105,11 +105,14 @@ impl Arena {
         self.dead
     }
 
+    #[inline]
     fn head(&self, at: At) -> (Head, &[u8]) {
         let bytes = &self.chunks[at.chunk as usize][at.offset as usize..];
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().expect("an entry begins with its head");
-        let (numbers, _) = head.as_chunks::<4>();
-        let [key_len, room, length] = [0, 1, 2].map(|index| u32::from_ne_bytes(numbers[index]));
+        let &[a, b, c, d, e, f, g, h, i, j, k, l] = head;
+        let key_len = u32::from_ne_bytes([a, b, c, d]);
+        let room = u32::from_ne_bytes([e, f, g, h]);
+        let length = u32::from_ne_bytes([i, j, k, l]);
         (Head { key_len: key_len as usize, room: room as usize, length }, rest)
     }
 

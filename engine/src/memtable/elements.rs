@@ -9,10 +9,14 @@
 //! A key never leaves; entries of a node therefore keep the first key that they were parted at.
 
 use std::cmp::Ordering;
+use std::hint::black_box;
+use std::ops::Bound;
 
 use smallvec::SmallVec;
 
+use super::Stored;
 use super::arena::{Arena, At};
+use crate::read::Direction;
 use crate::sst::{first_not_below_few, partition_within, prefix_of};
 
 /// Entries of a node at most.
@@ -24,6 +28,9 @@ const SLACK_BYTES: usize = 2;
 
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
+
+/// A walk looks at so many entries together before it reads them: they come from memory at the same time.
+const LOOKED_AT: usize = 8;
 
 /// No leaf.
 const NONE: u32 = u32::MAX;
@@ -333,6 +340,13 @@ impl Elements {
         Some(leaf.to[place.index])
     }
 
+    /// Where what stands at a place lies, and what stands behind it in the same leaf: up to so many.
+    pub(super) fn some_from(&self, place: Place, count: usize) -> &[At] {
+        let leaf = self.leaves.get(place.leaf as usize);
+        let rest = leaf.and_then(|leaf| leaf.to[..leaf.len].get(place.index..)).unwrap_or_default();
+        &rest[..count.min(rest.len())]
+    }
+
     /// Where a key stands; or, and that is only a guess, where it would; and whether it stands there.
     pub(super) fn get(&self, key: &[u8], arena: &Arena) -> (Place, bool) {
         let place = self.descend(key, arena, |_, _| {}, |_, _, _| Ordering::Equal);
@@ -500,6 +514,61 @@ impl Elements {
         let Found { mut place, exact, .. } = self.find(key, arena);
         place.index += usize::from(exact && after);
         self.settled(place)
+    }
+
+    /// Gives the elements from `from` to `to` in a direction to `visit` until it says stop (`false`). `begun` is what is known of
+    /// the bound where it begins, if that is included.
+    pub(super) fn walk<'a>(
+        &self,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        begun: Option<Known>,
+        arena: &'a Arena,
+        mut visit: impl FnMut(&'a [u8], Stored<'a>) -> bool,
+    ) {
+        let forward = direction == Direction::Forward;
+        let mut place = match (begun, if forward { from } else { to }) {
+            (Some(Known::There(place)), _) if !forward => Place { index: place.index + 1, ..place },
+            (Some(Known::There(place) | Known::Between(place)), _) => place,
+            (None, Bound::Included(key)) => self.lower_bound(key, !forward, arena),
+            (None, Bound::Excluded(key)) => self.lower_bound(key, forward, arena),
+            (None, Bound::Unbounded) if forward => self.start(),
+            (None, Bound::Unbounded) => self.end(),
+        };
+        let beyond = |key: &[u8]| match (if forward { to } else { from }, forward) {
+            (Bound::Included(end), true) => key > end,
+            (Bound::Excluded(end), true) => key >= end,
+            (Bound::Included(end), false) => key < end,
+            (Bound::Excluded(end), false) => key <= end,
+            (Bound::Unbounded, _) => false,
+        };
+        let mut give = |at: &At| {
+            let (key, stored) = arena.get(*at);
+            !beyond(key) && visit(key, stored)
+        };
+        let look = |some: &[At]| black_box(some.iter().fold(0, |all, at| all ^ arena.look(*at)));
+        if !forward && place == self.end() && !self.leaves.is_empty() {
+            place = Place { leaf: self.last, index: self.leaf(self.last).len };
+        }
+        while let Some(leaf) = self.leaves.get(place.leaf as usize) {
+            let goes_on = if forward {
+                leaf.to[place.index..leaf.len].chunks(LOOKED_AT).all(|some| {
+                    look(some);
+                    some.iter().all(&mut give)
+                })
+            } else {
+                leaf.to[..place.index].rchunks(LOOKED_AT).all(|some| {
+                    look(some);
+                    some.iter().rev().all(&mut give)
+                })
+            };
+            if !goes_on {
+                return;
+            }
+            let next = if forward { leaf.after } else { leaf.before };
+            let index = if forward { 0 } else { self.leaves.get(next as usize).map_or(0, |leaf| leaf.len) };
+            place = Place { leaf: next, index };
+        }
     }
 
     /// The same place, named by the element that follows it.

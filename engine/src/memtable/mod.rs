@@ -18,6 +18,7 @@ use elements::{Elements, Known};
 use keys::Keys;
 
 use crate::key;
+use crate::read::Direction;
 use crate::sst::EntryRef;
 
 /// What stands at an entry key.
@@ -142,6 +143,16 @@ pub struct Memtable {
 /// Whether an entry key is a user's own key: all others lie among the elements, where order is all that matters.
 fn is_own(key: &[u8]) -> bool {
     key::split(key).is_some_and(|parts| parts.element.is_none())
+}
+
+/// Whether all that lies between bounds are elements of one collection: no user's key stands between these.
+pub(crate) fn are_of_one(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+            key::split(from).is_some_and(|from| from.element.is_some() && to.starts_with(from.prefix))
+        }
+        _ => false,
+    }
 }
 
 /// So many elements' places are remembered: a member of a sorted set is written with some counts.
@@ -341,13 +352,7 @@ impl Memtable {
             }
             _ => false,
         };
-        // No user's key stands between the elements of one collection.
-        let of_one = match (from, to) {
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
-                key::split(from).is_some_and(|from| from.element.is_some() && to.starts_with(from.prefix))
-            }
-            _ => false,
-        };
+        let of_one = are_of_one(from, to);
         let key = |key, after| match of_one {
             true => self.keys.end(),
             false => self.keys.lower_bound(key, after, &self.arena),
@@ -365,6 +370,34 @@ impl Memtable {
             _ => (self.keys.end(), self.elements.end()),
         };
         Range { table: self, keys: keys..keys_end, elements: elements..elements_end }
+    }
+
+    /// Gives the elements of one collection between bounds to `visit`, in a direction, until it says stop (`false`). Where they
+    /// begin may have been seen.
+    pub(crate) fn walk_elements<'a>(
+        &'a self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        seen: &Seen,
+        visit: impl FnMut(&'a [u8], Stored<'a>) -> bool,
+    ) {
+        debug_assert!(are_of_one(bounds.0, bounds.1), "a user's key may stand between");
+        let begun = match (bounds.0, bounds.1, direction) {
+            (Bound::Included(key), _, Direction::Forward)
+            | (_, Bound::Included(key), Direction::Backward) => seen.known(&self.elements, key, &self.arena),
+            _ => None,
+        };
+        self.elements.walk(bounds, direction, begun, &self.arena, visit);
+    }
+
+    /// The users' own keys from one on, ascending, with what stands there.
+    pub(crate) fn own_keys(&self, from: &[u8]) -> impl Iterator<Item = (&[u8], Stored<'_>)> {
+        let mut place = self.keys.lower_bound(from, false, &self.arena);
+        std::iter::from_fn(move || {
+            let here = (place != self.keys.end()).then_some(place)?;
+            place = self.keys.next(here);
+            Some(self.arena.get(self.keys.at(here)))
+        })
     }
 
     /// All entries, ascending.
@@ -411,9 +444,10 @@ impl<'a> Search<'a> {
         self.table.elements.get_at(self.descent.place()).map_or(0, At::look)
     }
 
-    /// Reads what stands there.
-    pub(crate) fn look_entry(&self) -> u64 {
-        self.table.elements.get_at(self.descent.place()).map_or(0, |at| self.table.arena.look(at))
+    /// Reads what stands there, and behind it: so many entries, as far as they are neighbours in memory too.
+    pub(crate) fn look_entries(&self, count: usize) -> u64 {
+        let entries = self.table.elements.some_from(self.descent.place(), count);
+        entries.iter().fold(0, |all, at| all ^ self.table.arena.look(*at))
     }
 
     /// The value of the element, if it stands there.

@@ -114,6 +114,47 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_walk_over_one_collection_gives_what_a_range_has(
+        writes in vec((key(), value()), 0..1500),
+        probes in vec((0_u16..400, 0_u16..400, 0_usize..200), 20),
+    ) {
+        let mut table = Memtable::default();
+        for (key, value) in writes {
+            table.insert(&key, value.as_deref().map_or(Stored::Tombstone, Stored::inline));
+        }
+        let mut seen = Seen::default();
+        for (from, to, most) in probes {
+            let (from, to) = (element("big", from), element("big", to));
+            if most % 2 == 0 {
+                table.get_noting(&from, &mut seen);
+                table.get_noting(&to, &mut seen);
+            }
+            for bounds in [
+                (Bound::Included(&from[..]), Bound::Excluded(&to[..])),
+                (Bound::Excluded(&from[..]), Bound::Included(&to[..])),
+                (Bound::Included(&from[..]), Bound::Included(&element_key(b"big", Generation(8), b"")[..])),
+            ] {
+                let range = || table.range(bounds.0, bounds.1);
+                for (direction, expected) in [
+                    (Direction::Forward, range().take(most).map(owned).collect::<Vec<_>>()),
+                    (Direction::Backward, range().rev().take(most).map(owned).collect()),
+                ] {
+                    let mut got = Vec::new();
+                    table.walk_elements(bounds, direction, &seen, |key, stored| {
+                        got.extend((got.len() < most).then(|| owned((key, stored))));
+                        got.len() < most
+                    });
+                    prop_assert_eq!(got, expected);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     /// Long runs of keys that share much, and then one that shares little.

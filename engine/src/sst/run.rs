@@ -277,7 +277,7 @@ impl Run {
     }
 
     /// The only block that may hold the key; the first one for a range that begins there.
-    pub(super) fn block_of(&self, key: &[u8]) -> usize {
+    pub(crate) fn block_of(&self, key: &[u8]) -> usize {
         self.index.block_of(key)
     }
 

@@ -6,10 +6,10 @@ use std::cell::{Cell, OnceCell};
 use haypile_engine::key::Key;
 
 /// Cells of the first row; each row has twice as many as the one before.
-const FIRST: usize = 32;
+const FIRST: usize = 2;
 
 /// Rows: enough for any number of calls that memory holds.
-const ROWS: usize = 32;
+const ROWS: usize = 40;
 
 /// A growing row of values.
 pub struct Chain<T>(OnceCell<Box<Rows<T>>>);
@@ -45,21 +45,15 @@ impl<T> Chain<T> {
     }
 }
 
-/// What a command is called with, owned.
-pub struct Call {
-    /// The arguments; the first is the name.
-    pub args: Vec<Vec<u8>>,
-    /// The keys.
-    pub keys: Vec<Key>,
-}
-
 /// See the file's head.
 #[derive(Default)]
 pub struct Kept<'a> {
-    /// Calls.
-    pub calls: Chain<Call>,
-    /// Their arguments as commands take them.
+    /// The arguments of calls; the first of each is the name.
+    pub words: Chain<Vec<Vec<u8>>>,
+    /// The same as commands take them.
     pub args: Chain<Vec<&'a [u8]>>,
+    /// The keys among them.
+    pub keys: Chain<Vec<Key>>,
 }
 
 #[test]

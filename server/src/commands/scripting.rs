@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::cx::{Cx, Fail, integer, is};
+use crate::scripting::Script;
 use crate::scripting::machine::{self, MayWrite};
-use crate::scripting::{Script, sha1hex};
 use crate::session::SessionCx;
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
 
@@ -60,15 +60,7 @@ const SUBS: &[Command] = &[
 
 fn eval(cx: &mut Cx<'_>, may_write: MayWrite) -> Done {
     let keys = key_count(cx)?;
-    let scripts = &cx.node.scripts;
-    let script = match scripts.find(sha1hex(cx.args[1]).as_bytes()) {
-        Some(script) => script,
-        None => {
-            let script = Script::new(cx.args[1])?;
-            machine::check(&script, scripts.flushes())?;
-            scripts.note(script)
-        }
-    };
+    let script = machine::script(cx.args[1], &cx.node.scripts)?;
     run(cx, &script, keys, may_write)
 }
 

@@ -2,6 +2,9 @@
 //!
 //! The state is made at a worker's first script and then kept, with what it has compiled. What a script is given is
 //! what [`prelude.lua`](prelude.lua) lets it see. Only one script runs at a time on a worker.
+//!
+//! The state's memory is limited while it runs what others wrote, and not while strings and tables are made for it here: under
+//! a limit Lua makes each of them in a protected call of its own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,20 +13,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use haypile_engine::engine::Engine;
-use haypile_engine::key::Key;
+use haypile_engine::key::{Key, hash48};
 use haypile_engine::tx::Stop;
 use mlua::chunk::ChunkMode;
-use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
+use mlua::{Function, HookTriggers, IntoLua, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::aside::Asides;
 use super::functions::{self, Library};
-use super::{Running, Script, bits, convert, json, msgpack, sha1hex, structs};
+use super::{Running, Script, Scripts, bits, convert, json, msgpack, sha1hex, structs};
 use crate::clients::monotonic_ms;
 use crate::commands::{events, walk};
 use crate::cx::{Cx, Fail, Turn};
-use crate::kept::Call;
 use crate::notify::Event;
 use crate::number;
 use crate::pubsub::{Kind, Message};
@@ -32,6 +34,7 @@ use crate::table::{self, Command, Flags, Run, Unfit};
 
 /// The most memory of a worker's state, in bytes.
 const MEMORY_MAX: usize = 256 << 20;
+const NO_LIMIT: usize = 0;
 
 /// Compiled scripts that a worker keeps.
 const COMPILED_MAX: usize = 4096;
@@ -81,10 +84,13 @@ struct Machine {
     load_library: Function,
     /// The functions of the libraries that were called here, with the text that they are of.
     libraries: HashMap<String, (Bytes, Loaded)>,
-    /// What `redis` stands for in scripts; `call` and `pcall` are set for each run.
+    /// What `redis` stands for in scripts; `call` is set for each run.
     redis: Table,
     compiled: HashMap<String, Function>,
     flushes: u64,
+    /// Scripts by a hash of their text, as the node knew them after so many changes.
+    texts: HashMap<u64, Arc<Script>>,
+    changes: u64,
     watch: Rc<Watch>,
 }
 
@@ -92,6 +98,8 @@ struct Machine {
 struct Watch {
     stopped: Cell<bool>,
     why: Cell<Option<Why>>,
+    /// Whether the next call is a `pcall`.
+    catches: Cell<bool>,
     in_resp3: Cell<bool>,
     random: RefCell<Xoshiro256PlusPlus>,
     limit: RefCell<Option<Limit>>,
@@ -150,6 +158,14 @@ fn failed(error: &mlua::Error) -> Fail {
 /// In Redis' words if it is not.
 pub fn check(script: &Script, flushes: u64) -> Result<(), Fail> {
     with(|machine| machine.function(script, flushes).map(drop))
+}
+
+/// The script of this text, which the node knows then.
+///
+/// # Errors
+/// In Redis' words if it is none.
+pub fn script(text: &[u8], scripts: &Scripts) -> Result<Arc<Script>, Fail> {
+    with(|machine| machine.script(text, scripts))
 }
 
 /// Runs a script as (part of) a command: its keys stand in the arguments from the third on, so many. Whatever it
@@ -236,10 +252,10 @@ impl Machine {
     fn new() -> mlua::Result<Machine> {
         let options = LuaOptions::new().catch_rust_panics(false);
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, options)?;
-        lua.set_memory_limit(MEMORY_MAX)?;
         let watch = Rc::new(Watch {
             stopped: Cell::new(false),
             why: Cell::new(None),
+            catches: Cell::new(false),
             in_resp3: Cell::new(false),
             random: RefCell::new(Xoshiro256PlusPlus::seed_from_u64(0)),
             limit: RefCell::new(None),
@@ -250,13 +266,68 @@ impl Machine {
         let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
         let (env, run, redis, call, load_library): (Table, Function, Table, Function, Function) =
             prelude.call((host.clone(), lua.globals()))?;
+        let (watched, calls) = (watch.clone(), redis.clone());
+        let pcall = lua.create_function(move |_, words: Variadic<Value>| {
+            watched.catches.set(true);
+            calls.raw_get::<Function>("call")?.call::<Value>(words)
+        })?;
+        redis.raw_set("pcall", pcall)?;
         let watched = watch.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(INSTRUCTIONS), move |_, _| {
             watched.look();
             if watched.stopped.get() { Err(stopped()) } else { Ok(VmState::Continue) }
         })?;
-        let (compiled, libraries) = (HashMap::new(), HashMap::new());
-        Ok(Machine { lua, host, env, run, call, load_library, libraries, redis, compiled, flushes: 0, watch })
+        let (compiled, libraries, texts) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (flushes, changes) = (0, 0);
+        Ok(Machine {
+            lua,
+            host,
+            env,
+            run,
+            call,
+            load_library,
+            libraries,
+            redis,
+            compiled,
+            flushes,
+            texts,
+            changes,
+            watch,
+        })
+    }
+
+    /// Does what makes Lua run or read what others wrote.
+    fn limited<T>(&self, act: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
+        self.lua.set_memory_limit(MEMORY_MAX)?;
+        let done = act();
+        self.lua.set_memory_limit(NO_LIMIT)?;
+        done
+    }
+
+    /// Whoever sends one script again and again has its hash made once.
+    fn script(&mut self, text: &[u8], scripts: &Scripts) -> Result<Arc<Script>, Fail> {
+        let changes = scripts.changes();
+        if self.changes != changes {
+            self.texts.clear();
+            self.changes = changes;
+        }
+        let hash = hash48(text);
+        if let Some(script) = self.texts.get(&hash).filter(|script| script.text() == text) {
+            return Ok(script.clone());
+        }
+        let script = match scripts.find(sha1hex(text).as_bytes()) {
+            Some(script) => script,
+            None => {
+                let script = Script::new(text)?;
+                self.function(&script, scripts.flushes())?;
+                scripts.note(script)
+            }
+        };
+        if self.texts.len() >= COMPILED_MAX {
+            self.texts.clear();
+        }
+        self.texts.insert(hash, script.clone());
+        Ok(script)
     }
 
     fn function(&mut self, script: &Script, flushes: u64) -> Result<Function, Fail> {
@@ -268,7 +339,7 @@ impl Machine {
             return Ok(function.clone());
         }
         let chunk = self.lua.load(script.code()).set_name(CHUNK).set_mode(ChunkMode::Text);
-        let function = chunk.into_function().map_err(|error| {
+        let function = self.limited(|| chunk.into_function()).map_err(|error| {
             let text = match error {
                 mlua::Error::SyntaxError { message, .. } => message,
                 other => other.to_string(),
@@ -295,7 +366,7 @@ impl Machine {
     fn load(&mut self, text: &Bytes) -> Result<(String, Registered), Fail> {
         let (name, code) = functions::head(text)?;
         let chunk = self.lua.load(code).set_name(LIBRARY_CHUNK).set_mode(ChunkMode::Text);
-        let chunk = chunk.into_function().map_err(|error| {
+        let chunk = self.limited(|| chunk.into_function()).map_err(|error| {
             let text = match error {
                 mlua::Error::SyntaxError { message, .. } => message,
                 other => other.to_string(),
@@ -307,7 +378,7 @@ impl Machine {
         self.watch.stopped.set(false);
         self.watch.why.set(None);
         self.watch.looks_left.set(Some(LOADING_LOOKS));
-        let loaded = self.load_library.call(chunk);
+        let loaded = self.limited(|| self.load_library.call(chunk));
         self.watch.looks_left.set(None);
         let (good, told): (bool, Value) = loaded.map_err(failed)?;
         if self.watch.stopped.get() {
@@ -363,6 +434,7 @@ impl Machine {
         let running = node.scripts.begin();
         self.watch.stopped.set(false);
         self.watch.why.set(None);
+        self.watch.catches.set(false);
         self.watch.in_resp3.set(false);
         self.watch.log.borrow_mut().clear();
         *self.watch.random.borrow_mut() = Xoshiro256PlusPlus::seed_from_u64(cx.seed);
@@ -438,11 +510,11 @@ impl Machine {
         may_write: MayWrite,
         stop: &mut Option<Stop>,
     ) -> mlua::Result<(bool, Value)> {
-        let strings = |words: &[&[u8]]| {
-            self.lua.create_sequence_from(
-                words.iter().map(|word| self.lua.create_string(word)).collect::<mlua::Result<Vec<_>>>()?,
-            )
-        };
+        // What was made for it here may have filled what it may take itself.
+        if self.lua.used_memory() > MEMORY_MAX / 2 {
+            self.lua.gc_collect()?;
+        }
+        let strings = |words: &[&[u8]]| self.lua.create_sequence_from(words.iter().map(|word| Word(word)));
         let (keys, args) = cx.args[3..].split_at(keys);
         let (keys, args) = (strings(keys)?, strings(args)?);
         let state = RefCell::new((cx, stop));
@@ -453,6 +525,7 @@ impl Machine {
                 if self.watch.stopped.get() {
                     return Err(stopped());
                 }
+                let _unlimited = Unlimited::new(lua);
                 calls.set(calls.get() + 1);
                 let start = cx.reply.len();
                 let outcome = words_of(words)
@@ -476,21 +549,20 @@ impl Machine {
                     }
                 }
             };
-            // Both are no Lua functions, so that a script's frame stays where it calls one of them last: an error tells
-            // its line.
-            let call = scope.create_function(move |lua, words: Variadic<Value>| match one(lua, &words)? {
-                Ok(value) => Ok(value),
-                Err(error) => {
-                    self.host.raw_set("raised", error)?;
-                    Err(mlua::Error::runtime("raised"))
+            // Neither is a Lua function, so that a script's frame stays where it calls one of them last: an error tells its line.
+            let call = scope.create_function(move |lua, words: Variadic<Value>| {
+                let catches = self.watch.catches.take();
+                match one(lua, &words)? {
+                    Ok(value) => Ok(value),
+                    Err(error) if catches => Ok(Value::Table(error)),
+                    Err(error) => {
+                        self.host.raw_set("raised", error)?;
+                        Err(mlua::Error::runtime("raised"))
+                    }
                 }
             })?;
-            let pcall = scope.create_function(move |lua, words: Variadic<Value>| {
-                Ok(one(lua, &words)?.unwrap_or_else(Value::Table))
-            })?;
             self.redis.raw_set("call", call)?;
-            self.redis.raw_set("pcall", pcall)?;
-            runs.by.call((&runs.function, keys, args))
+            self.limited(|| runs.by.call((&runs.function, keys, args)))
         })
     }
 
@@ -513,6 +585,31 @@ impl Machine {
             Value::Table(error) => field(error, "err").unwrap_or_else(|| "ERR unknown error".to_owned()),
             other => other.to_string().unwrap_or_default(),
         }
+    }
+}
+
+/// Lifts the limit of a state's memory for a while.
+struct Unlimited<'l>(&'l Lua);
+
+impl Unlimited<'_> {
+    fn new(lua: &Lua) -> Unlimited<'_> {
+        let _ = lua.set_memory_limit(NO_LIMIT);
+        Unlimited(lua)
+    }
+}
+
+impl Drop for Unlimited<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.set_memory_limit(MEMORY_MAX);
+    }
+}
+
+/// Bytes that become a string without a handle of their own.
+struct Word<'a>(&'a [u8]);
+
+impl IntoLua for Word<'_> {
+    fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
+        lua.create_string(self.0).map(Value::String)
     }
 }
 
@@ -623,13 +720,12 @@ fn command(
     in_resp3: bool,
     number: u64,
 ) -> Result<(), Fail> {
-    let command = {
-        let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
-        table::resolve(&args).map_err(|unfit| match unfit {
-            Unfit::Arity(_) => Fail::error("ERR Wrong number of args calling Redis command from script"),
-            _ => Fail::error("ERR Unknown Redis command called from script"),
-        })?
-    };
+    let words = cx.kept.words.keep(words);
+    let args = cx.kept.args.keep(words.iter().map(|word| &word[..]).collect());
+    let command = table::resolve(args).map_err(|unfit| match unfit {
+        Unfit::Arity(_) => Fail::error("ERR Wrong number of args calling Redis command from script"),
+        _ => Fail::error("ERR Unknown Redis command called from script"),
+    })?;
     cx.reply.switch(if in_resp3 { Proto::Resp3 } else { Proto::Resp2 });
     match command.name {
         "time" => {
@@ -654,8 +750,7 @@ fn command(
             if command.flags.has(Flags::WRITE) {
                 may_write.check()?;
             }
-            let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
-            return walk::in_script(cx, command, &args);
+            return walk::in_script(cx, command, args);
         }
         _ => {}
     }
@@ -670,27 +765,22 @@ fn command(
     if writes {
         may_write.check()?;
     }
-    let (args, keys) = {
-        let args: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
-        let mut positions = Vec::new();
-        command.keys.positions(&args, &mut positions);
-        (cx.args, positions.into_iter().map(|at| Key::new(&words[at])).collect::<Vec<_>>())
-    };
-    for key in &keys {
+    let mut positions = Vec::new();
+    command.keys.positions(args, &mut positions);
+    let keys = cx.kept.keys.keep(positions.into_iter().map(|at| Key::new(args[at])).collect());
+    for key in keys {
         cx.check_reach(key, command.flags, || {
             let user = String::from_utf8_lossy(key.user());
             format!("ERR Script attempted to access the key '{user}', in whose slot none of its KEYS is: name it among them")
         })?;
     }
-    let call = cx.kept.calls.keep(Call { args: words, keys });
-    let (old_keys, seed) = (cx.keys, cx.seed);
-    cx.args = cx.kept.args.keep(call.args.iter().map(|word| &word[..]).collect());
-    cx.keys = &call.keys;
+    let (old_args, old_keys, seed) = (cx.args, cx.keys, cx.seed);
+    (cx.args, cx.keys) = (args, keys);
     cx.seed = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mark = writes.then(|| cx.tx.mark());
     cx.in_script = true;
     let done = events::run(cx, command, body);
-    (cx.args, cx.keys, cx.seed, cx.in_script) = (args, old_keys, seed, false);
+    (cx.args, cx.keys, cx.seed, cx.in_script) = (old_args, old_keys, seed, false);
     if let (Err(Fail::Error(_)), Some(mark)) = (&done, mark) {
         // It may have failed after it wrote.
         cx.tx.rewind(&mark);
@@ -705,12 +795,12 @@ pub fn is_plain(command: &Command) -> bool {
 }
 
 /// The message leaves when the script is committed; who listens now is counted.
-fn publish(cx: &mut Cx<'_>, kind: Kind, words: Vec<Vec<u8>>, may_write: MayWrite) -> Result<(), Fail> {
+fn publish(cx: &mut Cx<'_>, kind: Kind, words: &[Vec<u8>], may_write: MayWrite) -> Result<(), Fail> {
     may_write.check()?;
-    let mut words = words.into_iter().skip(1).map(Bytes::from);
-    let (Some(channel), Some(text)) = (words.next(), words.next()) else {
+    let [_, channel, text, ..] = words else {
         unreachable!("the table's arity says how many words there are")
     };
+    let (channel, text) = (Bytes::copy_from_slice(channel), Bytes::copy_from_slice(text));
     cx.reply.count(cx.node.pubsub.receivers(kind, &channel));
     cx.events.push(Event::Published(Message { kind, channel, text }));
     Ok(())

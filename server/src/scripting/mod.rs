@@ -90,6 +90,11 @@ impl Script {
         self.no_writes
     }
 
+    /// Its text.
+    fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// The Lua in it.
     fn code(&self) -> &[u8] {
         &self.text[self.start..]
@@ -149,6 +154,8 @@ pub struct Scripts {
     pub asides: Arc<aside::Asides>,
     /// Goes up when all are forgotten: workers forget theirs, too.
     flushes: AtomicU64,
+    /// Goes up when any is forgotten: whoever runs it makes it known again.
+    changes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -195,6 +202,7 @@ impl Scripts {
         }
         let script = known.keep(script);
         while known.run.len() > RUN_MAX || (known.bytes > BYTES_MAX && !known.run.is_empty()) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
             let oldest = known.run.pop_front().and_then(|sha| known.by_sha.remove(&sha));
             known.bytes -= oldest.map_or(0, |script| script.text.len());
         }
@@ -203,14 +211,22 @@ impl Scripts {
 
     /// Forgets all scripts.
     pub fn flush(&self) {
-        *lock(&self.known) = Known::default();
+        let known = &mut *lock(&self.known);
+        *known = Known::default();
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often all scripts were forgotten.
     #[must_use]
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// How often any script was forgotten.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Tells all that run to end; says whether there were any.

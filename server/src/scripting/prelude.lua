@@ -312,6 +312,7 @@ local function load_library(chunk)
     local out, taken = {}, {}
     rawset(globals, "KEYS", nil)
     rawset(globals, "ARGV", nil)
+    local pcall = rawget(redis, "pcall")
     rawset(redis, "call", nil)
     rawset(redis, "pcall", nil)
     rawset(redis, "register_function", function(...)
@@ -338,6 +339,7 @@ local function load_library(chunk)
     end)
     local good, err = xpcall(chunk, handler)
     rawset(redis, "register_function", nil)
+    rawset(redis, "pcall", pcall)
     return good, good and out or err
 end
 

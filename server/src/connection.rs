@@ -443,7 +443,14 @@ impl Connection {
     fn enter(&mut self, args: &[&[u8]], checked: Checked, settings: &Settings) -> Step {
         self.session.command = checked.0.name;
         self.writes += u64::from(checked.0.flags.has(Flags::WRITE));
-        if checked.settles_first() { Step::Settles(checked) } else { self.begin(args, checked, settings) }
+        if !checked.settles_first() {
+            return self.begin(args, checked, settings);
+        }
+        let answer = Answer { start: self.reply.len(), skipped: self.session.mode.has(Mode::SKIPPING) };
+        match self.runner(args).at_once(checked) {
+            Some(next) => self.ran(args, answer, next, settings),
+            None => Step::Settles(checked),
+        }
     }
 
     fn begin(&mut self, args: &[&[u8]], checked: Checked, settings: &Settings) -> Step {

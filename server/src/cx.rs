@@ -302,10 +302,24 @@ impl<'a> Cx<'a> {
         kind: Kind,
         open: impl FnOnce(&Value<&[u8]>) -> Result<T, E>,
     ) -> Result<Option<T>, Fail> {
-        match self.tx.read(key, |value| (value.kind == kind as u8).then(|| open(&value)))? {
+        self.show(key, kind, |value, _| open(value))
+    }
+
+    /// As [`Cx::open`], and what is opened may be replied with where it lies.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn show<T, E: Into<Fail>>(
+        &mut self,
+        key: &Key,
+        kind: Kind,
+        show: impl FnOnce(&Value<&[u8]>, &mut ReplyWriter) -> Result<T, E>,
+    ) -> Result<Option<T>, Fail> {
+        let reply = &mut *self.reply;
+        match self.tx.read(key, |value| (value.kind == kind as u8).then(|| show(&value, reply)))? {
             None => Ok(None),
             Some(None) => Err(Fail::wrong_type()),
-            Some(Some(opened)) => opened.map(Some).map_err(Into::into),
+            Some(Some(shown)) => shown.map(Some).map_err(Into::into),
         }
     }
 

@@ -369,6 +369,22 @@ impl Runner<'_> {
         Begun::Done(self.finish(command, start, done))
     }
 
+    /// Runs a command to its end that may wait, if it need not: then what came before it need not be answered first.
+    pub fn at_once(&mut self, Checked(command): Checked) -> Option<Next> {
+        let at_once = command.at_once?;
+        if self.session.mode != Mode::PLAIN || self.node.monitors.any() || self.in_the_way(command).is_some()
+        {
+            return None;
+        }
+        let start = self.reply.len();
+        let done = match at_once(&mut self.session_cx()) {
+            Ok(false) => return None,
+            Ok(true) => Ok(()),
+            Err(fail) => Err(fail),
+        };
+        Some(self.finish(command, start, done))
+    }
+
     /// Waits, and runs the command to its end.
     pub async fn go_on(&mut self, Checked(command): Checked, Waits(waits): Waits) -> Next {
         let start = self.reply.len();

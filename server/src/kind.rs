@@ -27,7 +27,7 @@ impl Kind {
 
     /// The type of a value; `None` for one that a newer version wrote.
     #[must_use]
-    pub fn of(value: &Value) -> Option<Kind> {
+    pub fn of<P>(value: &Value<P>) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| *kind as u8 == value.kind)
     }
 

@@ -77,8 +77,8 @@ pub fn format_double(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
     }
-    if value.fract() == 0.0 && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {
-        return format!("{value:.0}");
+    if let Some(whole) = whole(value) {
+        return whole.to_string();
     }
     let scientific = format!("{value:.16e}");
     let (mantissa, exponent) = scientific.split_once('e').expect("the format has an exponent");
@@ -92,6 +92,15 @@ pub fn format_double(value: f64) -> String {
     trim_zeros(&format!("{value:.decimals$}")).to_owned()
 }
 
+/// The whole number that a floating-point number is, if it is one and has few enough digits to be exact.
+#[must_use]
+pub fn whole(value: f64) -> Option<i64> {
+    let is_whole = value.abs() < 1e15 && value.fract() == 0.0;
+    let is_signed_zero = value == 0.0 && value.is_sign_negative();
+    #[allow(clippy::cast_possible_truncation)] // it was looked at
+    (is_whole && !is_signed_zero).then_some(value as i64)
+}
+
 /// The text without zeros (and the point) at the end of its fraction.
 fn trim_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
@@ -103,17 +112,28 @@ pub struct Decimal([u8; 20]);
 
 impl Decimal {
     /// Writes `value`; the bytes live in `self`.
-    pub fn format(&mut self, value: i64) -> &[u8] {
+    pub fn format_unsigned(&mut self, value: u64) -> &[u8] {
+        let at = self.digits(value);
+        &self.0[at..]
+    }
+
+    /// Writes the digits of a number, and says where they begin.
+    fn digits(&mut self, value: u64) -> usize {
         let mut at = self.0.len();
-        let mut rest = value.unsigned_abs();
+        let mut rest = value;
         loop {
             at -= 1;
             self.0[at] = b'0' + u8::try_from(rest % 10).expect("below ten");
             rest /= 10;
             if rest == 0 {
-                break;
+                return at;
             }
         }
+    }
+
+    /// Writes `value`; the bytes live in `self`.
+    pub fn format(&mut self, value: i64) -> &[u8] {
+        let mut at = self.digits(value.unsigned_abs());
         if value < 0 {
             at -= 1;
             self.0[at] = b'-';

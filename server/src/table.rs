@@ -127,6 +127,9 @@ pub fn numbered_keys(args: &[&[u8]], at: usize, positions: &mut Vec<usize>) {
 /// What an async command gives back.
 pub type Pending<'a> = Pin<Box<dyn Future<Output = Result<(), Fail>> + 'a>>;
 
+/// See [`Command::at_once`].
+pub type AtOnce = fn(&mut SessionCx<'_>) -> Result<bool, Fail>;
+
 /// How a command is run.
 #[derive(Clone, Copy)]
 pub enum Run {
@@ -180,6 +183,9 @@ pub struct Command {
     pub summary: &'static str,
     /// How it is run.
     pub run: Run,
+    /// Of an async one: tries to do all of it at once, without waiting. Where it says no (`false`), nothing has happened, and it
+    /// is run as an async one.
+    pub at_once: Option<AtOnce>,
     /// Its second words.
     pub subs: &'static [Command],
     /// What it is beside Redis'.

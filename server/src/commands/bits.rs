@@ -69,8 +69,8 @@ fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
 
 fn getbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let offset = bit_offset(cx.node, cx.arg(2))?;
-    let value = cx.read(cx.key(0), Kind::String)?;
-    cx.reply.integer(i64::from(value.is_some_and(|value| bit_at(&value.payload, offset))));
+    let bit = cx.open(cx.key(0), Kind::String, |value| Ok::<_, Fail>(bit_at(value.payload, offset)))?;
+    cx.reply.integer(i64::from(bit.unwrap_or(false)));
     Ok(())
 }
 
@@ -104,24 +104,24 @@ fn bit_range(start: i64, end: i64, count: Count, bytes: usize) -> Option<(usize,
 }
 
 fn bitcount(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let Some(value) = cx.read(cx.key(0), Kind::String)? else {
-        cx.reply.integer(0);
-        return Ok(());
-    };
-    let bytes = &value.payload[..];
-    let range = match &cx.args[2..] {
-        [] => Some((0, bytes.len() * 8)),
-        [start, end, rest @ ..] if rest.len() <= 1 => {
-            let (start, end) = (integer(start)?, integer(end)?);
-            if start < 0 && end < 0 && start > end {
-                None
-            } else {
-                bit_range(start, end, count_of(rest.first())?, bytes.len())
+    let args = cx.args;
+    let count = cx.open(cx.key(0), Kind::String, |value| {
+        let bytes = value.payload;
+        let range = match &args[2..] {
+            [] => Some((0, bytes.len() * 8)),
+            [start, end, rest @ ..] if rest.len() <= 1 => {
+                let (start, end) = (integer(start)?, integer(end)?);
+                if start < 0 && end < 0 && start > end {
+                    None
+                } else {
+                    bit_range(start, end, count_of(rest.first())?, bytes.len())
+                }
             }
-        }
-        _ => return Err(Fail::syntax()),
-    };
-    cx.reply.count(range.map_or(0, |(from, to)| ones(bytes, from, to)));
+            _ => return Err(Fail::syntax()),
+        };
+        Ok(range.map_or(0, |(from, to)| ones(bytes, from, to)))
+    })?;
+    cx.reply.count(count.unwrap_or(0));
     Ok(())
 }
 

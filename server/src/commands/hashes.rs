@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use crate::commands::random::{self, Choice};
-use crate::commands::scan;
+use crate::commands::{elements, scan};
 use crate::cx::{self, Cx, Fail};
 use crate::extended::{Extended, Parsed};
 use crate::kind::Kind;
 use crate::number;
-use crate::resp::Proto;
+use crate::resp::{Proto, ReplyWriter};
 use crate::table::{Command, Flags, Group, Keys};
 use crate::types::damaged;
 use crate::types::dict::Dict;
@@ -89,14 +89,28 @@ fn hsetnx(cx: &mut Cx<'_>) -> Done {
 }
 
 fn hget(cx: &mut Cx<'_>) -> Done {
-    let value = open(cx)?.get(&mut cx.tx, cx.args[2])?;
-    cx.reply.bulk_or_null(value.as_deref());
+    let name = cx.args[2];
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        reply.bulk_or_null(elements::find(fields, name)?);
+        Ok(())
+    })?;
+    if let Some(hash) = large {
+        let value = hash.get(&mut cx.tx, name)?;
+        cx.reply.bulk_or_null(value.as_deref());
+    }
     Ok(())
 }
 
 fn hmget(cx: &mut Cx<'_>) -> Done {
-    let hash = open(cx)?;
     let names = &cx.args[2..];
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        reply.array(names.len());
+        names.iter().try_for_each(|name| {
+            reply.bulk_or_null(elements::find(fields.clone(), name)?);
+            Ok(())
+        })
+    })?;
+    let Some(hash) = large else { return Ok(()) };
     hash.gather(&mut cx.tx, names.iter())?;
     cx.reply.array(names.len());
     for name in names {
@@ -120,25 +134,61 @@ fn hdel(cx: &mut Cx<'_>) -> Done {
 }
 
 fn hexists(cx: &mut Cx<'_>) -> Done {
-    let there = open(cx)?.has(&mut cx.tx, cx.args[2])?;
-    cx.reply.integer(i64::from(there));
+    let name = cx.args[2];
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        let there = elements::find(fields, name)?.is_some();
+        reply.integer(i64::from(there));
+        Ok(())
+    })?;
+    if let Some(hash) = large {
+        let there = hash.has(&mut cx.tx, name)?;
+        cx.reply.integer(i64::from(there));
+    }
     Ok(())
 }
 
 fn hlen(cx: &mut Cx<'_>) -> Done {
-    let len = open(cx)?.len();
-    cx.reply.count(len);
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        reply.count(elements::count(fields));
+        Ok(())
+    })?;
+    large.iter().for_each(|hash| cx.reply.count(hash.len()));
     Ok(())
 }
 
 fn hstrlen(cx: &mut Cx<'_>) -> Done {
-    let value = open(cx)?.get(&mut cx.tx, cx.args[2])?;
-    cx.reply.count(value.map_or(0, |value| value.len()));
+    let name = cx.args[2];
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        let value = elements::find(fields, name)?;
+        reply.count(value.map_or(0, <[u8]>::len));
+        Ok(())
+    })?;
+    if let Some(hash) = large {
+        let value = hash.get(&mut cx.tx, name)?;
+        cx.reply.count(value.map_or(0, |value| value.len()));
+    }
     Ok(())
 }
 
-/// Writes something of each element, and holds the count that the reply's head has told against what there is.
-fn each(cx: &mut Cx<'_>, hash: &Dict<'_>, mut write: impl FnMut(&mut Cx<'_>, &[u8], &[u8])) -> Done {
+/// Writes a head that tells how many elements there are, and something of each; holds what the head has told against what there is.
+fn each(
+    cx: &mut Cx<'_>,
+    head: impl Fn(&mut ReplyWriter, usize),
+    write: impl Fn(&mut ReplyWriter, &[u8], &[u8]),
+) -> Done {
+    let large = elements::show(cx, Kind::Hash, |reply, fields| {
+        let Some(mut fields) = fields else {
+            head(reply, 0);
+            return Ok(());
+        };
+        head(reply, fields.left());
+        while let Some((name, value)) = fields.next()? {
+            write(reply, name, value);
+        }
+        Ok(())
+    })?;
+    let Some(hash) = large else { return Ok(()) };
+    head(cx.reply, hash.len());
     let mut walk = hash.walk();
     let mut seen = 0;
     loop {
@@ -147,30 +197,24 @@ fn each(cx: &mut Cx<'_>, hash: &Dict<'_>, mut write: impl FnMut(&mut Cx<'_>, &[u
             break;
         }
         seen += page.len();
-        page.iter().for_each(|(name, value)| write(cx, name, value));
+        page.iter().for_each(|(name, value)| write(cx.reply, name, value));
     }
     if seen == hash.len() { Ok(()) } else { Err(damaged(cx.key(0)).into()) }
 }
 
 fn hgetall(cx: &mut Cx<'_>) -> Done {
-    let hash = open(cx)?;
-    cx.reply.map(hash.len());
-    each(cx, &hash, |cx, name, value| {
-        cx.reply.bulk(name);
-        cx.reply.bulk(value);
+    each(cx, ReplyWriter::map, |reply, name, value| {
+        reply.bulk(name);
+        reply.bulk(value);
     })
 }
 
 fn hkeys(cx: &mut Cx<'_>) -> Done {
-    let hash = open(cx)?;
-    cx.reply.array(hash.len());
-    each(cx, &hash, |cx, name, _| cx.reply.bulk(name))
+    each(cx, ReplyWriter::array, |reply, name, _| reply.bulk(name))
 }
 
 fn hvals(cx: &mut Cx<'_>) -> Done {
-    let hash = open(cx)?;
-    cx.reply.array(hash.len());
-    each(cx, &hash, |cx, _, value| cx.reply.bulk(value))
+    each(cx, ReplyWriter::array, |reply, _, value| reply.bulk(value))
 }
 
 fn hincrby(cx: &mut Cx<'_>) -> Done {

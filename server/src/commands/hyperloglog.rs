@@ -1,10 +1,11 @@
 //! PFADD, PFCOUNT, PFMERGE.
 
+use haypile_engine::clock::TimeMs;
 use haypile_engine::key::Key;
 use haypile_engine::slot::Role;
 use haypile_engine::value::Value;
 
-use crate::commands::strings::replace;
+use crate::commands::strings::string;
 use crate::cx::{Cx, Fail};
 use crate::kind::Kind;
 use crate::table::{Command, Flags, Group, Keys};
@@ -30,74 +31,90 @@ impl From<Corrupt> for Fail {
     }
 }
 
-/// The HyperLogLog at a key, with the value that holds it.
-fn open(cx: &mut Cx<'_>, key: &Key) -> Result<Option<(Value, HyperLogLog)>, Fail> {
-    let Some(value) = cx.read(key, Kind::String)? else { return Ok(None) };
-    let hll = HyperLogLog::read(&value.payload)
-        .ok_or_else(|| Fail::error("WRONGTYPE Key is not a valid HyperLogLog string value."))?;
-    Ok(Some((value, hll)))
+/// The HyperLogLog at a key, with when that expires.
+fn open(cx: &mut Cx<'_>, key: &Key) -> Result<Option<(Option<TimeMs>, HyperLogLog)>, Fail> {
+    cx.open(key, Kind::String, |value| {
+        let hll = HyperLogLog::read(value.payload).ok_or_else(no_hll)?;
+        Ok::<_, Fail>((value.expiry, hll))
+    })
+}
+
+fn no_hll() -> Fail {
+    Fail::error("WRONGTYPE Key is not a valid HyperLogLog string value.")
+}
+
+/// Puts one at a key with its expiry.
+fn put(cx: &mut Cx<'_>, key: &Key, expiry: Option<TimeMs>, hll: &HyperLogLog) -> Result<(), Fail> {
+    Ok(cx.tx.put(key, &Value { expiry, ..string(hll.as_bytes()) })?)
 }
 
 fn pfadd(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let key = cx.key(0);
-    let (old, mut hll) =
-        open(cx, key)?.map_or_else(|| (None, HyperLogLog::new()), |(old, hll)| (Some(old), hll));
+    let old = open(cx, key)?;
     let mut changed = old.is_none();
+    let (expiry, mut hll) = old.unwrap_or_else(|| (None, HyperLogLog::new()));
     for element in &cx.args[2..] {
         changed |= hll.add(element)?;
     }
     if changed {
         hll.forget_count();
-        replace(cx, key, old.as_ref(), hll.as_bytes())?;
+        put(cx, key, expiry, &hll)?;
     }
     cx.reply.integer(i64::from(changed));
     Ok(())
 }
 
 fn pfcount(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let mut registers = [0; REGISTERS];
-    let count = if let [key] = cx.keys {
-        match open(cx, key)? {
-            None => 0,
-            Some((old, mut hll)) => match hll.kept_count() {
-                Some(count) => count,
-                None => {
+    let count = match cx.keys {
+        [key] => count_one(cx, key)?,
+        keys => {
+            let mut registers = [0; REGISTERS];
+            for key in keys {
+                if let Some((_, hll)) = open(cx, key)? {
                     hll.join_into(&mut registers)?;
-                    let count = hll::count(&registers);
-                    // As Redis does: the next one need not count. A replica writes nothing of its own.
-                    if matches!(cx.tx.role(key.slot()), Role::Master) {
-                        hll.keep_count(count);
-                        replace(cx, key, Some(&old), hll.as_bytes())?;
-                    }
-                    count
                 }
-            },
-        }
-    } else {
-        for key in cx.keys {
-            if let Some((_, hll)) = open(cx, key)? {
-                hll.join_into(&mut registers)?;
             }
+            hll::count(&registers)
         }
-        hll::count(&registers)
     };
     cx.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
+}
+
+fn count_one(cx: &mut Cx<'_>, key: &Key) -> Result<u64, Fail> {
+    let kept = cx.open(key, Kind::String, |value| {
+        if HyperLogLog::is(value.payload) { Ok(hll::kept_count(value.payload)) } else { Err(no_hll()) }
+    })?;
+    match kept {
+        None => return Ok(0),
+        Some(Some(count)) => return Ok(count),
+        Some(None) => {}
+    }
+    let Some((expiry, mut hll)) = open(cx, key)? else { return Ok(0) };
+    let mut registers = [0; REGISTERS];
+    hll.join_into(&mut registers)?;
+    let count = hll::count(&registers);
+    // As Redis does: the next one need not count. A replica writes nothing of its own.
+    if matches!(cx.tx.role(key.slot()), Role::Master) {
+        hll.keep_count(count);
+        put(cx, key, expiry, &hll)?;
+    }
+    Ok(count)
 }
 
 fn pfmerge(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let mut registers = [0; REGISTERS];
     let (mut target, mut dense) = (None, false);
     for (index, key) in cx.keys.iter().enumerate() {
-        if let Some((value, hll)) = open(cx, key)? {
+        if let Some((expiry, hll)) = open(cx, key)? {
             hll.join_into(&mut registers)?;
             dense |= hll.is_dense();
             if index == 0 {
-                target = Some((value, hll));
+                target = Some((expiry, hll));
             }
         }
     }
-    let (old, mut hll) = target.map_or_else(|| (None, HyperLogLog::new()), |(old, hll)| (Some(old), hll));
+    let (expiry, mut hll) = target.unwrap_or_else(|| (None, HyperLogLog::new()));
     if dense {
         hll.make_dense()?;
     }
@@ -105,7 +122,7 @@ fn pfmerge(cx: &mut Cx<'_>) -> Result<(), Fail> {
         hll.raise(register, value)?;
     }
     hll.forget_count();
-    replace(cx, cx.key(0), old.as_ref(), hll.as_bytes())?;
+    put(cx, cx.key(0), expiry, &hll)?;
     cx.reply.ok();
     Ok(())
 }

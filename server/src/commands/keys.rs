@@ -56,18 +56,15 @@ fn del(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn exists(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let mut found = 0;
     for key in cx.keys {
-        found += usize::from(cx.tx.get(key)?.is_some());
+        found += usize::from(cx.tx.read(key, |_| ())?.is_some());
     }
     cx.reply.count(found);
     Ok(())
 }
 
 fn kind(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let name = match cx.tx.get(cx.key(0))? {
-        None => "none",
-        Some(value) => Kind::of(&value).map_or("unknown", Kind::name),
-    };
-    cx.reply.simple(name);
+    let kind = cx.tx.read(cx.key(0), |value| Kind::of(&value))?;
+    cx.reply.simple(kind.map_or("none", |kind| kind.map_or("unknown", Kind::name)));
     Ok(())
 }
 

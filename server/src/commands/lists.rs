@@ -6,8 +6,11 @@ use haypile_engine::read::Direction;
 use super::ranges::{self, Span};
 use crate::cx::{self, Blocks, Cx, Fail, integer};
 use crate::kind::Kind;
+use crate::resp::ReplyWriter;
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
+use crate::types::Look;
 use crate::types::list::{End, List};
+use crate::types::small::{self, Broken};
 
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;
@@ -207,22 +210,56 @@ fn transfer(cx: &mut Cx<'_>, from: End, to: End) -> Result<(), Fail> {
     Ok(other.save(&mut cx.tx)?)
 }
 
+/// Gives the items of the list at the command's key, if that is small, to `show`; says whether there is one that is large.
+fn show<'a>(
+    cx: &mut Cx<'a>,
+    show: impl FnOnce(&mut ReplyWriter, small::Walk<'_>) -> Result<(), Broken>,
+) -> Result<Option<Look<List<'a>, ()>>, Fail> {
+    let key = cx.key(0);
+    cx.show(key, Kind::List, |value, reply| List::look(key, value, |items| show(reply, items)))
+}
+
 fn llen(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let len = open(cx, cx.key(0))?.map_or(0, |list| list.len());
-    cx.reply.count(len);
+    let shown = show(cx, |reply, items| {
+        reply.count(items.left());
+        Ok(())
+    })?;
+    match shown {
+        None => cx.reply.integer(0),
+        Some(Look::Small(())) => {}
+        Some(Look::Large(list)) => cx.reply.count(list.len()),
+    }
     Ok(())
 }
 
 fn lindex(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let Some(list) = open(cx, cx.key(0))? else {
-        cx.reply.null();
-        return Ok(());
-    };
-    let item = match ranges::position(integer(cx.arg(2))?, list.len()) {
-        Some(position) => list.get(&mut cx.tx, position)?,
-        None => None,
-    };
-    cx.reply.bulk_or_null(item.as_deref());
+    let index = cx.arg(2);
+    // A list that is not there has no index to be looked at.
+    let mut wanted = Ok(0);
+    let shown = show(cx, |reply, mut items| {
+        wanted = integer(index);
+        let position = wanted.as_ref().ok().and_then(|index| ranges::position(*index, items.left()));
+        let item = match position {
+            Some(position) => {
+                items.skip(position)?;
+                items.next()?
+            }
+            None => None,
+        };
+        reply.bulk_or_null(item);
+        Ok(())
+    })?;
+    match shown {
+        None => cx.reply.null(),
+        Some(Look::Small(())) => drop(wanted?),
+        Some(Look::Large(list)) => {
+            let item = match ranges::position(integer(index)?, list.len()) {
+                Some(position) => list.get(&mut cx.tx, position)?,
+                None => None,
+            };
+            cx.reply.bulk_or_null(item.as_deref());
+        }
+    }
     Ok(())
 }
 
@@ -239,17 +276,28 @@ fn lset(cx: &mut Cx<'_>) -> Result<(), Fail> {
 
 fn lrange(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let (start, stop) = (integer(cx.arg(2))?, integer(cx.arg(3))?);
-    let Some(list) = open(cx, cx.key(0))? else {
-        cx.reply.array(0);
-        return Ok(());
-    };
-    let Span { from, count } = Span::new(start, stop, list.len());
-    cx.reply.array(count);
-    let reply = &mut *cx.reply;
-    list.walk(&mut cx.tx, from, count, Direction::Forward, |_, item| {
-        reply.bulk(item);
-        true
+    let shown = show(cx, |reply, mut items| {
+        let Span { from, count } = Span::new(start, stop, items.left());
+        reply.array(count);
+        items.skip(from)?;
+        (0..count).try_for_each(|_| {
+            reply.bulk(items.next()?.ok_or(Broken)?);
+            Ok(())
+        })
     })?;
+    match shown {
+        None => cx.reply.array(0),
+        Some(Look::Small(())) => {}
+        Some(Look::Large(list)) => {
+            let Span { from, count } = Span::new(start, stop, list.len());
+            cx.reply.array(count);
+            let reply = &mut *cx.reply;
+            list.walk(&mut cx.tx, from, count, Direction::Forward, |_, item| {
+                reply.bulk(item);
+                true
+            })?;
+        }
+    }
     Ok(())
 }
 

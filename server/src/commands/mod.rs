@@ -11,6 +11,7 @@ pub mod counters;
 pub mod debug;
 pub mod document;
 pub mod dump;
+pub mod elements;
 pub mod events;
 pub mod expire;
 pub mod functions;

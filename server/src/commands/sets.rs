@@ -6,12 +6,12 @@ use bytes::Bytes;
 use haypile_engine::key::Key;
 
 use crate::commands::random::{self, Choice};
-use crate::commands::scan;
+use crate::commands::{elements, scan};
 use crate::cx::{self, Cx, Fail};
 use crate::kind::Kind;
 use crate::number;
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
-use crate::types::dict::Dict;
+use crate::types::dict::{Dict, Finder};
 use crate::types::{Misses, damaged};
 
 const READ: Flags = Flags::READONLY;
@@ -109,14 +109,25 @@ fn smove(cx: &mut Cx<'_>) -> Done {
 }
 
 fn scard(cx: &mut Cx<'_>) -> Done {
-    let len = first(cx)?.len();
-    cx.reply.count(len);
+    let large = elements::show(cx, Kind::Set, |reply, members| {
+        reply.count(elements::count(members));
+        Ok(())
+    })?;
+    large.iter().for_each(|set| cx.reply.count(set.len()));
     Ok(())
 }
 
 fn sismember(cx: &mut Cx<'_>) -> Done {
-    let there = first(cx)?.has(&mut cx.tx, cx.args[2])?;
-    cx.reply.integer(i64::from(there));
+    let member = cx.args[2];
+    let large = elements::show(cx, Kind::Set, |reply, members| {
+        let there = elements::find(members, member)?.is_some();
+        reply.integer(i64::from(there));
+        Ok(())
+    })?;
+    if let Some(set) = large {
+        let there = set.has(&mut cx.tx, member)?;
+        cx.reply.integer(i64::from(there));
+    }
     Ok(())
 }
 
@@ -125,8 +136,9 @@ fn smismember(cx: &mut Cx<'_>) -> Done {
     let members = &cx.args[2..];
     set.gather(&mut cx.tx, members.iter())?;
     cx.reply.array(members.len());
+    let finder = set.finder(members.len());
     for member in members {
-        let there = set.has(&mut cx.tx, member)?;
+        let there = finder.has(&mut cx.tx, member)?;
         cx.reply.integer(i64::from(there));
     }
     Ok(())
@@ -145,7 +157,15 @@ fn each(cx: &mut Cx<'_>, set: &Dict<'_>, mut take: impl FnMut(&mut Cx<'_>, Bytes
 }
 
 fn smembers(cx: &mut Cx<'_>) -> Done {
-    let set = first(cx)?;
+    let large = elements::show(cx, Kind::Set, |reply, members| {
+        reply.set(elements::count(members.clone()));
+        let Some(mut members) = members else { return Ok(()) };
+        while let Some((member, _)) = members.next()? {
+            reply.bulk(member);
+        }
+        Ok(())
+    })?;
+    let Some(set) = large else { return Ok(()) };
     cx.reply.set(set.len());
     let mut seen = 0;
     each(cx, &set, |cx, member| {
@@ -229,41 +249,65 @@ fn open_all<'k>(cx: &mut Cx<'_>, keys: &'k [Key]) -> Result<Vec<Dict<'k>>, Fail>
     keys.iter().map(|key| open(cx, key)).collect()
 }
 
-/// Up to `limit` members that are in all sets.
-fn intersection(cx: &mut Cx<'_>, keys: &[Key], limit: usize) -> Result<Vec<Bytes>, Fail> {
+/// Gives up to `limit` members that are in all sets to `take`.
+fn intersect(cx: &mut Cx<'_>, keys: &[Key], limit: usize, take: impl FnMut(&[u8])) -> Done {
     let mut sets = open_all(cx, keys)?;
     sets.sort_by_key(Dict::len);
-    let Some((least, others)) = sets.split_first() else { return Ok(Vec::new()) };
-    select(cx, least, limit, |cx, misses, member| {
-        for other in others {
+    let Some((least, others)) = sets.split_first() else { return Ok(()) };
+    let others: Vec<Finder<'_, '_>> = others.iter().map(|other| other.finder(least.len())).collect();
+    let holds = |cx: &mut Cx<'_>, misses: &mut Misses, member: &[u8]| {
+        for other in &others {
             if misses.pass(other.has(&mut cx.tx, member))? != Some(true) {
                 return Ok(false);
             }
         }
         Ok(true)
-    })
+    };
+    select(cx, least, limit, holds, take)
 }
 
-/// Up to `limit` members of a set that the condition holds for. Where it can't be known yet, `misses` has noted why.
+/// The members that are in all sets.
+fn intersection(cx: &mut Cx<'_>, keys: &[Key]) -> Result<Vec<Bytes>, Fail> {
+    let mut chosen = Vec::new();
+    intersect(cx, keys, usize::MAX, |member| chosen.push(Bytes::copy_from_slice(member)))?;
+    Ok(chosen)
+}
+
+/// Gives up to `limit` members of a set that the condition holds for to `take`. Where it can't be known yet, `misses` has noted
+/// why.
 fn select(
     cx: &mut Cx<'_>,
     set: &Dict<'_>,
     limit: usize,
-    mut holds: impl FnMut(&mut Cx<'_>, &mut Misses, &Bytes) -> Result<bool, Fail>,
-) -> Result<Vec<Bytes>, Fail> {
-    let (mut chosen, mut misses, mut walk) = (Vec::new(), Misses::default(), set.walk());
+    mut holds: impl FnMut(&mut Cx<'_>, &mut Misses, &[u8]) -> Result<bool, Fail>,
+    mut take: impl FnMut(&[u8]),
+) -> Done {
+    let (mut chosen, mut misses) = (0, Misses::default());
+    // Whether there is to be no more.
+    let mut look = |cx: &mut Cx<'_>, misses: &mut Misses, member: &[u8]| -> Result<bool, Fail> {
+        if holds(cx, misses, member)? {
+            chosen += 1;
+            take(member);
+        }
+        Ok(chosen == limit)
+    };
+    if let Some(members) = set.small_members() {
+        for member in members {
+            if look(cx, &mut misses, member)? {
+                return Ok(());
+            }
+        }
+        return Ok(misses.end()?);
+    }
+    let mut walk = set.walk();
     loop {
         let page = walk.next(&mut cx.tx)?;
         if page.is_empty() {
-            misses.end()?;
-            return Ok(chosen);
+            return Ok(misses.end()?);
         }
         for (member, _) in page {
-            if holds(cx, &mut misses, &member)? {
-                chosen.push(member);
-            }
-            if chosen.len() == limit {
-                return Ok(chosen);
+            if look(cx, &mut misses, &member)? {
+                return Ok(());
             }
         }
     }
@@ -292,14 +336,19 @@ fn difference(cx: &mut Cx<'_>, keys: &[Key]) -> Result<Vec<Bytes>, Fail> {
     if look <= take {
         // In a large one a member is soon found, and is not looked for further.
         others.sort_by_key(|set| std::cmp::Reverse(set.len()));
-        return select(cx, first, usize::MAX, |cx, misses, member| {
-            for other in &*others {
+        let others: Vec<Finder<'_, '_>> = others.iter().map(|other| other.finder(first.len())).collect();
+        let holds = |cx: &mut Cx<'_>, misses: &mut Misses, member: &[u8]| {
+            for other in &others {
                 if misses.pass(other.has(&mut cx.tx, member))? != Some(false) {
                     return Ok(false);
                 }
             }
             Ok(true)
-        });
+        };
+        let mut chosen = Vec::new();
+        let take = |member: &[u8]| chosen.push(Bytes::copy_from_slice(member));
+        select(cx, first, usize::MAX, holds, take)?;
+        return Ok(chosen);
     }
     let mut members = HashSet::new();
     each(cx, first, |_, member| {
@@ -337,7 +386,7 @@ fn store(cx: &mut Cx<'_>, members: &[Bytes]) -> Done {
 
 fn sinter(cx: &mut Cx<'_>) -> Done {
     let keys = cx.keys;
-    let members = intersection(cx, keys, usize::MAX)?;
+    let members = intersection(cx, keys)?;
     reply_all(cx, &members)
 }
 
@@ -355,7 +404,7 @@ fn sdiff(cx: &mut Cx<'_>) -> Done {
 
 fn sinterstore(cx: &mut Cx<'_>) -> Done {
     let keys = &cx.keys[1..];
-    let members = intersection(cx, keys, usize::MAX)?;
+    let members = intersection(cx, keys)?;
     store(cx, &members)
 }
 
@@ -392,8 +441,9 @@ fn sintercard(cx: &mut Cx<'_>) -> Done {
     }
     let limit = if limit == 0 { usize::MAX } else { limit };
     let keys = cx.keys;
-    let members = intersection(cx, keys, limit)?;
-    cx.reply.count(members.len());
+    let mut count = 0;
+    intersect(cx, keys, limit, |_| count += 1)?;
+    cx.reply.count(count);
     Ok(())
 }
 

@@ -121,7 +121,7 @@ fn getdel(cx: &mut Cx<'_>) -> Result<(), Fail> {
 }
 
 fn setnx(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let absent = cx.tx.get(cx.key(0))?.is_none();
+    let absent = cx.tx.read(cx.key(0), |_| ())?.is_none();
     if absent {
         cx.tx.put(cx.key(0), &string(cx.arg(2)))?;
     }
@@ -148,8 +148,14 @@ fn set_expiring(cx: &mut Cx<'_>, unit: Unit, command: &str) -> Result<(), Fail> 
 fn mget(cx: &mut Cx<'_>) -> Result<(), Fail> {
     cx.reply.array(cx.keys.len());
     for key in cx.keys {
-        let value = cx.tx.get(key)?.filter(|value| value.kind == Kind::String as u8);
-        cx.reply.bulk_or_null(value.as_ref().map(|value| &value.payload[..]));
+        let reply = &mut *cx.reply;
+        let found = cx.tx.read(key, |value| {
+            let is_string = value.kind == Kind::String as u8;
+            reply.bulk_or_null(is_string.then_some(value.payload));
+        })?;
+        if found.is_none() {
+            cx.reply.null();
+        }
     }
     Ok(())
 }
@@ -176,7 +182,7 @@ fn msetnx(cx: &mut Cx<'_>) -> Result<(), Fail> {
         return Err(Fail::arity("msetnx"));
     }
     for key in cx.keys {
-        if cx.tx.get(key)?.is_some() {
+        if cx.tx.read(key, |_| ())?.is_some() {
             cx.reply.integer(0);
             return Ok(());
         }
@@ -197,18 +203,22 @@ fn append(cx: &mut Cx<'_>) -> Result<(), Fail> {
 }
 
 fn strlen(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let value = cx.read(cx.key(0), Kind::String)?;
-    cx.reply.count(value.map_or(0, |value| value.payload.len()));
+    let len = cx.open(cx.key(0), Kind::String, |value| Ok::<_, Fail>(value.payload.len()))?;
+    cx.reply.count(len.unwrap_or(0));
     Ok(())
 }
 
 fn getrange(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let (start, end) = (integer(cx.arg(2))?, integer(cx.arg(3))?);
-    let value = cx.read(cx.key(0), Kind::String)?;
-    let payload = value.map(|value| value.payload).unwrap_or_default();
-    match range(start, end, payload.len()) {
-        Some((start, end)) => cx.reply.bulk(&payload[start..=end]),
-        None => cx.reply.bulk(b""),
+    let shown = cx.show(cx.key(0), Kind::String, |value, reply| {
+        match range(start, end, value.payload.len()) {
+            Some((start, end)) => reply.bulk(&value.payload[start..=end]),
+            None => reply.bulk(b""),
+        }
+        Ok::<_, Fail>(())
+    })?;
+    if shown.is_none() {
+        cx.reply.bulk(b"");
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! Only slots that this node serves are seen; each is locked for a page of keys at a time.
 
 use bytes::Bytes;
+use haypile_engine::engine::{Fetched, Gate};
 use haypile_engine::slot::Role;
-use haypile_engine::tx::{KeyPage, Tx};
+use haypile_engine::tx::{KeyPage, Stop, Tx};
 use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
 use rand::RngExt;
@@ -23,9 +24,11 @@ const READ: Flags = Flags::READONLY.with(Flags::OVER_SLOTS);
 
 /// See the file's head.
 pub const COMMANDS: &[Command] = &[
-    Group("generic").waiting("scan", -2, READ, "2.8.0", "Walks over the keys, some at a time.", |cx| {
-        Box::pin(scan_keys(cx))
-    }),
+    Group("generic")
+        .waiting("scan", -2, READ, "2.8.0", "Walks over the keys, some at a time.", |cx| {
+            Box::pin(scan_keys(cx))
+        })
+        .at_once(scan_at_once),
     Group("generic").waiting(
         "keys",
         2,
@@ -154,14 +157,27 @@ impl<'a> Scan<'a> {
         self.place.filter(|_| left > 0).map(|place| (place, left.min(PAGE_KEYS)))
     }
 
+    fn takes<P>(&self, key: &[u8], value: &Value<P>) -> bool {
+        let of_kind = |kind: &[u8]| Kind::of(value).is_some_and(|k| is(kind, k.name()));
+        self.kind.is_none_or(of_kind) && self.options.takes(key)
+    }
+
+    fn look(&mut self, key: &[u8], value: &Value<&[u8]>) {
+        self.looked_at += 1;
+        if self.takes(key, value) {
+            self.found.push(Bytes::copy_from_slice(key));
+        }
+    }
+
     fn take(&mut self, page: Page) {
         let (keys, next) = page;
         self.looked_at += keys.len();
         self.place = next;
-        let Scan { kind, options, .. } = self;
-        let of_kind = |value: &_| kind.is_none_or(|kind| Kind::of(value).is_some_and(|k| is(kind, k.name())));
-        let wanted = keys.into_iter().filter(|(key, value)| of_kind(value) && options.takes(key));
-        self.found.extend(wanted.map(|(key, _)| key));
+        for (key, value) in keys {
+            if self.takes(&key, &value) {
+                self.found.push(key);
+            }
+        }
     }
 
     fn reply(&self, reply: &mut ReplyWriter) {
@@ -178,6 +194,42 @@ async fn scan_keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     }
     scan.reply(cx.reply);
     Ok(())
+}
+
+/// As [`scan_keys`], as long as the keys are in memory and their slots are this node's to read.
+fn scan_at_once(cx: &mut SessionCx<'_>) -> Result<bool, Fail> {
+    let mut scan = Scan::parse(cx.args)?;
+    // Others wait for it meanwhile.
+    if scan.options.count > PAGE_KEYS {
+        return Ok(false);
+    }
+    let (engine, fetched) = (&cx.node.engine, Fetched::default());
+    let mut gate = Gate::default();
+    while let Some((Place { slot, hash }, limit)) = scan.next() {
+        if cx.node.scripts.asides.holder(&[slot]).is_some() {
+            return Ok(false);
+        }
+        let mut tx = engine.begin(&[slot], &fetched);
+        if *tx.role(slot) == Role::Owed {
+            return Ok(false);
+        }
+        let mut next = None;
+        if serves(&tx, slot) {
+            next = match tx.read_keys(slot, hash, limit, &mut |key, value| scan.look(key, &value)) {
+                Ok(next) => next,
+                Err(Stop::Miss) => return Ok(false),
+                Err(stop) => return Err(stop.into()),
+            };
+        }
+        gate.join(tx.commit()?);
+        scan.place = match next {
+            Some(hash) => Some(Place { slot, hash }),
+            None => Place { slot, hash }.next_slot(),
+        };
+    }
+    cx.gate.join(gate);
+    scan.reply(cx.reply);
+    Ok(true)
 }
 
 async fn keys(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
@@ -229,7 +281,7 @@ async fn randomkey(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
 /// How many keys each slot has that this node serves.
 #[must_use]
 pub fn key_counts(node: &Node) -> Vec<(Slot, u64)> {
-    let fetched = haypile_engine::engine::Fetched::default();
+    let fetched = Fetched::default();
     Slot::all()
         .filter_map(|slot| {
             let tx = node.engine.begin(&[slot], &fetched);

@@ -241,14 +241,22 @@ impl ReplyWriter {
         let written = write(self);
         self.pours = pours;
         let len = written?;
-        let body = self.out.split_off(start);
+        // The head is written behind its values, and turned to the front.
+        let end = self.out.len();
         self.array(len);
-        self.out.extend_from_slice(&body);
+        let head = self.out.len() - end;
+        self.out[start..].rotate_right(head);
         Ok(())
     }
 
     /// A floating-point number.
     pub fn double(&mut self, value: f64) {
+        if let Some(whole) = number::whole(value) {
+            return match self.proto {
+                Proto::Resp2 => self.bulk_integer(whole),
+                Proto::Resp3 => self.head(b',', whole),
+            };
+        }
         match self.proto {
             Proto::Resp2 => self.bulk(number::format_double(value).as_bytes()),
             Proto::Resp3 => {

@@ -1,6 +1,6 @@
 //! How rows of the table of commands are made.
 
-use super::{Command, Flags, Keys, Pending, Run, Stand};
+use super::{AtOnce, Command, Flags, Keys, Pending, Run, Stand};
 use crate::cx::{Cx, Fail};
 use crate::session::SessionCx;
 
@@ -93,8 +93,8 @@ impl Group {
         summary: &'static str,
         run: Run,
     ) -> Command {
-        let (subs, stand) = (&[], Stand::Same);
-        Command { name, arity, flags, keys, group: self.0, since, summary, run, subs, stand, id: 0 }
+        let (at_once, subs, stand) = (None, &[], Stand::Same);
+        Command { name, arity, flags, keys, group: self.0, since, summary, run, at_once, subs, stand, id: 0 }
     }
 }
 
@@ -103,6 +103,12 @@ impl Command {
     #[must_use]
     pub const fn at(self, keys: Keys) -> Command {
         Command { keys, ..self }
+    }
+
+    /// The same, which is nearly always done without waiting.
+    #[must_use]
+    pub const fn at_once(self, at_once: AtOnce) -> Command {
+        Command { at_once: Some(at_once), ..self }
     }
 
     /// The same, which differs from Redis' in this.

@@ -15,15 +15,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use haypile_engine::clock::TimeMs;
-use haypile_engine::key::{Generation, Key};
+use haypile_engine::key::{Generation, Key, hash48};
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 use haypile_engine::varint;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
-use super::small::{self, Items};
-use super::{LARGE, Misses, Page, Pages, Payload, SMALL, SubKey, damaged, hashed, new_generation};
+use super::small::{self, Broken, Items};
+use super::{LARGE, Look, Misses, Page, Pages, Payload, SMALL, SubKey, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Parts a large one's elements from what a later format may put beside them. Part of the format.
@@ -80,6 +80,48 @@ enum Form {
     Large { generation: Generation, len: u64 },
 }
 
+/// The elements of a small one, where they lie.
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    walk: small::Walk<'a>,
+    shape: Shape,
+}
+
+impl<'a> Elements<'a> {
+    /// How many are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.walk.left() / self.shape.items()
+    }
+
+    /// The next one, with its value (nothing in a set); `None` at the end.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    #[inline]
+    #[allow(clippy::should_implement_trait)] // each one may fail
+    pub fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Broken> {
+        let Some(name) = self.walk.next()? else { return Ok(None) };
+        match self.shape {
+            Shape::Set => Ok(Some((name, &[]))),
+            Shape::Hash => Ok(Some((name, self.walk.next()?.ok_or(Broken)?))),
+        }
+    }
+
+    /// The value of a name among those that are still to come (nothing in a set), if it is there.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    pub fn find(mut self, name: &[u8]) -> Result<Option<&'a [u8]>, Broken> {
+        while let Some((other, value)) = self.next()? {
+            if other == name {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl<'k> Dict<'k> {
     /// The hash of a value that stands at the key.
     ///
@@ -127,6 +169,26 @@ impl<'k> Dict<'k> {
             return Err(damaged(key));
         }
         Ok(Dict { key, shape, expiry: value.expiry, form, existed: true, changed: false })
+    }
+
+    /// Gives the elements of a hash or a set (`kind` says which), if it is small, to `look`.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn look<T>(
+        key: &'k Key,
+        kind: Kind,
+        value: &Value<&[u8]>,
+        look: impl FnOnce(Elements<'_>) -> Result<T, Broken>,
+    ) -> Read<Look<Dict<'k>, T>> {
+        let shape = if kind == Kind::Hash { Shape::Hash } else { Shape::Set };
+        if (value.encoding, value.generation) != (SMALL, None) {
+            return Self::open(key, shape, value).map(Look::Large);
+        }
+        let walk = small::Walk::new(value.payload).ok();
+        let walk = walk.filter(|walk| walk.left().is_multiple_of(shape.items()));
+        let elements = Elements { walk: walk.ok_or_else(|| damaged(key))?, shape };
+        look(elements).map(Look::Small).map_err(|Broken| damaged(key))
     }
 
     /// How many elements there are.
@@ -193,6 +255,24 @@ impl<'k> Dict<'k> {
                 let sub = sub_key(name);
                 Ok(tx.read_element(self.key, *generation, &sub, |_| ())?.is_some())
             }
+        }
+    }
+
+    /// For asking after so many names.
+    #[must_use]
+    pub fn finder(&self, names: usize) -> Finder<'_, 'k> {
+        match &self.form {
+            Form::Small(items) if names >= FINDER_NAMES_MIN => Finder::Names(Names::of(items, self.shape)),
+            _ => Finder::Dict(self),
+        }
+    }
+
+    /// The members of a set that is small.
+    #[must_use]
+    pub fn small_members(&self) -> Option<small::Iter<'_>> {
+        match &self.form {
+            Form::Small(items) if self.shape == Shape::Set => Some(items.iter()),
+            _ => None,
         }
     }
 
@@ -465,6 +545,70 @@ impl<'k> Dict<'k> {
         }
         Ok(chosen)
     }
+}
+
+/// Whoever asks after fewer names walks over a small one for each.
+const FINDER_NAMES_MIN: usize = 8;
+
+/// Says of many names whether they are there.
+#[derive(Debug)]
+pub enum Finder<'d, 'k> {
+    /// By looking each up.
+    Dict(&'d Dict<'k>),
+    /// By their hashes.
+    Names(Names<'d>),
+}
+
+impl Finder<'_, '_> {
+    /// Whether a name is there.
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn has(&self, tx: &mut Tx<'_>, name: &[u8]) -> Read<bool> {
+        match self {
+            Finder::Dict(dict) => dict.has(tx, name),
+            Finder::Names(names) => Ok(names.has(name)),
+        }
+    }
+}
+
+/// A small one's names by their hashes.
+#[derive(Debug)]
+pub struct Names<'d> {
+    names: Vec<&'d [u8]>,
+    /// At the place of a name's hash, or behind it, the name's number from 1; 0 is none. As many as a power of two, and at least
+    /// twice as many as there are names.
+    places: Vec<u32>,
+}
+
+impl<'d> Names<'d> {
+    fn of(items: &'d Items, shape: Shape) -> Names<'d> {
+        let names: Vec<&[u8]> = items.iter().step_by(shape.items()).collect();
+        let mut places = vec![0; (names.len() * 2).next_power_of_two()];
+        for (number, name) in (1..).zip(&names) {
+            let mut at = place_in(&places, name);
+            while places[at] != 0 {
+                at = (at + 1) % places.len();
+            }
+            places[at] = number;
+        }
+        Names { names, places }
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        let mut at = place_in(&self.places, name);
+        loop {
+            match self.places[at] {
+                0 => return false,
+                number if self.names[number as usize - 1] == name => return true,
+                _ => at = (at + 1) % self.places.len(),
+            }
+        }
+    }
+}
+
+fn place_in(places: &[u32], name: &[u8]) -> usize {
+    usize::try_from(hash48(name) % places.len() as u64).expect("below a length")
 }
 
 /// A walk over the elements of a [`Dict`], as it was when the walk began if it is small.

@@ -11,6 +11,8 @@
 //! ```
 //! Byte for byte what Redis 7.0 makes of the same calls, so that such strings can be exchanged. Knows no key.
 
+use smallvec::SmallVec;
+
 /// Registers of one.
 pub const REGISTERS: usize = 1 << INDEX_BITS;
 
@@ -31,6 +33,12 @@ const SPARSE_VALUE_MAX: u8 = 32;
 const SPARSE_RUN_MAX: usize = 4;
 /// Registers of zero that one byte can say; more take two.
 const SPARSE_ZEROS_MAX: usize = 64;
+
+/// What a register of the sparse form takes at most, where there was none.
+const GROWTH_BYTES: usize = 8;
+
+/// Bytes of runs that come in the place of one.
+type Pieces = SmallVec<[u8; 8]>;
 
 /// The registers are not what the format says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,14 +72,14 @@ impl Run {
     }
 
     /// Appends a run, in one piece.
-    fn write(out: &mut Vec<u8>, value: u8, registers: usize) {
+    fn write(out: &mut impl Extend<u8>, value: u8, registers: usize) {
         let [.., high, low] = (registers - 1).to_be_bytes();
         if value > 0 {
-            out.push(0x80 | (value - 1) << 2 | low);
+            out.extend([0x80 | (value - 1) << 2 | low]);
         } else if registers <= SPARSE_ZEROS_MAX {
-            out.push(low);
+            out.extend([low]);
         } else {
-            out.extend_from_slice(&[0x40 | high, low]);
+            out.extend([0x40 | high, low]);
         }
     }
 }
@@ -86,13 +94,20 @@ impl HyperLogLog {
         HyperLogLog { bytes }
     }
 
-    /// The one that a string holds; `None` if it holds none. Sparse registers are not looked at yet.
+    /// Whether a string holds one. Sparse registers are not looked at yet.
+    #[must_use]
+    pub fn is(bytes: &[u8]) -> bool {
+        let whole = bytes.len() >= HEADER_BYTES && bytes.starts_with(b"HYLL");
+        whole && (bytes[4] == SPARSE || bytes[4] == DENSE && bytes.len() == DENSE_BYTES)
+    }
+
+    /// The one that a string holds; `None` if it holds none.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<HyperLogLog> {
-        let encoding = *bytes.get(4)?;
-        let whole = bytes.len() >= HEADER_BYTES && bytes.starts_with(b"HYLL");
-        let known = encoding == SPARSE || encoding == DENSE && bytes.len() == DENSE_BYTES;
-        (whole && known).then(|| HyperLogLog { bytes: bytes.to_vec() })
+        // One that grows has room for a register more.
+        let mut copy = Vec::with_capacity(bytes.len() + GROWTH_BYTES);
+        copy.extend_from_slice(bytes);
+        HyperLogLog::is(bytes).then_some(HyperLogLog { bytes: copy })
     }
 
     /// The string.
@@ -105,14 +120,6 @@ impl HyperLogLog {
     #[must_use]
     pub fn is_dense(&self) -> bool {
         self.bytes[4] == DENSE
-    }
-
-    /// The count as last computed, if nothing was added since.
-    #[must_use]
-    pub fn kept_count(&self) -> Option<u64> {
-        let raw = self.bytes[8..HEADER_BYTES].try_into().expect("8 bytes of the header");
-        let count = u64::from_le_bytes(raw);
-        (count >> 63 == 0).then_some(count)
     }
 
     /// Keeps a count for the next time.
@@ -166,7 +173,7 @@ impl HyperLogLog {
         if run.value >= value {
             return Ok(Some(false));
         }
-        let mut pieces = Vec::with_capacity(5);
+        let mut pieces = Pieces::new();
         let after = first + run.registers - 1 - register;
         if register > first {
             Run::write(&mut pieces, run.value, register - first);
@@ -179,7 +186,7 @@ impl HyperLogLog {
         if grows && self.bytes.len() + pieces.len() - run.bytes > SPARSE_BYTES_MAX {
             return Ok(None);
         }
-        self.bytes.splice(at..at + run.bytes, pieces);
+        self.bytes.splice(at..at + run.bytes, pieces.iter().copied());
         self.join_runs(before);
         self.forget_count();
         Ok(Some(true))
@@ -195,9 +202,9 @@ impl HyperLogLog {
                 && next.value == run.value
                 && run.registers + next.registers <= SPARSE_RUN_MAX
             {
-                let mut joined = Vec::with_capacity(1);
+                let mut joined = Pieces::new();
                 Run::write(&mut joined, run.value, run.registers + next.registers);
-                self.bytes.splice(at..at + 2, joined);
+                self.bytes.splice(at..at + 2, joined.iter().copied());
             } else {
                 at += run.bytes;
             }
@@ -245,6 +252,17 @@ impl HyperLogLog {
         }
         if first == REGISTERS { Ok(()) } else { Err(Corrupt) }
     }
+}
+
+/// The count of one as last computed, if nothing was added since.
+///
+/// # Panics
+/// If these bytes are none: see [`HyperLogLog::is`].
+#[must_use]
+pub fn kept_count(bytes: &[u8]) -> Option<u64> {
+    let raw = bytes[8..HEADER_BYTES].try_into().expect("8 bytes of the header");
+    let count = u64::from_le_bytes(raw);
+    (count >> 63 == 0).then_some(count)
 }
 
 /// The bits of a register: its byte and where in it.
@@ -368,7 +386,7 @@ mod tests {
     #[test]
     fn counts_are_near_in_both_forms_and_the_form_changes_nothing() {
         let mut hll = HyperLogLog::new();
-        assert_eq!((counted(&hll), hll.kept_count()), (0, Some(0)));
+        assert_eq!((counted(&hll), kept_count(hll.as_bytes())), (0, Some(0)));
         for n in 0..100_000u64 {
             hll.add(format!("element {n}").as_bytes()).expect("sound");
             if [10, 100, 1000, 10_000, 99_999].contains(&n) {

@@ -22,8 +22,8 @@ use haypile_engine::read::Direction;
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
 
-use super::small::{self, Items};
-use super::{LARGE, Page, Pages, Payload, SMALL, damaged, new_generation};
+use super::small::{self, Broken, Items};
+use super::{LARGE, Look, Page, Pages, Payload, SMALL, SubKey, damaged, new_generation};
 use crate::kind::Kind;
 
 /// An end of a list.
@@ -61,9 +61,7 @@ struct Span {
 
 impl Span {
     fn decode(generation: Generation, payload: &[u8]) -> Option<Span> {
-        let (head, rest) = payload.split_first_chunk::<8>()?;
-        let head = i64::from_le_bytes(*head);
-        let len = u64::from_le_bytes(rest.try_into().ok()?);
+        let (head, len) = ends(payload)?;
         head.checked_add(i64::try_from(len).ok()?)?;
         Some(Span { generation, head, len: usize::try_from(len).ok()? })
     }
@@ -83,11 +81,54 @@ impl Span {
         sub_key(self.index(signed(position)))
     }
 
+    /// See [`List::walk`]: where the items lie, all in one go.
+    fn walk(
+        self,
+        tx: &mut Tx<'_>,
+        key: &Key,
+        from: usize,
+        count: usize,
+        direction: Direction,
+        mut visit: impl FnMut(usize, &[u8]) -> bool,
+    ) -> Read<()> {
+        let (mut left, mut goes_on, mut is_sound) = (from..from + count, true, true);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (first, last) = (self.sub_key(from), self.sub_key(from + count - 1));
+        let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+        tx.read_elements(key, self.generation, range, direction, &mut |sub, item| {
+            let position = match direction {
+                Direction::Forward => left.next(),
+                Direction::Backward => left.next_back(),
+            };
+            let position = position.filter(|position| self.sub_key(*position)[..] == *sub);
+            is_sound = position.is_some();
+            goes_on = position.is_some_and(|position| visit(position, item));
+            goes_on
+        })?;
+        if is_sound && (left.is_empty() || !goes_on) { Ok(()) } else { Err(damaged(key)) }
+    }
+
     fn pages(self, key: &Key, from: usize, count: usize, direction: Direction) -> Pages<'_> {
         let bound = |position| Bytes::copy_from_slice(&self.sub_key(position));
         let (from, to) = (Bound::Included(bound(from)), Bound::Excluded(bound(from + count)));
         Pages::range(key, self.generation, from, to, direction)
     }
+}
+
+/// The sub-key of the item at an index (negative ones count from the end) of a large list with this payload.
+#[must_use]
+pub fn place_at(payload: &[u8], index: i64) -> Option<SubKey> {
+    let (head, len) = ends(payload)?;
+    let position = if index < 0 { index.checked_add_unsigned(len)? } else { index };
+    Some(SubKey::from_slice(&sub_key(head.checked_add(position)?)))
+}
+
+/// The index of the first item of a large list, and how many there are.
+fn ends(payload: &[u8]) -> Option<(i64, u64)> {
+    let (head, len) = payload.split_first_chunk::<8>()?;
+    Some((i64::from_le_bytes(*head), u64::from_le_bytes(len.try_into().ok()?)))
 }
 
 fn sub_key(index: i64) -> [u8; 8] {
@@ -118,6 +159,22 @@ impl<'k> List<'k> {
             _ => return Err(damaged(key)),
         };
         Ok(List { key, expiry: value.expiry, form, changed: false })
+    }
+
+    /// Gives the items of one that is small to `look`.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn look<T>(
+        key: &'k Key,
+        value: &Value<&[u8]>,
+        look: impl FnOnce(small::Walk<'_>) -> Result<T, Broken>,
+    ) -> Read<Look<List<'k>, T>> {
+        if (value.encoding, value.generation) != (SMALL, None) {
+            return List::decode(key, value).map(Look::Large);
+        }
+        let looked = small::Walk::new(value.payload).and_then(look);
+        looked.map(Look::Small).map_err(|Broken| damaged(key))
     }
 
     /// How many items it has.
@@ -202,14 +259,7 @@ impl<'k> List<'k> {
                 let mut items = items.into_iter().enumerate().rev();
                 items.all(|(position, item)| visit(from + position, item));
             }
-            (Form::Large(span), _) => {
-                let mut walk = Walk::new(self.key, *span, from, count, direction);
-                while let Some(page) = walk.next(tx)? {
-                    if !page.iter().all(|(position, item)| visit(*position, item)) {
-                        break;
-                    }
-                }
-            }
+            (Form::Large(span), _) => return span.walk(tx, self.key, from, count, direction, visit),
         }
         Ok(())
     }
@@ -260,9 +310,14 @@ impl<'k> List<'k> {
                 items.splice(from, count, &[]);
             }
             Form::Large(span) => {
-                let mut walk = Walk::new(self.key, *span, from, count, direction);
-                while let Some(page) = walk.next(tx)? {
-                    out.extend(page.into_iter().map(|(_, item)| item));
+                if count == 1 {
+                    let item = tx.element(self.key, span.generation, &span.sub_key(from))?;
+                    out.push(item.ok_or_else(|| damaged(self.key))?);
+                } else {
+                    let mut walk = Walk::new(self.key, *span, from, count, direction);
+                    while let Some(page) = walk.next(tx)? {
+                        out.extend(page.into_iter().map(|(_, item)| item));
+                    }
                 }
                 self.drop_end(tx, end, count);
             }

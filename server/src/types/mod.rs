@@ -42,6 +42,15 @@ pub fn damaged(key: &Key) -> Stop {
     )))
 }
 
+/// What a look at a collection gave.
+#[derive(Debug)]
+pub enum Look<L, T> {
+    /// What was looked for in a small one, where it lies.
+    Small(T),
+    /// A large one, in which it is still to be looked for.
+    Large(L),
+}
+
 /// The generation for a collection that becomes large now.
 ///
 /// # Errors

@@ -55,13 +55,23 @@ impl Items {
     }
 
     fn try_decode(payload: &[u8]) -> Option<Items> {
-        let (count, start) = varint::read(payload)?;
-        let count = usize::try_from(count).ok()?;
-        let mut rest = payload.get(start..)?;
-        for _ in 0..count {
-            varint::take_slice(&mut rest)?;
-        }
-        rest.is_empty().then(|| Items { count, start, payload: payload.to_vec() })
+        let mut walk = Walk::new(payload).ok()?;
+        while walk.next().ok()?.is_some() {}
+        Some(Items::of(payload))
+    }
+
+    /// The items of a payload that a [`Walk`] has come to the end of.
+    ///
+    /// # Panics
+    /// Now or later if none has.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Items {
+        let (count, start) = varint::read(payload).expect("there was a walk");
+        let count = usize::try_from(count).expect("there was a walk");
+        // Most are about to grow.
+        let mut copy = Vec::with_capacity(payload.len() + ITEM_BYTES_MAX);
+        copy.extend_from_slice(payload);
+        Items { count, start, payload: copy }
     }
 
     /// The payload that stands for them.
@@ -153,6 +163,18 @@ impl Items {
         self.recount(self.count - removed + items.len());
     }
 
+    /// Moves the items that lie there in the payload to before those that lie at `to`, or to the end; where they lie then.
+    pub fn shift(&mut self, place: Range<usize>, to: Option<usize>) -> Range<usize> {
+        let (to, len) = (to.unwrap_or(self.payload.len()), place.len());
+        if to <= place.start {
+            self.payload[to..place.end].rotate_right(len);
+            to..to + len
+        } else {
+            self.payload[place.start..to].rotate_left(len);
+            to - len..to
+        }
+    }
+
     /// There are so many now.
     fn recount(&mut self, count: usize) {
         self.count = count;
@@ -203,3 +225,58 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl ExactSizeIterator for Iter<'_> {}
+
+/// Bytes that are no items.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken;
+
+/// A walk over a payload's items where they lie. It checks them on its way: whoever looks for one of them spares reading,
+/// and copying, all of them.
+#[derive(Clone, Debug)]
+pub struct Walk<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// Before the first item.
+    ///
+    /// # Errors
+    /// If the bytes don't say how many there are.
+    pub fn new(payload: &'a [u8]) -> Result<Walk<'a>, Broken> {
+        let mut rest = payload;
+        let count = varint::take(&mut rest).ok_or(Broken)?;
+        Ok(Walk { rest, left: usize::try_from(count).map_err(|_| Broken)? })
+    }
+
+    /// How many items are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next item; `None` at the end.
+    ///
+    /// # Errors
+    /// If the bytes are no items.
+    #[inline]
+    #[allow(clippy::should_implement_trait)] // each one may fail
+    pub fn next(&mut self) -> Result<Option<&'a [u8]>, Broken> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                varint::take_slice(&mut self.rest).map(Some).ok_or(Broken)
+            }
+            None if self.rest.is_empty() => Ok(None),
+            None => Err(Broken),
+        }
+    }
+
+    /// Passes items by.
+    ///
+    /// # Errors
+    /// If the bytes are no items.
+    pub fn skip(&mut self, count: usize) -> Result<(), Broken> {
+        (0..count).try_for_each(|_| self.next().map(drop))
+    }
+}

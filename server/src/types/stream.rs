@@ -252,6 +252,33 @@ impl<'k> Stream<'k> {
         Walk::new(self.key, self.generation, SubKey::from_slice(&[ENTRY]), from, to, direction)
     }
 
+    /// Gives the entries with ids from `from` to `to`, both in it, to `visit` where they lie, until it says stop
+    /// (`false`).
+    ///
+    /// # Errors
+    /// See [`haypile_engine::tx::Stop`].
+    pub fn read_range(
+        &self,
+        tx: &mut Tx<'_>,
+        (from, to): (Id, Id),
+        direction: Direction,
+        visit: &mut dyn FnMut(Id, &[u8]) -> bool,
+    ) -> Read<()> {
+        let from = from.max(self.meta.first);
+        if self.meta.length == 0 || from > to {
+            return Ok(());
+        }
+        let (from, to) = (sub_key(&[ENTRY], from), sub_key(&[ENTRY], to));
+        let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+        let mut is_sound = true;
+        tx.read_elements(self.key, self.generation, range, direction, &mut |sub, entry| {
+            let id = sub.get(1..).and_then(Id::of_bytes);
+            is_sound = id.is_some();
+            id.is_some_and(|id| visit(id, entry))
+        })?;
+        if is_sound { Ok(()) } else { Err(damaged(self.key)) }
+    }
+
     /// Removes the entries with these ids; says how many there were.
     ///
     /// # Errors
@@ -336,6 +363,12 @@ impl<'k> Stream<'k> {
         }
         Ok(deleted)
     }
+}
+
+/// The sub-key of the first entry of a stream with this payload.
+#[must_use]
+pub fn first_place(payload: &[u8], _: i64) -> Option<SubKey> {
+    Meta::decode(payload).map(|meta| sub_key(&[ENTRY], meta.first))
 }
 
 /// How far a stream is trimmed.

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::*;
-use crate::types::small::Items;
+use crate::types::small::{Broken, Items};
 
 pub(super) fn run<T>(engine: &Engine, keys: &[&Key], body: impl FnOnce(&mut Tx<'_>) -> Read<T>) -> T {
     let slots: BTreeSet<_> = keys.iter().map(|key| key.slot()).collect();
@@ -15,6 +15,15 @@ pub(super) fn run<T>(engine: &Engine, keys: &[&Key], body: impl FnOnce(&mut Tx<'
     let out = body(&mut tx).expect("everything is in memory");
     tx.commit().expect("the log takes it");
     out
+}
+
+/// The items of a payload, where they lie.
+fn walked(payload: &[u8]) -> Result<Vec<Vec<u8>>, Broken> {
+    let (mut walk, mut items) = (small::Walk::new(payload)?, Vec::new());
+    while let Some(item) = walk.next()? {
+        items.push(item.to_vec());
+    }
+    Ok(items)
 }
 
 #[derive(Clone, Debug)]
@@ -56,8 +65,11 @@ proptest! {
             prop_assert!(items.iter().eq(model.iter().map(|item| &item[..])));
         }
         let payload = Bytes::copy_from_slice(items.payload());
+        prop_assert_eq!(walked(&payload), Ok(model));
+        prop_assert!(walked(&[&payload[..], b"x"].concat()).is_err());
         for cut in 0..payload.len() {
             prop_assert!(Items::decode(&key, &payload.slice(..cut)).is_err());
+            prop_assert!(walked(&payload[..cut]).is_err());
         }
     }
 }

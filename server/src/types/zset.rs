@@ -34,10 +34,11 @@ use haypile_engine::clock::TimeMs;
 use haypile_engine::key::{Generation, Key};
 use haypile_engine::tx::{Read, Tx};
 use haypile_engine::value::Value;
+use smallvec::SmallVec;
 
 use self::index::{At, Index};
-use super::small::{self, Items};
-use super::{LARGE, Misses, SMALL, SubKey, damaged, hashed, new_generation};
+use super::small::{self, Broken, Items};
+use super::{LARGE, Look, Misses, SMALL, SubKey, damaged, hashed, new_generation};
 use crate::kind::Kind;
 
 /// Tag of the elements that are found by their member.
@@ -100,12 +101,9 @@ impl<'k> Zset<'k> {
     pub fn decode<P: AsRef<[u8]>>(key: &'k Key, value: &Value<P>) -> Read<Zset<'k>> {
         let form = match (value.encoding, value.generation) {
             (SMALL, None) => {
-                let items = Items::decode(key, value.payload.as_ref())?;
-                let whole = items.len() % 2 == 0;
-                if !whole || items.iter().skip(1).step_by(2).any(|score| score::decode(score).is_none()) {
-                    return Err(damaged(key));
-                }
-                Form::Small(items)
+                let payload = value.payload.as_ref();
+                Pairs::new(payload).and_then(Pairs::pass).map_err(|Broken| damaged(key))?;
+                Form::Small(Items::of(payload))
             }
             (LARGE, Some(generation)) => {
                 let (count, index) = large(value.payload.as_ref()).ok_or_else(|| damaged(key))?;
@@ -114,6 +112,22 @@ impl<'k> Zset<'k> {
             _ => return Err(damaged(key)),
         };
         Ok(Zset { key, expiry: value.expiry, form, changed: false })
+    }
+
+    /// Gives the members of one that is small to `look`.
+    ///
+    /// # Errors
+    /// [`haypile_engine::tx::Stop::Failed`] if the value has no meaning.
+    pub fn look<T>(
+        key: &'k Key,
+        value: &Value<&[u8]>,
+        look: impl FnOnce(Pairs<'_>) -> Result<T, Broken>,
+    ) -> Read<Look<Zset<'k>, T>> {
+        if (value.encoding, value.generation) != (SMALL, None) {
+            return Zset::decode(key, value).map(Look::Large);
+        }
+        let looked = Pairs::new(value.payload).and_then(look);
+        looked.map(Look::Small).map_err(|Broken| damaged(key))
     }
 
     /// A new one with these members, which are in order and distinct.
@@ -251,12 +265,7 @@ impl<'k> Zset<'k> {
         self.changed |= old.is_none() || !self.is_large();
         match &mut self.form {
             Form::Small(items) => {
-                if old.is_some() {
-                    remove_pair(items, member);
-                }
-                let index =
-                    pairs(items).take_while(|pair| score::order(*pair, (member, score)).is_lt()).count();
-                items.splice(index * 2, 0, &[member, &score::encode(score)]);
+                put_pair(items, member, old, score);
                 let fits = small::takes(member) && items.fit(2);
                 if fits { Ok(()) } else { self.grow(tx) }
             }
@@ -353,8 +362,89 @@ fn pairs(items: &Items) -> impl Iterator<Item = (&[u8], f64)> {
     })
 }
 
+/// The members of a small one with their scores, in order, where they lie.
+#[derive(Clone, Debug)]
+pub struct Pairs<'a>(small::Walk<'a>);
+
+/// Some members with their scores, where they lie.
+pub type Part<'a> = SmallVec<[(&'a [u8], f64); 16]>;
+
+impl<'a> Pairs<'a> {
+    fn new(payload: &'a [u8]) -> Result<Pairs<'a>, Broken> {
+        let walk = small::Walk::new(payload)?;
+        if walk.left().is_multiple_of(2) { Ok(Pairs(walk)) } else { Err(Broken) }
+    }
+
+    /// Goes to the end.
+    fn pass(mut self) -> Result<(), Broken> {
+        while self.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// How many are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.left() / 2
+    }
+
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    #[inline]
+    #[allow(clippy::should_implement_trait)] // each one may fail
+    pub fn next(&mut self) -> Result<Option<(&'a [u8], f64)>, Broken> {
+        let Some(member) = self.0.next()? else { return Ok(None) };
+        let score = self.0.next()?.and_then(score::decode).ok_or(Broken)?;
+        Ok(Some((member, score)))
+    }
+
+    /// A member's score and how many come before it, of those that are still to come.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    pub fn find(mut self, member: &[u8]) -> Result<Option<(f64, usize)>, Broken> {
+        let mut before = 0;
+        while let Some(other) = self.0.next()? {
+            let score = self.0.next()?.ok_or(Broken)?;
+            if other == member {
+                return Ok(Some((score::decode(score).ok_or(Broken)?, before)));
+            }
+            before += 1;
+        }
+        Ok(None)
+    }
+}
+
 fn owned<'a>(pairs: impl Iterator<Item = (&'a [u8], f64)>) -> Vec<Scored> {
     pairs.map(|(member, score)| (Bytes::copy_from_slice(member), score)).collect()
+}
+
+/// Gives a member a score, in one walk; `old` is the one that it has.
+fn put_pair(items: &mut Items, member: &[u8], old: Option<f64>, score: f64) {
+    let (mut from, mut to) = (None, None);
+    let mut walk = items.iter();
+    while from.is_none() && old.is_some() || to.is_none() {
+        let start = items.offset(&walk);
+        let (Some(other), Some(its)) = (walk.next(), walk.next()) else { break };
+        if old.is_some() && other == member {
+            from = Some(start..items.offset(&walk));
+        } else if to.is_none() {
+            let its = score::decode(its).expect("checked when it was decoded, or written here");
+            to = score::order((other, its), (member, score)).is_ge().then_some(start);
+        }
+    }
+    let bytes = score::encode(score);
+    let pair = [member, &bytes];
+    match (from, to) {
+        (None, None) => items.push_all(&pair),
+        (None, Some(to)) => items.replace(to..to, 0, &pair),
+        // It takes as many bytes where it goes to.
+        (Some(from), to) => {
+            let place = items.shift(from, to);
+            items.replace(place, 2, &pair);
+        }
+    }
 }
 
 fn remove_pair(items: &mut Items, member: &[u8]) {

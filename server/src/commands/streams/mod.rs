@@ -9,14 +9,17 @@ mod range;
 mod read;
 
 use haypile_engine::tx::Read;
+use haypile_engine::varint;
+use smallvec::SmallVec;
 
 use crate::cx::{Cx, Fail};
 use crate::kind::Kind;
+use crate::number::Decimal;
 use crate::resp::ReplyWriter;
 use crate::table::{Command, Flags, Group as Table, Keys};
 use crate::types::damaged;
 use crate::types::stream::groups::Group;
-use crate::types::stream::{self, Id, Stream};
+use crate::types::stream::{Id, Stream};
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.with(Flags::FAST);
@@ -203,17 +206,29 @@ fn range_end(text: &[u8]) -> Result<Id, Fail> {
 
 /// Replies with an id.
 fn reply_id(reply: &mut ReplyWriter, id: Id) {
-    reply.bulk(id.to_string().as_bytes());
+    let mut text: SmallVec<[u8; 48]> = SmallVec::new();
+    let mut decimal = Decimal::default();
+    text.extend_from_slice(decimal.format_unsigned(id.ms));
+    text.push(b'-');
+    text.extend_from_slice(decimal.format_unsigned(id.seq));
+    reply.bulk(&text);
 }
 
 /// Replies with an entry.
 fn reply_entry(cx: &mut Cx<'_>, key: usize, id: Id, entry: &[u8]) -> Read<()> {
-    let fields = stream::fields(entry).ok_or_else(|| damaged(cx.key(key)))?;
-    cx.reply.array(2);
-    reply_id(cx.reply, id);
-    cx.reply.array(fields.len());
-    fields.into_iter().for_each(|string| cx.reply.bulk(string));
-    Ok(())
+    write_entry(cx.reply, id, entry).ok_or_else(|| damaged(cx.key(key)))
+}
+
+/// The same, of an entry as it lies in the engine; `None` if that has no meaning, and then there is something of a reply.
+fn write_entry(reply: &mut ReplyWriter, id: Id, mut entry: &[u8]) -> Option<()> {
+    let count = usize::try_from(varint::take(&mut entry)?).ok()?;
+    reply.array(2);
+    reply_id(reply, id);
+    reply.array(count);
+    for _ in 0..count {
+        reply.bulk(varint::take_slice(&mut entry)?);
+    }
+    entry.is_empty().then_some(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use haypile_engine::read::Direction;
 
-use super::{Done, open, range_end, range_start, reply_entry};
+use super::{Done, open, range_end, range_start, reply_entry, write_entry};
 use crate::cx::{Cx, Fail, integer, is};
 use crate::types::damaged;
 use crate::types::stream::{Id, Stream};
@@ -49,6 +49,9 @@ pub(super) fn reply_range(
     direction: Direction,
     count: usize,
 ) -> Done {
+    if count <= ENTRIES_AT_ONCE {
+        return reply_few(cx, key, stream, (from, to), direction, count);
+    }
     let first = stream.walk(from, to, direction).gather(&mut cx.tx, count.min(ENTRIES_AT_ONCE + 1))?;
     if first.len() > ENTRIES_AT_ONCE {
         return reply_many(cx, key, stream, (from, to), direction, count);
@@ -58,6 +61,30 @@ pub(super) fn reply_range(
         reply_entry(cx, key, id, &entry)?;
     }
     Ok(())
+}
+
+/// As [`reply_range`], where there can't be many: where they lie, and told how many they are once that is known.
+fn reply_few(
+    cx: &mut Cx<'_>,
+    key: usize,
+    stream: &Stream<'_>,
+    range: (Id, Id),
+    direction: Direction,
+    most: usize,
+) -> Done {
+    let Cx { tx, reply, keys, .. } = cx;
+    reply.array_of(|reply| {
+        let (mut count, mut is_sound) = (0, true);
+        if most == 0 {
+            return Ok(0);
+        }
+        stream.read_range(tx, range, direction, &mut |id, entry| {
+            is_sound = write_entry(reply, id, entry).is_some();
+            count += 1;
+            is_sound && count < most
+        })?;
+        if is_sound { Ok(count) } else { Err(damaged(&keys[key]).into()) }
+    })
 }
 
 /// Replies of more entries are made of some at a time: they are too many to be kept together.

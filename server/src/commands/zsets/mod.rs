@@ -13,7 +13,9 @@ use crate::cx::{Cx, Fail};
 use crate::kind::Kind;
 use crate::resp::{Proto, ReplyWriter};
 use crate::table::{Command, Flags, Group, Keys, numbered_keys};
-use crate::types::zset::{Scored, Zset};
+use crate::types::Look;
+use crate::types::small::Broken;
+use crate::types::zset::{Pairs, Part, Scored, Zset};
 
 pub use add::{Options, add_scored};
 
@@ -87,6 +89,15 @@ enum Scores {
     Without,
 }
 
+/// Gives the members of the sorted set at the command's first key to `show`, if it is small.
+fn show<'a>(
+    cx: &mut Cx<'a>,
+    show: impl FnOnce(&mut ReplyWriter, Pairs<'_>) -> Result<(), Broken>,
+) -> Result<Option<Look<Zset<'a>, ()>>, Fail> {
+    let key = cx.key(0);
+    cx.show(key, Kind::SortedSet, |value, reply| Zset::look(key, value, |pairs| show(reply, pairs)))
+}
+
 /// Replies with members: pairs in RESP3, one after another in RESP2.
 fn reply_members(reply: &mut ReplyWriter, members: &[Scored], scores: Scores) {
     reply_head(reply, members.len(), scores);
@@ -101,14 +112,22 @@ fn reply_head(reply: &mut ReplyWriter, members: usize, scores: Scores) {
 
 /// Members behind a head.
 fn reply_more(reply: &mut ReplyWriter, members: &[Scored], scores: Scores) {
-    for (member, score) in members {
-        if scores == Scores::With && reply.proto() == Proto::Resp3 {
-            reply.array(2);
-        }
-        reply.bulk(member);
-        if scores == Scores::With {
-            reply.double(*score);
-        }
+    members.iter().for_each(|(member, score)| reply_member(reply, member, *score, scores));
+}
+
+/// The same, with members where they lie.
+fn reply_part(reply: &mut ReplyWriter, members: &Part<'_>, scores: Scores) {
+    reply_head(reply, members.len(), scores);
+    members.iter().for_each(|(member, score)| reply_member(reply, member, *score, scores));
+}
+
+fn reply_member(reply: &mut ReplyWriter, member: &[u8], score: f64, scores: Scores) {
+    if scores == Scores::With && reply.proto() == Proto::Resp3 {
+        reply.array(2);
+    }
+    reply.bulk(member);
+    if scores == Scores::With {
+        reply.double(score);
     }
 }
 

@@ -9,9 +9,11 @@ use haypile_engine::read::Direction;
 use crate::commands::ranges::Span;
 use crate::cx::{self, Cx, Fail, integer};
 use crate::number;
-use crate::types::zset::{Cut, Range, Scored, Zset};
+use crate::types::Look;
+use crate::types::small::Broken;
+use crate::types::zset::{Cut, Pairs, Part, Range, Scored, Zset};
 
-use super::{Scores, open, reply_head, reply_members, reply_more};
+use super::{Scores, open, reply_head, reply_members, reply_more, reply_part, show};
 
 /// Replies of more members are made of so many at a time.
 const MEMBERS_AT_ONCE: usize = 4096;
@@ -153,6 +155,17 @@ impl Asked {
         Ok(members)
     }
 
+    /// The same, of a small one.
+    fn part<'p>(&self, pairs: Pairs<'p>) -> Result<Part<'p>, Broken> {
+        match &self.window {
+            Window::Ranks(start, stop) => {
+                let Span { from, count } = Span::new(*start, *stop, pairs.left());
+                pairs.by_rank(from, count, self.direction)
+            }
+            Window::Part(range) => pairs.by_range(range, self.direction, self.skip, self.count),
+        }
+    }
+
     /// The ranks of the members that are asked for, if these are many and known by their ranks.
     fn long_span(&self, cx: &mut Cx<'_>, zset: &Zset<'_>) -> Result<Option<Span>, Fail> {
         if zset.len().min(self.count) <= MEMBERS_AT_ONCE || !zset.has_ranks() {
@@ -192,9 +205,17 @@ impl Asked {
 
 pub fn give(cx: &mut Cx<'_>, by: Option<By>, direction: Option<Direction>) -> Result<(), Fail> {
     let asked = Asked::parse(&cx.args[2..], by, direction, For::Reply)?;
-    let Some(zset) = open(cx, cx.key(0))? else {
-        reply_members(cx.reply, &[], asked.scores);
-        return Ok(());
+    let shown = show(cx, |reply, pairs| {
+        reply_part(reply, &asked.part(pairs)?, asked.scores);
+        Ok(())
+    })?;
+    let zset = match shown {
+        None => {
+            reply_members(cx.reply, &[], asked.scores);
+            return Ok(());
+        }
+        Some(Look::Small(())) => return Ok(()),
+        Some(Look::Large(zset)) => zset,
     };
     if let Some(span) = asked.long_span(cx, &zset)? {
         return give_span(cx, &asked, &zset, span);

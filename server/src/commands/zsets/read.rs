@@ -6,8 +6,10 @@ use crate::commands::random::{self, Choice};
 use crate::commands::scan::{self, Options};
 use crate::cx::{self, Cx, Fail};
 use crate::number;
+use crate::resp::ReplyWriter;
+use crate::types::Look;
 
-use super::{Scores, open, reply_members};
+use super::{Scores, open, reply_members, show};
 
 /// Members with scores that may be asked for: Redis' limit, so that twice as many values can be counted.
 const DISTINCT_SCORED_MAX: usize = usize::MAX / 4;
@@ -16,17 +18,32 @@ const DISTINCT_SCORED_MAX: usize = usize::MAX / 4;
 const WHOLE_MAX: f64 = (1u64 << 62) as f64;
 
 pub fn zcard(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let len = open(cx, cx.key(0))?.map_or(0, |zset| zset.len());
-    cx.reply.count(len);
+    let shown = show(cx, |reply, pairs| {
+        reply.count(pairs.left());
+        Ok(())
+    })?;
+    match shown {
+        None => cx.reply.integer(0),
+        Some(Look::Small(())) => {}
+        Some(Look::Large(zset)) => cx.reply.count(zset.len()),
+    }
     Ok(())
 }
 
 pub fn zscore(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let score = match open(cx, cx.key(0))? {
-        Some(zset) => zset.score(&mut cx.tx, cx.args[2])?,
-        None => None,
-    };
-    reply_score(cx, score);
+    let member = cx.args[2];
+    let shown = show(cx, |reply, pairs| {
+        reply_score(reply, pairs.find(member)?.map(|(score, _)| score));
+        Ok(())
+    })?;
+    match shown {
+        None => cx.reply.null(),
+        Some(Look::Small(())) => {}
+        Some(Look::Large(zset)) => {
+            let score = zset.score(&mut cx.tx, member)?;
+            reply_score(cx.reply, score);
+        }
+    }
     Ok(())
 }
 
@@ -42,21 +59,33 @@ pub fn zmscore(cx: &mut Cx<'_>) -> Result<(), Fail> {
             Some(zset) => zset.score(&mut cx.tx, member)?,
             None => None,
         };
-        reply_score(cx, score);
+        reply_score(cx.reply, score);
     }
     Ok(())
 }
 
-fn reply_score(cx: &mut Cx<'_>, score: Option<f64>) {
+fn reply_score(reply: &mut ReplyWriter, score: Option<f64>) {
     match score {
-        Some(score) => cx.reply.double(score),
-        None => cx.reply.null(),
+        Some(score) => reply.double(score),
+        None => reply.null(),
     }
 }
 
 pub fn rank(cx: &mut Cx<'_>, direction: Direction) -> Result<(), Fail> {
     let member = cx.arg(2);
-    if let Some(zset) = open(cx, cx.key(0))?
+    let shown = show(cx, |reply, pairs| {
+        let len = pairs.left();
+        match pairs.find(member)? {
+            None => reply.null(),
+            Some((_, before)) if direction == Direction::Forward => reply.count(before),
+            Some((_, before)) => reply.count(len - 1 - before),
+        }
+        Ok(())
+    })?;
+    if let Some(Look::Small(())) = shown {
+        return Ok(());
+    }
+    if let Some(Look::Large(zset)) = shown
         && let Some(score) = zset.score(&mut cx.tx, member)?
     {
         let rank = zset.rank(&mut cx.tx, member, score, direction)?;

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
-use super::Dict;
+use super::{Dict, Elements};
 use crate::kind::Kind;
+use crate::types::Look;
 use crate::types::tests::run;
 
 fn with<T>(engine: &Engine, key: &Key, body: impl FnOnce(&mut Tx<'_>, &mut Dict<'_>) -> Read<T>) -> T {
@@ -58,7 +59,34 @@ fn all(engine: &Engine, key: &Key) -> BTreeMap<Vec<u8>, Vec<u8>> {
     });
     let map: BTreeMap<_, _> = elements.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     assert_eq!(map.len(), elements.len(), "no name twice");
+    assert!(looked_at(engine, key).is_none_or(|looked_at| looked_at == map));
+    with(engine, key, |tx, dict| {
+        let finder = dict.finder(usize::MAX);
+        for number in 0..300 {
+            assert_eq!(finder.has(tx, &name(number))?, map.contains_key(&name(number)));
+        }
+        Ok(())
+    });
     map
+}
+
+/// What a look at it where it lies gives, if it is small and there.
+fn looked_at(engine: &Engine, key: &Key) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let look = |mut elements: Elements<'_>| {
+        let (mut map, whole) = (BTreeMap::new(), elements.clone());
+        assert_eq!(elements.left() * 2, whole.clone().walk.left());
+        while let Some((name, value)) = elements.next()? {
+            assert_eq!(whole.clone().find(name), Ok(Some(value)));
+            map.insert(name.to_vec(), value.to_vec());
+        }
+        assert_eq!(whole.find(b"no name"), Ok(None));
+        Ok(map)
+    };
+    let looked = run(engine, &[key], |tx| tx.read(key, |value| Dict::look(key, Kind::Hash, &value, look)));
+    match looked.map(|looked| looked.expect("it has a meaning")) {
+        Some(Look::Small(map)) => Some(map),
+        _ => None,
+    }
 }
 
 proptest! {

@@ -9,7 +9,8 @@ use haypile_engine::tx::{Read, Tx};
 
 use super::index::{At, CHILDREN_MAX};
 use super::score::{self, SCORES};
-use super::{Form, Scored, Zset, owned, pairs};
+use super::{Form, Pairs, Part, Scored, Zset, owned, pairs};
+use crate::types::small::Broken;
 use crate::types::{PAGE, Pages, as_slice, damaged};
 
 /// An end of a range of members: before all, after all, or at some bytes.
@@ -82,6 +83,66 @@ impl Range {
         members
             .skip_while(|(member, score)| self.is_below((member.as_ref(), *score)))
             .take_while(|(member, score)| !self.is_above((member.as_ref(), *score)))
+    }
+}
+
+impl<'a> Pairs<'a> {
+    /// Of a whole small one, what [`Zset::by_rank`] gives.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    pub fn by_rank(mut self, from: usize, count: usize, direction: Direction) -> Result<Part<'a>, Broken> {
+        let len = self.left();
+        let from = from.min(len);
+        let count = count.min(len - from);
+        let before = if direction == Direction::Forward { from } else { len - from - count };
+        self.0.skip(2 * before)?;
+        let mut part = Part::new();
+        for _ in 0..count {
+            part.push(self.next()?.ok_or(Broken)?);
+        }
+        if direction == Direction::Backward {
+            part.reverse();
+        }
+        Ok(part)
+    }
+
+    /// Of a whole small one, what [`Zset::by_range`] gives.
+    ///
+    /// # Errors
+    /// If what is walked over has no meaning.
+    pub fn by_range(
+        mut self,
+        range: &Range,
+        direction: Direction,
+        skip: usize,
+        count: usize,
+    ) -> Result<Part<'a>, Broken> {
+        let mut part = Part::new();
+        if range.is_empty() {
+            return Ok(part);
+        }
+        let forward = direction == Direction::Forward;
+        let (mut began, mut passed) = (false, 0);
+        // Backward all of the range is needed to know where it ends.
+        while !forward || part.len() < count {
+            let Some(pair) = self.next()? else { break };
+            began = began || !range.is_below(pair);
+            if began && range.is_above(pair) {
+                break;
+            }
+            if began && forward && passed < skip {
+                passed += 1;
+            } else if began {
+                part.push(pair);
+            }
+        }
+        if !forward {
+            part.reverse();
+            part.drain(..skip.min(part.len()));
+            part.truncate(count);
+        }
+        Ok(part)
     }
 }
 
@@ -314,12 +375,22 @@ impl Zset<'_> {
         let mut out = Vec::new();
         // A few are read as a few: most ranges and pops are.
         if skip.saturating_add(count) < PAGE {
-            let (from, to) = (as_slice(&from), as_slice(&to));
-            for (sub, _) in &tx.elements(self.key, generation, from, to, direction, skip + count)?[..] {
-                out.push(score::split(sub).ok_or_else(|| damaged(self.key))?);
+            if count == 0 {
+                return Ok(out);
             }
-            out.drain(..skip.min(out.len()));
-            return Ok(out);
+            let range = (as_slice(&from), as_slice(&to));
+            let mut is_sound = true;
+            tx.read_elements(self.key, generation, range, direction, &mut |sub, _| {
+                if skip > 0 {
+                    skip -= 1;
+                    return true;
+                }
+                let member = score::member_in(sub);
+                is_sound = member.is_some();
+                out.extend(member.map(|(member, score)| (Bytes::copy_from_slice(member), score)));
+                is_sound && out.len() < count
+            })?;
+            return if is_sound { Ok(out) } else { Err(damaged(self.key)) };
         }
         let mut pages = Pages::range(self.key, generation, from, to, direction);
         while out.len() < count {

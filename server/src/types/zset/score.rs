@@ -69,9 +69,14 @@ pub fn sub_key(score: f64, member: &[u8]) -> SubKey {
 
 /// The member and its score out of an element in the order of scores; `None` if it is none.
 pub fn split(sub: &Bytes) -> Option<Scored> {
+    member_in(sub).map(|(_, score)| (sub.slice(9..), score))
+}
+
+/// The same, borrowed.
+pub fn member_in(sub: &[u8]) -> Option<(&[u8], f64)> {
     let raw = sub.get(1..9)?.try_into().ok()?;
     let score = of_rank(u64::from_be_bytes(raw));
-    (!score.is_nan()).then(|| (sub.slice(9..), score))
+    (!score.is_nan()).then(|| (&sub[9..], score))
 }
 
 #[cfg(test)]

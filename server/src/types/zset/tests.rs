@@ -86,6 +86,21 @@ fn read<'k>(tx: &mut Tx<'_>, key: &'k Key) -> Read<Zset<'k>> {
     }
 }
 
+/// What a look at it where it lies gives, if it is small and there.
+fn look(
+    tx: &mut Tx<'_>,
+    key: &Key,
+    look: impl FnOnce(Pairs<'_>) -> Result<Part<'_>, Broken>,
+) -> Read<Option<Vec<Scored>>> {
+    let kept = |part: Part<'_>| {
+        part.iter().map(|(member, score)| (Bytes::copy_from_slice(member), *score)).collect()
+    };
+    match tx.read(key, |value| Zset::look(key, &value, |pairs| look(pairs).map(kept)))?.transpose()? {
+        Some(Look::Small(part)) => Ok(Some(part)),
+        _ => Ok(None),
+    }
+}
+
 /// What a range means, member by member.
 fn is_in(range: &Range, member: &[u8], score: f64) -> bool {
     match range {
@@ -157,6 +172,8 @@ fn apply(tx: &mut Tx<'_>, key: &Key, model: &mut Model, act: Act) -> Read<()> {
             }
             let expected: Vec<Scored> = expected.into_iter().skip(from).take(count).collect();
             assert_eq!(zset.by_rank(tx, from, count, direction(back))?, expected);
+            let looked = look(tx, key, |pairs| pairs.by_rank(from, count, direction(back)))?;
+            assert!(looked.is_none_or(|looked| looked == expected));
         }
         Act::Part(range, back, skip, count) => {
             let mut all = sorted(model);
@@ -175,6 +192,10 @@ fn apply(tx: &mut Tx<'_>, key: &Key, model: &mut Model, act: Act) -> Read<()> {
             }
             let expected: Vec<Scored> = expected.into_iter().skip(skip).take(count).collect();
             assert_eq!(zset.by_range(tx, &range, direction(back), skip, count)?, expected);
+            zset.save(tx)?;
+            let looked = look(tx, key, |pairs| pairs.by_range(&range, direction(back), skip, count))?;
+            assert!(looked.is_none_or(|looked| looked == expected));
+            return Ok(());
         }
     }
     zset.save(tx)

@@ -475,7 +475,7 @@ impl<'e> Tx<'e> {
         slot: Slot,
         from_hash: u64,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], Value<&[u8]>),
+        mut visit: impl FnMut(&[u8], Value<&[u8]>),
     ) -> Read<Option<u64>> {
         self.living_keys(slot, from_hash, limit, &mut |key, header, bytes| {
             visit(key, header.with(&bytes[header.len..]));

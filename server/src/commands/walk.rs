@@ -215,7 +215,7 @@ fn scan_at_once(cx: &mut SessionCx<'_>) -> Result<bool, Fail> {
         }
         let mut next = None;
         if serves(&tx, slot) {
-            next = match tx.read_keys(slot, hash, limit, &mut |key, value| scan.look(key, &value)) {
+            next = match tx.read_keys(slot, hash, limit, |key, value| scan.look(key, &value)) {
                 Ok(next) => next,
                 Err(Stop::Miss) => return Ok(false),
                 Err(stop) => return Err(stop.into()),

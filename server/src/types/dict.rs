@@ -80,6 +80,9 @@ enum Form {
     Large { generation: Generation, len: u64 },
 }
 
+/// A name and its value (nothing in a set), where they lie.
+pub type Element<'a> = (&'a [u8], &'a [u8]);
+
 /// The elements of a small one, where they lie.
 #[derive(Clone, Debug)]
 pub struct Elements<'a> {
@@ -100,7 +103,7 @@ impl<'a> Elements<'a> {
     /// If what is walked over has no meaning.
     #[inline]
     #[allow(clippy::should_implement_trait)] // each one may fail
-    pub fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Broken> {
+    pub fn next(&mut self) -> Result<Option<Element<'a>>, Broken> {
         let Some(name) = self.walk.next()? else { return Ok(None) };
         match self.shape {
             Shape::Set => Ok(Some((name, &[]))),

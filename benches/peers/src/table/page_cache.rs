@@ -7,6 +7,7 @@
 //! much there was on average, for whoever shows the figures.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -108,9 +109,9 @@ impl Files {
             let path = entry?.path();
             if path.is_dir() {
                 self.add(&path)?;
-            } else if !self.open.contains_key(&path) {
-                let file = File::open(&path)?;
-                self.open.insert(path, file);
+            } else if let Entry::Vacant(place) = self.open.entry(path) {
+                let file = File::open(place.key())?;
+                place.insert(file);
             }
         }
         Ok(())

@@ -38,6 +38,8 @@ pub enum Job {
     Prepare,
     /// Reclaims some expired keys.
     Expire,
+    /// Tells the manifest what it should know soon: new roles, and who follows. Waits for no flush.
+    Save,
 }
 
 impl Engine {
@@ -52,11 +54,18 @@ impl Engine {
             Job::Compact => self.compact_once(&self.closing),
             Job::Prepare => self.log().prepare_next(self.sync_mode().room()),
             Job::Expire => self.expire_step(),
+            Job::Save => self.save_step(),
         }
     }
 
+    fn save_step(&self) -> Result<bool> {
+        let saved = self.save_roles()?;
+        self.save_registry()?;
+        Ok(saved)
+    }
+
     fn flush_step(&self) -> Result<bool> {
-        match self.save_roles() {
+        match self.save_step() {
             // What is below may make room.
             Err(Error::ReadOnly(_)) => {}
             saved => drop(saved?),
@@ -74,7 +83,6 @@ impl Engine {
         slots.dedup();
         if slots.is_empty() {
             self.release_log()?;
-            self.save_registry()?;
             // Whoever read a file that nobody refers to may have let go of it since.
             self.sweep_files()?;
             return Ok(false);
@@ -128,7 +136,7 @@ impl Engine {
     }
 
     /// The log has no room to go on, but files have: what is in files holds no log, and that may make the room.
-    fn must_shrink_log(&self) -> bool {
+    pub(crate) fn must_shrink_log(&self) -> bool {
         // Not where the files would not fit either: each try would fill the device to the last byte.
         let fits = || {
             let free = self.fs().free_bytes(&self.folders().data).unwrap_or(0);
@@ -212,6 +220,7 @@ impl Background {
             ("compact", Job::Compact),
             ("prepare", Job::Prepare),
             ("expire", Job::Expire),
+            ("save", Job::Save),
         ] {
             let (engine, stop) = (Arc::clone(engine), Arc::clone(&stop));
             let thread = std::thread::Builder::new().name(format!("haypile-{name}"));
@@ -242,7 +251,7 @@ fn rest(engine: &Engine, job: Job) -> Duration {
     match job {
         Job::Sync if engine.sync_mode() == SyncMode::No => Duration::from_secs(3600),
         Job::Sync => Duration::from_secs(1),
-        Job::Flush | Job::Prepare | Job::Expire => Duration::from_millis(100),
+        Job::Flush | Job::Prepare | Job::Expire | Job::Save => Duration::from_millis(100),
         Job::Compact => Duration::from_millis(250),
     }
 }
@@ -262,7 +271,7 @@ fn run(engine: &Engine, job: Job, stop: &Stop) {
         Job::Sync => &engine.unsynced,
         Job::Flush => &engine.pressure,
         Job::Prepare => &engine.segment_changed,
-        Job::Compact | Job::Expire => &stop.signal,
+        Job::Compact | Job::Expire | Job::Save => &stop.signal,
     };
     worker::work(stop, signal, || {
         match engine.step(job) {

@@ -4,7 +4,7 @@
 //! Kept only with [`crate::engine::Options::keep_owed`]: who opens an engine so asks the replicas, and calls
 //! [`Engine::begin_owed`] whatever comes of it. Until then such a slot takes neither writes nor reads. It may be told to
 //! follow another node: then no epoch begins, and what it has is still a prefix of what its replicas have. A stop in
-//! between leaves it owed again.
+//! between, in order or not, leaves it owed again.
 
 use crate::background::Job;
 use crate::clock::TimeMs;
@@ -48,9 +48,16 @@ impl Engine {
     /// appended and applied, those that are here already and those of slots that are not owed any more are passed over.
     /// They are durable once the next epoch has begun. Whoever sends them knows that they are of the running epoch.
     ///
+    /// Tells of every owed slot that it found a record of how far it is now, whether that record was new or not.
+    ///
     /// # Errors
-    /// If the log takes no writes, or if the bytes are not records (`Limit`): who sent them is not to be trusted.
+    /// If the bytes are not records (`Limit`): who sent them is not to be trusted. `ReadOnly` if a full disk has no room for
+    /// them, also once what is in memory is in files: the same bytes can be given again. Else the log's.
     pub fn append_tail(&self, bytes: &[u8]) -> Result<Appended> {
+        self.with_room(|| self.append_owed(bytes))
+    }
+
+    fn append_owed(&self, bytes: &[u8]) -> Result<Appended> {
         let mut out = Appended::default();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -58,24 +65,19 @@ impl Engine {
                 .map_err(|why| Error::Limit(format!("a replica sent bytes that are not a record: {why}")))?;
             let slot = record.header.slot;
             let mut cell = self.lock(slot);
-            let known = record.header.seq <= cell.last_seq;
-            if cell.role != Role::Owed || known || out.failed.iter().any(|(failed, _)| *failed == slot) {
+            if cell.role != Role::Owed || out.failed.iter().any(|(failed, _)| *failed == slot) {
                 continue;
             }
-            if let Err(why) = check(&cell, &record) {
-                out.failed.push((slot, why));
-                continue;
+            if record.header.seq > cell.last_seq {
+                if let Err(why) = check(&cell, &record) {
+                    out.failed.push((slot, why));
+                    continue;
+                }
+                self.append_checked(&mut cell, &record)?;
             }
-            let mut appender = self.append()?;
-            appender.push_raw(&record)?;
-            let ticket = appender.finish();
-            let before = cell.memtable.bytes();
-            replica::apply(&mut cell, &record);
-            cell.last_ticket = ticket;
-            self.account_memtable(before, cell.memtable.bytes());
             match out.applied.iter_mut().find(|(applied, _)| *applied == slot) {
-                Some((_, seq)) => *seq = record.header.seq,
-                None => out.applied.push((slot, record.header.seq)),
+                Some((_, seq)) => *seq = cell.last_seq,
+                None => out.applied.push((slot, cell.last_seq)),
             }
         }
         Ok(out)
@@ -96,11 +98,17 @@ impl Engine {
     /// `ReadOnly` if a full disk has no room for the epochs' records, also once what is in memory is in files: the slots are
     /// owed as before. Else the log's.
     pub fn begin_owed(&self, slots: &[Slot]) -> Result<()> {
-        match self.begin_still_owed(slots) {
-            Err(Error::ReadOnly(_)) => {
-                self.flush(slots)?;
+        self.with_room(|| self.begin_still_owed(slots))
+    }
+
+    /// Does a step that appends to the log. Where a full disk leaves the log no room it is done once more when all that is in
+    /// memory is in files, if these have room: log goes then.
+    fn with_room<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
+        match step() {
+            Err(Error::ReadOnly(_)) if self.must_shrink_log() => {
+                self.flush_all()?;
                 self.step(Job::Prepare)?;
-                self.begin_still_owed(slots)
+                step()
             }
             done => done,
         }

@@ -342,7 +342,8 @@ fn note_role(cell: &SlotCell, began_epoch: &mut bool, node: NodeId, lsn: Lsn, re
 
 /// Settles what each slot is after the replay, and says which have to begin an epoch before they serve: all owned
 /// ones after an unclean stop, since their last records may be lost here and known elsewhere, and those of a checkpoint
-/// that become `owned` now. Those of them that are `asked` for elsewhere first owe it: see `owed.rs`.
+/// that become `owned` now. Those of them that are `asked` for elsewhere first owe it, whether the manifest knows that this
+/// node is their owner or only the log does: see `owed.rs`.
 ///
 /// A grant to this node is not taken here: its record may have come before it was synced where it was made. The old
 /// owner is asked.
@@ -365,6 +366,10 @@ fn finish_roles(
                 cell.role = Role::Owed;
             }
             (Role::Master, _) if !clean || owned.contains(&slot) => begin.push(slot),
+            // An owner by the log's word only, until the slot is flushed or its next epoch begins.
+            (Role::Replica { .. }, _) if *began_epoch && !clean && asked.contains(&slot) => {
+                cell.role = Role::Owed;
+            }
             (Role::Replica { .. }, _) if *began_epoch => begin.push(slot),
             _ => {}
         }

@@ -84,14 +84,7 @@ impl Engine {
                 out.failed.push((slot, why));
                 continue;
             }
-            let mut appender = self.append()?;
-            appender.push_raw(&record)?;
-            let ticket = appender.finish();
-            let before = cell.memtable.bytes();
-            cell.force = false;
-            apply(&mut cell, &record);
-            cell.last_ticket = ticket;
-            self.account_memtable(before, cell.memtable.bytes());
+            self.append_checked(&mut cell, &record)?;
             let place = &mut places[slot.index()];
             match usize::from(*place).checked_sub(1).and_then(|place| out.applied.get_mut(place)) {
                 Some((_, seq)) => *seq = record.header.seq,
@@ -102,6 +95,19 @@ impl Engine {
             }
         }
         Ok(out)
+    }
+
+    /// Appends another node's record, which was checked, to this node's log as it is, and applies it.
+    pub(crate) fn append_checked(&self, cell: &mut SlotCell, record: &Record<'_>) -> Result<(), Error> {
+        let mut appender = self.append()?;
+        appender.push_raw(record)?;
+        let ticket = appender.finish();
+        let before = cell.memtable.bytes();
+        cell.force = false;
+        apply(cell, record);
+        cell.last_ticket = ticket;
+        self.account_memtable(before, cell.memtable.bytes());
+        Ok(())
     }
 }
 

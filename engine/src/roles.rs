@@ -500,6 +500,15 @@ impl Engine {
         saved.inspect_err(|_| self.unsaved_roles().extend(slots)).map(|()| !metas.is_empty())
     }
 
+    /// Tells the manifest of roles that slots have by the log's word only, before somebody is told that a step is done: so
+    /// that whoever looks at the folder finds it there. Where there is no space for it, that is for later.
+    ///
+    /// # Errors
+    /// The manifest's.
+    pub fn save_new_roles(&self) -> Result<()> {
+        self.save_roles_now(&mut self.manifest())
+    }
+
     /// As [`Engine::save_roles`]; where there is no space for it, that is for later.
     pub(crate) fn save_roles_now(&self, manifest: &mut Manifest) -> Result<()> {
         match self.save_roles_in(manifest) {
@@ -590,35 +599,27 @@ impl Engine {
         Ok(granted)
     }
 
-    /// The node that a slot was granted to has begun its epoch: see [`Engine::finish_grants`].
+    /// A node has begun these epochs: slots that were granted to it are moved there. This node keeps their data and refuses
+    /// clients. The manifest learns it a moment later; a start before that finds the grants and asks about them again.
     ///
-    /// # Errors
-    /// As [`Engine::finish_grants`].
-    pub fn finish_grant(&self, slot: Slot, to: &str) -> Result<()> {
-        self.finish_grants(&[slot], to)
-    }
-
-    /// The node that slots were granted to has begun its epochs: this node keeps the data and refuses clients. The
-    /// manifest learns it a moment later; a start before that finds the grants and asks about them again.
-    ///
-    /// # Errors
-    /// `Limit` if a slot was not granted; nothing has changed then.
-    pub fn finish_grants(&self, slots: &[Slot], to: &str) -> Result<()> {
-        let mut cells: Vec<_> = distinct(slots).into_iter().map(|slot| (slot, self.lock(slot))).collect();
-        let granted = |role: &Role| matches!(role, Role::Granted { .. } | Role::Moved { .. });
-        if let Some((slot, _)) = cells.iter().find(|(_, cell)| !granted(&cell.role)) {
-            return Err(Error::Limit(format!("slot {slot} was not granted to anybody")));
+    /// Says which slots that were: those whose grant to this very node is open and ended an epoch before the one that began.
+    pub fn finish_grants(&self, by: NodeId, began: &[(Slot, Epoch)]) -> Vec<Slot> {
+        let mut moved = Vec::new();
+        for &(slot, epoch) in began {
+            let mut cell = self.lock(slot);
+            let follows = cell.history.current().is_none_or(|ended| epoch.term > ended.term);
+            let address = match &cell.role {
+                Role::Granted { to, address } if *to == by && follows => address.clone(),
+                _ => continue,
+            };
+            // The grant lies before it, and the slot has no record after that.
+            let role_lsn = self.log().watermark().synced().lsn;
+            (cell.role, cell.role_lsn, cell.force) = (Role::Moved { to: address }, role_lsn, false);
+            self.unsaved_roles().insert(slot);
+            moved.push(slot);
         }
-        // The grants lie before it, and these slots have no record after them.
-        let role_lsn = self.log().watermark().synced().lsn;
-        let mut unsaved = self.unsaved_roles();
-        for (slot, cell) in &mut cells {
-            (cell.role, cell.role_lsn, cell.force) = (Role::Moved { to: to.to_owned() }, role_lsn, false);
-            unsaved.insert(*slot);
-        }
-        drop((unsaved, cells));
         self.role_changes().notify();
-        Ok(())
+        moved
     }
 
     /// Takes a granted slot back: its new owner durably refused it, or an operator forces it. A new epoch begins.

@@ -12,6 +12,7 @@ use haypile_engine::engine::{Engine, Options, SyncMode};
 use haypile_engine::error::Error;
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
+use haypile_engine::log::record::Record;
 use haypile_engine::log::{ReadOutcome, records};
 use haypile_engine::slot::Role;
 use haypile_engine::types::{NodeId, Seq, Slot};
@@ -46,8 +47,9 @@ fn log_of(engine: &Engine, slot: Slot) -> Vec<u8> {
     all
 }
 
-/// The disk of a master as the power left it, with nothing of what was not synced, and what its replica has.
-fn lost() -> (MemoryFs, Arc<TestClock>, Vec<u8>) {
+/// The disk of a master as the power left it, with nothing of what was not synced, and what its replica has. Each key holds
+/// its name, so often.
+fn lost_of(times: usize) -> (MemoryFs, Arc<TestClock>, Vec<u8>) {
     let (fs, clock) = (MemoryFs::new(), Arc::new(TestClock::default()));
     let engine = open(&fs, &clock);
     engine.add_slots(&[slot()]).expect("is added");
@@ -55,12 +57,19 @@ fn lost() -> (MemoryFs, Arc<TestClock>, Vec<u8>) {
     engine.pin(REPLICA, slot(), Seq::ZERO);
     clock.advance(10_000);
     engine.step(Job::Flush).expect("the manifest learns of the replica");
-    NAMES[..SYNCED].iter().for_each(|name| set(&engine, name, name).expect("is written"));
+    let fill = |names: &[&str]| {
+        names.iter().for_each(|name| set(&engine, name, &name.repeat(times)).expect("is written"))
+    };
+    fill(&NAMES[..SYNCED]);
     engine.sync().expect("is synced");
     let synced = fs.restart();
-    NAMES[SYNCED..].iter().for_each(|name| set(&engine, name, name).expect("is written"));
+    fill(&NAMES[SYNCED..]);
     engine.write().expect("is written");
     (synced, clock, log_of(&engine, slot()))
+}
+
+fn lost() -> (MemoryFs, Arc<TestClock>, Vec<u8>) {
+    lost_of(1)
 }
 
 /// A start on this disk, once it has been given what the replica has, holds all.
@@ -129,12 +138,12 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let engine = open(&disk, &clock);
     let mut cut = &tail[..];
     let all: Vec<&[u8]> =
-        std::iter::from_fn(|| haypile_engine::log::record::Record::take(&mut cut).ok().map(|r| r.bytes))
-            .collect();
+        std::iter::from_fn(|| Record::take(&mut cut).ok().map(|record| record.bytes)).collect();
     let gap = engine.append_tail(all[SYNCED + 1]).expect("is a record");
     assert_eq!((gap.applied.len(), gap.failed.len()), (0, 1), "{gap:?}");
     assert!(matches!(engine.append_tail(b"no record"), Err(Error::Limit(_))));
-    assert!(engine.append_tail(all[0]).expect("is known").applied.is_empty());
+    let known = engine.append_tail(all[0]).expect("is known");
+    assert_eq!(known.applied, [(slot(), Seq(SYNCED as u64))], "how far it is, not what came");
     assert_eq!(engine.position(slot()).last_seq, Seq(SYNCED as u64));
     engine.append_tail(&tail).expect("is taken");
     engine.begin_owed(&[slot()]).expect("begins");
@@ -167,4 +176,62 @@ fn after_what_was_owed_has_begun_a_stop_in_order_is_a_clean_one() {
     assert_eq!(engine.role(slot()), Role::Master);
     assert_eq!(engine.position(slot()).history.current().expect("it has one").term, 2);
     NAMES.iter().for_each(|name| assert_eq!(get(&engine, name).as_deref(), Some(*name)));
+}
+
+/// A node that had taken a slot over was its owner by the log's word only until the manifest learned it, and began the next
+/// epoch after a loss of power without asking those who followed it all the while.
+#[test]
+fn an_owner_by_the_logs_word_only_asks_too() {
+    let (fs, clock) = (MemoryFs::new(), Arc::new(TestClock::default()));
+    let engine = open(&fs, &clock);
+    engine.add_slots(&[slot()]).expect("is added");
+    set(&engine, NAMES[0], "1").expect("is written");
+    engine.follow(&[slot()], "master:1").expect("follows");
+    engine.register_replica(REPLICA, "replica:1");
+    engine.pin(REPLICA, slot(), Seq(1));
+    engine.step(Job::Save).expect("the manifest learns of the replica");
+    engine.take_grants(&[slot()]).expect("takes it over");
+    assert_eq!(engine.role(slot()), Role::Master);
+    let synced = fs.restart();
+    set(&engine, NAMES[1], "2").expect("is written");
+    engine.write().expect("is written");
+    let tail = log_of(&engine, slot());
+    drop(engine);
+    for seed in 0..LOSSES {
+        // A stop, and one in order, find it in the log still, or in the manifest.
+        let disk = synced.crash(seed);
+        for how in 0..3 {
+            let engine = open(&disk, &clock);
+            assert_eq!(engine.role(slot()), Role::Owed, "loss {seed}, stop {how}");
+            match how {
+                0 => {}
+                1 => engine.flush_all().expect("is flushed"),
+                _ => engine.close().expect("closes"),
+            }
+        }
+        let engine = open(&disk, &clock);
+        engine.append_tail(&tail).expect("is taken");
+        engine.begin_owed(&[slot()]).expect("begins");
+        assert_eq!(engine.role(slot()), Role::Master);
+        assert_eq!(get(&engine, NAMES[1]).as_deref(), Some("2"), "loss {seed}");
+    }
+}
+
+/// What a full disk had no room for was given up as what a replica does not have.
+#[test]
+fn what_a_full_disk_has_no_room_for_is_not_given_up() {
+    const TIMES: usize = 10_000;
+    let (disk, clock, tail) = lost_of(TIMES);
+    let engine = open(&disk, &clock);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let refused = engine.append_tail(&tail).expect_err("some has no room");
+    assert!(matches!(refused, Error::ReadOnly(_)), "{refused:?}");
+    let some = engine.position(slot()).last_seq;
+    assert!(some < Seq(NAMES.len() as u64), "all had room");
+    assert_eq!(engine.role(slot()), Role::Owed);
+    disk.set_capacity(None);
+    let appended = engine.append_tail(&tail).expect("is taken");
+    assert_eq!(appended.applied, [(slot(), Seq(NAMES.len() as u64))], "whatever came before");
+    engine.begin_owed(&[slot()]).expect("begins");
+    NAMES.iter().for_each(|name| assert_eq!(get(&engine, name), Some(name.repeat(TIMES))));
 }

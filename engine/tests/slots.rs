@@ -46,6 +46,20 @@ fn records(engine: &Engine, slot: Slot, after: Seq) -> Vec<u8> {
     }
 }
 
+/// The old owner hears that the new one has begun its epoch.
+fn finish(old: &Engine, new: &Engine) {
+    let began = new.position(slot()).history.current().expect("owns it");
+    let ended = old.position(slot()).history.current().expect("owned it");
+    assert_eq!(old.finish_grants(NodeId([0xee; 20]), &[(slot(), began)]), [], "it was granted to another");
+    assert_eq!(
+        old.finish_grants(new.node(), &[(slot(), ended)]),
+        [],
+        "that is the epoch which the grant ended"
+    );
+    assert_eq!(old.finish_grants(new.node(), &[(slot(), began)]), [slot()]);
+    assert_eq!(old.finish_grants(new.node(), &[(slot(), began)]), [], "it is known");
+}
+
 /// Copies the slot from `master` to `replica`, with all that follows.
 fn copy(master: &Engine, replica: &Engine, slot: Slot) {
     replica.follow(&[slot], "master:1").expect("follows");
@@ -201,7 +215,7 @@ fn a_handover_leaves_one_owner_at_every_step_and_after_every_restart() {
     replica.take_grants(&[slot()]).expect("takes it");
     assert_eq!(replica.role(slot()), Role::Master);
     set(&replica, "{x}1", "2").expect("owns it");
-    restarted.finish_grant(slot(), "replica:1").expect("is answered");
+    finish(&restarted, &replica);
     restarted.detach(&[slot()]).expect("no one, typed on the old master");
     assert!(matches!(restarted.role(slot()), Role::Moved { .. }));
     assert!(restarted.add_slots(&[slot()]).is_err(), "a moved slot is removed before it is added");
@@ -328,7 +342,8 @@ fn a_grant_that_was_taken_stays_taken_whatever_became_of_the_slot_since() {
         if again {
             away.fence(&[slot()]).expect("fences");
             away.grant(slot(), haypile_engine::types::NodeId([9; 20]), "third:1").expect("grants");
-            away.finish_grant(slot(), "third:1").expect("is answered");
+            let third = NodeId([9; 20]);
+            assert_eq!(away.finish_grants(third, &[(slot(), Epoch { term: 9, tag: 9 })]), [slot()]);
             away.follow(&[slot()], "master:1").expect("follows");
             copy(&master, &away, slot());
             assert!(away.take_grants(&[slot()]).is_err(), "a grant is taken once");
@@ -456,7 +471,7 @@ fn a_former_owner_that_is_killed_when_its_own_old_epoch_comes_back_stays_a_repli
     let last = replica.position(slot()).last_seq;
     replica.append_replicated(&records(&master, slot(), last)).expect("takes");
     replica.promote(&[slot()]).expect("takes the grant");
-    master.finish_grant(slot(), "replica:1").expect("is answered");
+    finish(&master, &replica);
     master.remove_slots(&[slot()]).expect("removes");
     master.add_slots(&[slot()]).expect("adds");
     master.follow(&[slot()], "replica:1").expect("follows");

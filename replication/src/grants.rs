@@ -6,7 +6,6 @@
 
 use haypile_engine::engine::{Engine, Gate};
 use haypile_engine::error::{Error, Result};
-use haypile_engine::history::History;
 use haypile_engine::planted::{self, Bug};
 use haypile_engine::roles::GrantFate;
 use haypile_engine::slot::Role;
@@ -116,33 +115,20 @@ fn settle(engine: &Engine, registry: &Registry, asked: Asked<'_>) -> Result<Gran
     if waits { Ok(engine.grant_fate(slot, ended)) } else { engine.refuse_grant(slot, ended) }
 }
 
-/// The old owner heard that `from` began epochs of slots. Says which of them are moved there now: with one durable
-/// step.
-///
-/// # Errors
-/// If that can't be made durable.
-pub fn taken(engine: &Engine, from: NodeId, slots: &[(Slot, Epoch)]) -> Result<Vec<Slot>> {
-    let (mut moved, mut moving, mut address) = (Vec::new(), Vec::new(), None);
-    for &(slot, epoch) in slots {
-        let position = engine.position(slot);
-        match position.role {
-            Role::Granted { to, address: at } if to == from && follows(&position.history, epoch) => {
-                moving.push(slot);
-                address = Some(at);
-            }
-            Role::Moved { .. } => moved.push(slot),
-            _ => {}
-        }
-    }
-    if let Some(address) = address {
-        engine.finish_grants(&moving, &address)?;
-        moved.extend(moving);
-    }
-    Ok(moved)
+/// What became of slots whose new owner says that it began their epochs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Taken {
+    /// Moved by that: news for the log.
+    pub now: Vec<Slot>,
+    /// Moved, now or before: what the new owner is told.
+    pub all: Vec<Slot>,
 }
 
-fn follows(history: &History, epoch: Epoch) -> bool {
-    history.current().is_none_or(|current| epoch.term > current.term)
+/// The old owner heard that `from` began epochs of slots: those that were granted to it are moved there.
+pub fn taken(engine: &Engine, from: NodeId, slots: &[(Slot, Epoch)]) -> Taken {
+    let now = engine.finish_grants(from, slots);
+    let moved = |slot: &Slot| matches!(engine.role(*slot), Role::Moved { .. });
+    Taken { all: slots.iter().map(|(slot, _)| *slot).filter(moved).collect(), now }
 }
 
 /// The old owner heard that a grant was refused, durably: it begins a new epoch, if it still is that grant which is

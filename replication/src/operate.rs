@@ -74,6 +74,14 @@ pub(crate) async fn on_disk<T: Send + 'static>(
     outcome.map_err(|error| Refused::Other(error.to_string()))
 }
 
+/// What a step made of slots is in the manifest before whoever asked for it hears that it is done: no start needs that, but
+/// tools that look at the folder do.
+async fn save_roles(shared: &Arc<Shared>) {
+    if let Err(why) = on_disk(shared, Engine::save_new_roles).await {
+        tracing::error!(%why, "new roles can't be saved");
+    }
+}
+
 pub(crate) async fn follow(
     shared: &Arc<Shared>,
     slots: Vec<Slot>,
@@ -265,7 +273,10 @@ pub(crate) async fn no_one(
     for again in 0..=LOST_MAX {
         let passed = Duration::from_millis(shared.now_ms().saturating_sub(began_ms));
         let lost = no_one_once(shared, &todo, force, patience.saturating_sub(passed), &mut notes).await?;
-        let Some((slots, why)) = lost else { return Ok(notes) };
+        let Some((slots, why)) = lost else {
+            save_roles(shared).await;
+            return Ok(notes);
+        };
         if again == LOST_MAX {
             return Err(Refused::Other(why));
         }
@@ -440,7 +451,13 @@ fn step(shared: &Shared, slot: Slot, force: bool) -> Result<Step, Refused> {
         Role::Replica { .. } if force => Step::Promote("force".to_owned()),
         Role::Replica { upstream } => match position.granted {
             // If it was granted to the node that is followed here, this one only lacks what that one did with it.
-            Some((to, address)) if to != shared.engine.node() && address != upstream => Step::Detach,
+            Some((to, address))
+                if to != shared.engine.node()
+                    && !address.is_empty()
+                    && !shared.registry.is_upstream(&upstream, to, &address) =>
+            {
+                Step::Detach
+            }
             _ if upstream == NOBODY => Step::Promote("it is a checkpoint's and follows nobody".to_owned()),
             _ => {
                 let link = shared.registry.link_of(slot);
@@ -556,8 +573,13 @@ pub(crate) async fn hand_over(
             Role::Moved { to } => {
                 return Err(Refused::Other(format!("slot {slot} was handed over to {to} already")));
             }
-            Role::Owed => {
+            Role::Owed if rehearsal => {
                 return Err(Refused::Other(format!("slot {slot} {ASKS_REPLICAS}: try again later")));
+            }
+            // Its replicas follow it when its next epoch has begun: the handover waits for that, as for one that is behind.
+            Role::Owed => {
+                handed.push(Handed { slot, lag_records: 0, held_ms: 0 });
+                continue;
             }
             Role::Replica { upstream } | Role::Loading { upstream } => {
                 return Err(Refused::Other(format!(
@@ -607,6 +629,7 @@ pub(crate) async fn hand_over(
     await_moved(shared, &slots, patience.max(HANDOVER_GRACE)).await?;
     let more_ms = u32::try_from(shared.now_ms().saturating_sub(granted_ms)).unwrap_or(u32::MAX);
     handed.iter_mut().for_each(|one| one.held_ms = one.held_ms.saturating_add(more_ms));
+    save_roles(shared).await;
     Ok(handed)
 }
 
@@ -628,9 +651,10 @@ pub(crate) async fn ask_grantee(
     for _ in 0..open.len() {
         match connection.answer().await? {
             Message::GrantTaken(taken) => {
-                let taken = on_disk(shared, move |engine| grants::taken(engine, node, &taken)).await;
-                let moved = taken.map_err(|error| error.to_string())?;
-                tracing::info!(slots = moved.len(), to = %address, "slots were handed over");
+                let moved = grants::taken(&shared.engine, node, &taken).now.len();
+                if moved > 0 {
+                    tracing::info!(slots = moved, to = %address, "slots were handed over");
+                }
             }
             Message::GrantRefused { slot, why } => {
                 let Some(grant) = open.iter().find(|grant| grant.slot == slot).cloned() else {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use haypile_engine::engine::Engine;
+use haypile_engine::error::Error;
 use haypile_engine::types::{NodeId, Slot};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
@@ -184,24 +186,41 @@ impl<'a> Asking<'a> {
         });
     }
 
+    /// Appends what came. What the disk has no room for is tried again until it has, or until nobody wants it any more: nothing
+    /// is given up for that.
     async fn append(&self, node: NodeId, data: Bytes) -> Event {
-        if let Err(error) = self.shared.engine.room().await {
-            tracing::error!(%error, "records that replicas have can't be taken back");
-            return Event::Deadline;
-        }
-        let appended = on_disk(self.shared, move |engine| engine.append_tail(&data)).await;
-        match appended {
-            Ok(appended) if appended.failed.is_empty() => Event::Appended(appended.applied),
-            Ok(appended) => {
-                let why =
-                    appended.failed.iter().map(|(_, why)| why.to_string()).collect::<Vec<_>>().join("; ");
-                tracing::warn!(%node, %why, "what a replica sent is not what this node lost: it is passed over");
-                Event::Refused(node)
+        let mut told = false;
+        loop {
+            let taken = match self.shared.engine.room().await {
+                Ok(()) => {
+                    let data = data.clone();
+                    let append = move |engine: &Engine| match engine.append_tail(&data) {
+                        Err(Error::Limit(why)) => Ok(Err(why)),
+                        appended => appended.map(Ok),
+                    };
+                    on_disk(self.shared, append).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match taken {
+                Ok(Ok(appended)) if appended.failed.is_empty() => return Event::Appended(appended.applied),
+                Ok(Ok(appended)) => {
+                    let why = appended.failed.iter().map(|(_, why)| why.to_string());
+                    let why = why.collect::<Vec<_>>().join("; ");
+                    tracing::warn!(%node, %why, "what a replica sent is not what this node lost: it is passed over");
+                    return Event::Refused(node);
+                }
+                Ok(Err(why)) => {
+                    tracing::warn!(%node, %why, "what a replica sent is no record: it is not asked any more");
+                    return Event::Refused(node);
+                }
+                Err(why) if !told => {
+                    tracing::error!(%why, "records that replicas have can't be taken back yet: the slots serve nobody");
+                    told = true;
+                }
+                Err(_) => {}
             }
-            Err(why) => {
-                tracing::warn!(%node, %why, "what a replica has of this node's lost records can't be taken");
-                Event::Refused(node)
-            }
+            tokio::time::sleep(BEGIN_PAUSE).await;
         }
     }
 

@@ -17,15 +17,15 @@ use haypile_engine::planted::{self, Bug};
 use haypile_engine::roles::ASKS_REPLICAS;
 use haypile_engine::slot::Role;
 use haypile_engine::slot_table::{SlotSet, SlotTable};
-use haypile_engine::types::{Epoch, Lsn, NodeId, Seq, Slot};
+use haypile_engine::types::{Epoch, Lsn, NodeId, SLOT_COUNT, Seq, Slot};
 
 use crate::acks::Follower;
 use crate::copies::Kept;
 use crate::decide::{Decision, LogReach, View, decide};
 use crate::features::{self, Compress};
-use crate::grants::{self, Asked};
+use crate::grants::{self, Asked, Taken};
 use crate::handover::{self, Handover};
-use crate::message::{Beat, CopyHead, CopyId, Held, Message, Reason, SlotAsk, Verdict};
+use crate::message::{Beat, CopyHead, CopyId, Held, Message, Purpose, Reason, SlotAsk, Verdict};
 use crate::registry::{AnswerTo, Answered, PeerCommand, Registry};
 use crate::shipper::{self, Action, CopiesNow, CopyPart, CursorId, Phase, ReadOutcome, Shipper, Work};
 use crate::tail::Giving;
@@ -102,6 +102,8 @@ pub struct Peer {
     fenced_at_ms: SlotTable<u64>,
     /// What the peer understands.
     features: u64,
+    /// It connected to ask something, and follows nothing.
+    only_asks: bool,
     /// The tails that it asked for, as long as there is something to send of them.
     giving: Option<Giving>,
     out: VecDeque<Message>,
@@ -131,6 +133,7 @@ impl Peer {
             attempts_made: 0,
             fenced_at_ms: SlotTable::default(),
             features: features::offered(Compress::No),
+            only_asks: false,
             giving: None,
             out: VecDeque::new(),
             out_bytes: 0,
@@ -140,6 +143,11 @@ impl Peer {
     /// The peer understands this, not what a node of this release does.
     pub fn understands(&mut self, features: u64) {
         self.features = features;
+    }
+
+    /// The peer connected for this.
+    pub fn came_for(&mut self, purpose: Purpose) {
+        self.only_asks = purpose == Purpose::Question;
     }
 
     /// What the peer gets, for whoever wants to look.
@@ -210,6 +218,9 @@ impl Peer {
                     }
                 }
             }
+            Message::TailAsk(asks) if asks.len() > usize::from(SLOT_COUNT) => {
+                return Err("it asks for the tails of more slots than there are".to_owned());
+            }
             Message::TailAsk(asks) => {
                 let heirs = self.features & features::HEIRS != 0;
                 let (tails, giving) = Giving::look(&self.engine, &asks, heirs);
@@ -220,6 +231,8 @@ impl Peer {
                 let upstreams = slots.into_iter().map(|slot| (slot, self.upstream_of(slot))).collect();
                 self.push(Message::Upstreams(upstreams));
             }
+            // Whoever asks something is there still; it follows nothing.
+            Message::Pong if self.only_asks => {}
             // Keeps the registration alive while nothing is written.
             Message::Pong => self.engine.register_replica(self.node, &self.address),
             other => return Err(format!("a replica sent what a master sends: {other:?}")),
@@ -282,8 +295,13 @@ impl Peer {
             && let Some(giving) = &mut self.giving
         {
             let piece = giving.next(&self.engine)?;
-            self.giving = self.giving.take().filter(|giving| !giving.is_over());
+            let is_over = giving.is_over();
             self.push_records(piece, Vec::new());
+            if is_over {
+                self.giving = None;
+                // That is all: who waits for more waits in vain.
+                self.push(Message::Records { more: false, times: Vec::new(), data: Bytes::new() });
+            }
         }
         Ok(())
     }
@@ -426,6 +444,9 @@ impl Peer {
             Role::Granted { to, .. } if *to == self.node => Some(view.last),
             _ => None,
         };
+        if view.role == Role::Owed {
+            self.registry.note_comer(self.node, &self.address, slot);
+        }
         self.lives.insert(slot, life);
         self.times_told_ms.remove(slot);
         self.held.insert(slot, ask.held.clone());
@@ -674,9 +695,9 @@ impl Peer {
                 return Some(format!("slot {slot} is being handed over already"));
             }
             match self.engine.role(slot) {
-                Role::Master => None,
+                // The peer follows as soon as the next epoch has begun: until then it is not in sync, and waited for.
+                Role::Master | Role::Owed => None,
                 Role::Fenced => Some(format!("slot {slot} is being handed over already")),
-                Role::Owed => Some(format!("slot {slot} {ASKS_REPLICAS}: try again later")),
                 Role::Absent => Some(format!("slot {slot} is not on the master")),
                 Role::Replica { upstream } | Role::Loading { upstream } => Some(format!(
                     "slot {slot}: the node that is followed here is a replica of {upstream} itself and can't hand \
@@ -786,7 +807,14 @@ impl Peer {
                         self.attempt(index, handover::Event::Granted(slot, outcome), now_ms);
                     }
                 }
-                handover::Action::Answer(slots) => {
+                handover::Action::Answer(mut slots) => {
+                    for (slot, outcome) in &mut slots {
+                        if let Err(why) = outcome
+                            && self.engine.role(*slot) == Role::Owed
+                        {
+                            why.push_str(&format!("; slot {slot} {ASKS_REPLICAS}: try again later"));
+                        }
+                    }
                     let Attempt { asker, fenced_at_ms, .. } = &self.attempts[index];
                     let asker = asker.clone();
                     let held = fenced_at_ms.map_or(0, |at| self.now_ms().saturating_sub(at));
@@ -816,16 +844,13 @@ impl Peer {
 
     fn grant_taken(&mut self, taken: &[(Slot, Epoch)]) {
         let since_ms = taken.iter().filter_map(|(slot, _)| self.fenced_at_ms.remove(*slot)).min();
-        match grants::taken(&self.engine, self.node, taken) {
-            Ok(moved) => {
-                let held_ms = since_ms.map(|since_ms| self.now_ms().saturating_sub(since_ms));
-                tracing::info!(slots = moved.len(), to = %self.address, held_ms, "slots were handed over");
-                self.ship(shipper::Event::Unfollow(moved.clone()));
-                self.push(Message::GrantDone(moved));
-            }
-            // It is asked again: see `grants`.
-            Err(error) => tracing::error!(%error, "a finished handover can't be noted"),
+        let Taken { now, all } = grants::taken(&self.engine, self.node, taken);
+        if !now.is_empty() {
+            let held_ms = since_ms.map(|since_ms| self.now_ms().saturating_sub(since_ms));
+            tracing::info!(slots = now.len(), to = %self.address, held_ms, "slots were handed over");
         }
+        self.ship(shipper::Event::Unfollow(all.clone()));
+        self.push(Message::GrantDone(all));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use haypile_engine::clock::TimeMs;
 use haypile_engine::types::{NodeId, Seq, Slot};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::acks::{Acks, Follower};
@@ -16,6 +16,9 @@ use crate::receiver::Receiver;
 use crate::shipper::Shipper;
 use crate::status::Note;
 use crate::told::Told;
+
+/// A node that asked to follow a slot, and where it listens.
+pub type Comer = (NodeId, String, Slot);
 
 /// Where the answer to a handover goes.
 pub type AnswerTo = UnboundedSender<Answered>;
@@ -141,6 +144,8 @@ struct Inner {
     /// At most [`ENDED_MAX`].
     ended: BTreeMap<NodeId, Ended>,
     connections: u64,
+    /// To whoever asks replicas for what was lost here.
+    comers: Option<UnboundedSender<Comer>>,
 }
 
 /// See the file's head.
@@ -227,6 +232,21 @@ impl Registry {
         for entry in self.lock().peers.values() {
             // A connection that has ended meanwhile needs to know nothing.
             let _ = entry.commands.send(command.clone());
+        }
+    }
+
+    /// From now on nodes are told of that ask to follow slots whose next epochs are owed.
+    pub fn comers(&self) -> UnboundedReceiver<Comer> {
+        let (sender, comers) = unbounded_channel();
+        self.lock().comers = Some(sender);
+        comers
+    }
+
+    /// A node asks to follow a slot whose next epoch is owed: it may have what was lost here.
+    pub fn note_comer(&self, node: NodeId, address: &str, slot: Slot) {
+        if let Some(comers) = &self.lock().comers {
+            // Whoever asked replicas may be done.
+            let _ = comers.send((node, address.to_owned(), slot));
         }
     }
 

@@ -69,6 +69,7 @@ async fn serve(shared: &Arc<Shared>, mut connection: Connection, hello: &SyncHel
     let (engine, registry) = (Arc::clone(&shared.engine), Arc::clone(&shared.registry));
     let mut peer = Peer::new(engine, registry, hello.node, hello.announce.clone());
     peer.understands(connection.features());
+    peer.came_for(purpose);
     let (commands, mut inbox) = unbounded_channel();
     let number = shared.registry.next_number();
     if purpose == Purpose::Stream {

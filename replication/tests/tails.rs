@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Node, assert_same, key_in, slot, slots, until};
+use common::{Node, assert_same, key_in, runtime, slot, slots, until};
 use haypile_engine::engine::SyncMode;
 use haypile_engine::error::Error;
 use haypile_engine::slot::Role;
@@ -134,6 +134,41 @@ fn a_stop_while_it_asks_leaves_owed_what_is() {
     a.stop();
     a.open();
     assert_eq!((a.role(slot(1)), term(&a)), (Role::Master, before + 1), "a clean stop owes nothing");
+}
+
+/// A handover was refused at once while the master asked its replicas.
+#[test]
+fn a_handover_waits_for_a_master_that_asks_its_replicas_and_says_what_it_waited_for() {
+    let one = slots([1]);
+    let (mut a, mut b) = pair(&one);
+    fill(&a, &one, 30, "unsynced");
+    a.wait_drained(&one, 1);
+    let last = a.engine().position(slot(1)).last_seq;
+    let c = Node::start(&one);
+    b.kill();
+    a.lose_power(7);
+    a.open();
+    c.follow(&one, &a, false).expect("is asked for again until it is ready");
+    until("c waits", || {
+        let upstream = c.replication().status(slot(1)).upstream;
+        upstream
+            .is_some_and(|upstream| upstream.last_error.is_some_and(|why| why.contains("asks its replicas")))
+    });
+    let no_one = |patience| runtime().block_on(c.replication().no_one(&one, false, patience));
+    let refused = no_one(Duration::from_millis(50)).expect_err("there is nobody to give the rest");
+    assert!(refused.to_string().contains("asks its replicas"), "{refused}");
+    assert_eq!(a.role(slot(1)), Role::Owed);
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| no_one(Duration::from_secs(60)));
+        b.open();
+        taken.join().expect("no panic").expect("waits");
+    });
+    assert_eq!(c.role(slot(1)), Role::Master);
+    assert!(
+        c.engine().position(slot(1)).last_seq > last.next(),
+        "with all that was lost, and two more epochs"
+    );
+    assert!(matches!(a.role(slot(1)), Role::Moved { .. }), "{:?}", a.role(slot(1)));
 }
 
 #[test]

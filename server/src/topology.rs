@@ -259,8 +259,6 @@ pub async fn hand_over(
     let handed = node.replication.hand_over(slots, to, patience, rehearsal).await;
     let handed = handed.map_err(|why| refusal(&why))?;
     if !rehearsal {
-        let held_ms = handed.iter().map(|one| one.held_ms).max().unwrap_or(0);
-        tracing::info!(slots = handed.len(), %to, held_ms, "slots were handed over");
         match then {
             Then::Stay => {}
             Then::Follow => follow(node, slots, to, Force::No).await?,

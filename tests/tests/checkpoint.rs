@@ -22,7 +22,7 @@ use haypile_engine::log::ReadOutcome;
 use haypile_engine::log::record::Record;
 use haypile_engine::simulation::{self, Done, FAILURES, Machine, Node, SLOTS, Setup, Step, Tally, Workload};
 use haypile_engine::slot::{NOBODY, Role};
-use haypile_engine::types::{NodeId, Seq, Slot};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 use haypile_engine::value::Value;
 use haypile_tests::seeds::seeds;
 use haypile_tests::store::{key, slot, transact};
@@ -379,7 +379,7 @@ fn what_was_given_away_stays_so_and_what_is_not_complete_is_left_out() {
     let to = NodeId([9; 20]);
     source.fence(&all[..3]).expect("fenced");
     source.grant_all(&all[..2], to, "10.0.0.9:1").expect("granted");
-    source.finish_grants(&all[..1], "10.0.0.9:1").expect("moved");
+    assert_eq!(source.finish_grants(to, &[(all[0], Epoch { term: 2, tag: 9 })]), all[..1]);
     source.follow(&all[3..5], "10.0.0.8:1").expect("follow");
     let load = |slot: Slot| {
         let position = source.position(slot);

@@ -222,11 +222,8 @@ impl Engine {
     /// What a slot is in a checkpoint.
     fn copied_meta(&self, cell: &SlotCell) -> SlotMeta {
         let owned = cell.role.owns();
-        let granted = match &cell.role {
-            // Also where the granting record came after the cut: it may be somebody else's by now.
-            Role::Granted { to, address } => Some((*to, address.clone())),
-            _ => cell.flushed_granted.clone(),
-        };
+        // Also where the granting record came after the cut, be it that its sync is under way: it may be somebody else's by now.
+        let granted = cell.granted.clone().or_else(|| cell.flushed_granted.clone());
         SlotMeta {
             state: match &cell.role {
                 Role::Moved { to } => SlotState::Moved { to: to.clone() },
@@ -254,5 +251,40 @@ impl Cut {
         }
         self.held.push(Arc::clone(&cell.version));
         self.state.slots.insert(slot, SlotEntry { meta, runs, incoming: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::engine::Options;
+    use crate::fs::memory::MemoryFs;
+    use crate::types::NodeId;
+
+    /// A checkpoint that was cut right before a grant, and made while that was synced, took the slot for nobody's: whoever
+    /// was started on it could be a second owner.
+    #[test]
+    fn a_slot_whose_grant_is_being_synced_is_not_free() {
+        let fs = MemoryFs::new();
+        let clock = Arc::new(SystemClock::new());
+        let engine = Engine::open(Arc::new(fs.clone()), Path::new("/haypile"), clock, Options::default());
+        let engine = Arc::new(engine.expect("an empty folder opens").0);
+        let slot = Slot::new(3).expect("in range");
+        engine.add_slots(&[slot]).expect("is added");
+        engine.fence(&[slot]).expect("is fenced");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (looks, sees) = (Arc::clone(&engine), Arc::clone(&seen));
+        fs.during_syncs(Path::new("/haypile/log"), move || {
+            let meta = looks.copied_meta(&looks.lock(slot));
+            sees.lock().expect("no panic").push(meta.granted);
+        });
+        let to = (NodeId([9; 20]), "10.0.0.9:1".to_owned());
+        engine.grant(slot, to.0, &to.1).expect("is granted");
+        fs.during_no_sync();
+        let seen = seen.lock().expect("no panic");
+        assert!(!seen.is_empty() && seen.iter().all(|granted| *granted == Some(to.clone())), "{seen:?}");
     }
 }

@@ -11,7 +11,7 @@ use haypile_engine::engine::Engine;
 use haypile_engine::history::Relation;
 use haypile_engine::log::{ReadOutcome, record};
 use haypile_engine::sst::Run;
-use haypile_engine::types::{Lsn, NodeId, Seq};
+use haypile_engine::types::{Epoch, Lsn, NodeId, Seq};
 
 use crate::common::{TestClock, load_of};
 use crate::model::{Dice, Effect, Is, Model, Record, State, name, slot_of_tag};
@@ -448,8 +448,12 @@ impl Pair {
             Is::Absent => self.begin_epoch(me, tag, |engine| engine.undo_grant(slot)),
             _ if !related => self.begin_epoch(me, tag, |engine| engine.undo_grant(slot)),
             _ => {
+                let ended = mine.history.current().expect("it was owned");
+                let began = Epoch { term: ended.term + 1, tag: 0 };
+                let moved = engine.finish_grants(self.nodes[you].engine.node(), &[(slot, began)]);
+                assert_eq!(moved, [slot], "node {you} has answered");
                 let node = &mut self.nodes[me];
-                let result = engine.finish_grant(slot, ADDRESSES[you]);
+                let result = Ok(());
                 let mut after = node.models[tag].clone();
                 after.is = Is::Moved;
                 node.life_step(result, vec![(tag, after)]);

@@ -1,5 +1,7 @@
 use haypile_engine::clock::TimeMs;
 
+use crate::message::Purpose;
+
 use super::*;
 
 const A: NodeId = NodeId([1; 20]);
@@ -171,4 +173,17 @@ fn a_slot_that_was_told_to_follow_its_new_owner_is_waited_for_no_longer() {
     taking.on(Event::Has(A, vec![Beat { slot: slot(1), last: HEIR, time: TimeMs(99) }]));
     assert_eq!(taking.on(Event::Again(BTreeSet::new())), [Action::HangUp(A)]);
     assert!(taking.is_over());
+}
+
+/// A question was an owner's that takes its tail back, and its keepalives made a replica of it.
+#[test]
+fn who_only_asks_is_no_replica() {
+    let engine = std::sync::Arc::new(haypile_engine::testing::engine());
+    for (purpose, registered) in [(Purpose::Question, false), (Purpose::Stream, true)] {
+        let registry = std::sync::Arc::new(crate::registry::Registry::default());
+        let mut peer = crate::peer::Peer::new(engine.clone(), registry, A, "10.0.0.1:9221".to_owned());
+        peer.came_for(purpose);
+        peer.on_message(crate::message::Message::Pong, 0).expect("is taken");
+        assert_eq!(engine.forget_replica(A), registered);
+    }
 }

@@ -86,16 +86,8 @@ impl Node {
     }
 
     pub fn with_password(slots: &[Slot], password: Option<&str>, masterauth: Option<&str>) -> Node {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound").to_string();
         let door = Arc::new(Door { password: password.map(str::to_owned), ..Door::default() });
-        let behind = Arc::clone(&door);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let behind = Arc::clone(&behind);
-                std::thread::spawn(move || greet(&behind, stream.expect("accepts")));
-            }
-        });
+        let address = listen(&door);
         let fs = Arc::new(MemoryFs::new());
         let masterauth = masterauth.map(str::to_owned);
         let (tail_wait, sync) = (None, SyncMode::EverySec);
@@ -140,6 +132,12 @@ impl Node {
         let replication = Replication::start(Arc::clone(&engine), settings).expect("threads");
         *self.door.replication.lock().expect("no panic") = Some(Arc::clone(&replication));
         self.running = Some(Running { engine, replication, background });
+    }
+
+    /// While it is down: from now on it listens elsewhere, and nobody where it did.
+    pub fn move_elsewhere(&mut self) {
+        self.door = Arc::new(Door { password: self.door.password.clone(), ..Door::default() });
+        self.address = listen(&self.door);
     }
 
     /// Stops without a word: what was not written is gone. The port stays, and closes whoever knocks.
@@ -295,6 +293,20 @@ impl Node {
             });
         }
     }
+}
+
+/// Where whoever is behind a door is reached, from now on.
+fn listen(door: &Arc<Door>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let behind = Arc::clone(door);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let behind = Arc::clone(&behind);
+            std::thread::spawn(move || greet(&behind, stream.expect("accepts")));
+        }
+    });
+    address
 }
 
 /// What stands before a master and passes everything on, until a replica asks for a handover: then it is as if the

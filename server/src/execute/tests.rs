@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use haypile_engine::testing;
-use haypile_engine::types::{NodeId, Slot};
+use haypile_engine::types::{Epoch, NodeId, Slot};
 
 use super::*;
 use crate::config::Settings;
@@ -45,7 +45,7 @@ fn a_slot_that_was_given_away_says_to_whom() {
     let given = "-ERR Partition not found: slot 579 was handed over to 127.0.0.1:7";
     assert_eq!(bench.run("set a 2"), given);
     assert_eq!(bench.run("get a"), given);
-    engine.finish_grant(slot(A), "127.0.0.1:7").expect("the grant is answered");
+    engine.finish_grants(NodeId([7; 20]), &[(slot(A), Epoch { term: 2, tag: 7 })]);
     assert_eq!(bench.run("get a"), given);
     assert_eq!(bench.run("scan 0 count 1000"), "*2 $1 0 *0");
 }
@@ -59,7 +59,7 @@ fn every_command_waits_for_a_slot_that_comes_back_after_a_move_that_was_given_up
     let move_ = node.moves.ask(slot(A), "127.0.0.1:7", 1, now_ms).expect("nobody asked before");
     node.engine.fence(&[slot(A)]).expect("its master fences it");
     node.engine.grant(slot(A), NodeId([7; 20]), "127.0.0.1:7").expect("its master grants it");
-    node.engine.finish_grant(slot(A), "127.0.0.1:7").expect("the grant is answered");
+    node.engine.finish_grants(NodeId([7; 20]), &[(slot(A), Epoch { term: 2, tag: 7 })]);
     node.moves.done(move_, now_ms);
     bench.check(
         "set a 2         -> -ERR slot 579 is being handed over and takes no writes yet: try again

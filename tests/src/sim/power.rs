@@ -9,7 +9,6 @@ use haypile_engine::types::{Epoch, Slot};
 use haypile_replication::grants::{self, Asked};
 
 use super::node::address;
-use super::told;
 use super::world::World;
 
 /// What is known of a node whose power is about to go.
@@ -46,7 +45,7 @@ impl World<'_> {
             let from = self.nodes[node].engine().expect("it ran").node();
             for (owner, slot, epoch) in heard {
                 let Some(engine) = self.nodes[owner].engine() else { continue };
-                grants::taken(engine, from, &[(slot, epoch)]).map_err(|error| told(&error))?;
+                grants::taken(engine, from, &[(slot, epoch)]);
                 self.note(|| format!("{owner} hears meanwhile that {epoch} of slot {slot} began"));
             }
             let seed = self.random.next_u64();

@@ -114,7 +114,8 @@ impl World<'_> {
         };
         let Some(running) = &mut self.nodes[server].running else { return };
         let (engine, registry) = (Arc::clone(running.engine), Arc::clone(&running.registry));
-        let peer = Peer::new(Arc::clone(&engine), Arc::clone(&registry), from, address(client));
+        let mut peer = Peer::new(Arc::clone(&engine), Arc::clone(&registry), from, address(client));
+        peer.came_for(purpose);
         let (commands, inbox) = unbounded_channel();
         let number = registry.next_number();
         let stream = purpose == HelloPurpose::Stream;
@@ -374,7 +375,7 @@ impl World<'_> {
             }
             Message::GrantTaken(taken) => {
                 let from = open.first().expect("asked about one").to;
-                grants::taken(engine, from, &taken).map_err(|error| told(&error))?;
+                grants::taken(engine, from, &taken);
                 finished = Some(format!("{node} hears what began: {taken:?}"));
             }
             Message::GrantRefused { slot, why } => {

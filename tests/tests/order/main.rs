@@ -20,7 +20,7 @@ use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::key::Key;
 use haypile_engine::log::record::{Body, Header, encode};
 use haypile_engine::simulation::SimClock;
-use haypile_engine::types::{NodeId, Seq, Slot};
+use haypile_engine::types::{Epoch, NodeId, Seq, Slot};
 use haypile_engine::value::Value;
 use haypile_tests::sources::{replace, text};
 use haypile_tests::store::{self, slot, transact};
@@ -383,7 +383,8 @@ fn handover_grant() -> Node {
     node.engine.grant(slot(3), NodeId([8; 20]), "127.0.0.1:7001").expect("grants");
     node.recorded.mark("synced");
     node.recorded.mark("granted: the other node may be told");
-    node.engine.finish_grant(slot(3), "127.0.0.1:7001").expect("lets go");
+    let began = Epoch { term: 2, tag: 8 };
+    assert_eq!(node.engine.finish_grants(NodeId([8; 20]), &[(slot(3), began)]), [slot(3)]);
     node.recorded.mark("moved");
     node.engine.step(Job::Flush).expect("works");
     node.recorded.mark("durable");

@@ -236,6 +236,25 @@ impl<'e> Tx<'e> {
         self.view(key, |header, bytes| read(header.with(&bytes[header.len..])))
     }
 
+    /// As [`Tx::read`], for whoever will not write there: what was found is not remembered.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn look<T>(&mut self, key: &Key, look: impl FnOnce(Value<&[u8]>) -> T) -> Read<Option<T>> {
+        let now = self.now(key.slot());
+        let looked = self.lookup(key.slot(), key.entry(), |bytes| {
+            let header = Header::decode(&bytes)?;
+            let lives = header.expiry.is_none_or(|at| at > now);
+            Some((header.expiry, lives.then(|| look(header.with(&bytes[header.len..])))))
+        })?;
+        let Some(looked) = looked else { return Ok(None) };
+        let (expiry, looked) = sound(looked, key)?;
+        if looked.is_none() {
+            self.hide(key.slot(), expiry);
+        }
+        Ok(looked)
+    }
+
     fn view<T>(&mut self, key: &Key, view: impl FnOnce(&Header, ValueRef<'_>) -> T) -> Read<Option<T>> {
         let now = self.now(key.slot());
         let viewed = self.lookup(key.slot(), key.entry(), |bytes| {

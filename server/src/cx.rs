@@ -302,10 +302,14 @@ impl<'a> Cx<'a> {
         kind: Kind,
         open: impl FnOnce(&Value<&[u8]>) -> Result<T, E>,
     ) -> Result<Option<T>, Fail> {
-        self.show(key, kind, |value, _| open(value))
+        match self.tx.read(key, |value| (value.kind == kind as u8).then(|| open(&value)))? {
+            None => Ok(None),
+            Some(None) => Err(Fail::wrong_type()),
+            Some(Some(opened)) => opened.map(Some).map_err(Into::into),
+        }
     }
 
-    /// As [`Cx::open`], and what is opened may be replied with where it lies.
+    /// As [`Cx::open`], for a command that only reads: what is opened may be replied with where it lies.
     ///
     /// # Errors
     /// As there.
@@ -316,7 +320,7 @@ impl<'a> Cx<'a> {
         show: impl FnOnce(&Value<&[u8]>, &mut ReplyWriter) -> Result<T, E>,
     ) -> Result<Option<T>, Fail> {
         let reply = &mut *self.reply;
-        match self.tx.read(key, |value| (value.kind == kind as u8).then(|| show(&value, reply)))? {
+        match self.tx.look(key, |value| (value.kind == kind as u8).then(|| show(&value, reply)))? {
             None => Ok(None),
             Some(None) => Err(Fail::wrong_type()),
             Some(Some(shown)) => shown.map(Some).map_err(Into::into),

@@ -8,15 +8,20 @@ use haypile_engine::key::Key;
 /// Cells of the first row; each row has twice as many as the one before.
 const FIRST: usize = 2;
 
-/// Rows: enough for any number of calls that memory holds.
-const ROWS: usize = 40;
-
 /// A growing row of values.
-pub struct Chain<T>(OnceCell<Box<Rows<T>>>);
+pub struct Chain<T>(OnceCell<Row<T>>);
 
-struct Rows<T> {
+struct Row<T> {
+    cells: Box<[OnceCell<T>]>,
     used: Cell<usize>,
-    rows: [OnceCell<Box<[OnceCell<T>]>>; ROWS],
+    next: OnceCell<Box<Row<T>>>,
+}
+
+impl<T> Row<T> {
+    fn of(cells: usize) -> Row<T> {
+        let cells = (0..cells).map(|_| OnceCell::new()).collect();
+        Row { cells, used: Cell::new(0), next: OnceCell::new() }
+    }
 }
 
 impl<T> Default for Chain<T> {
@@ -27,21 +32,14 @@ impl<T> Default for Chain<T> {
 
 impl<T> Chain<T> {
     /// Adds a value; it stays as long as the chain.
-    ///
-    /// # Panics
-    /// After more values than memory holds.
     pub fn keep(&self, value: T) -> &T {
-        let rows = self.0.get_or_init(|| {
-            Box::new(Rows { used: Cell::new(0), rows: std::array::from_fn(|_| OnceCell::new()) })
-        });
-        let (mut row, mut at) = (0, rows.used.get());
-        rows.used.set(at + 1);
-        while at >= FIRST << row {
-            at -= FIRST << row;
-            row += 1;
+        let mut row = self.0.get_or_init(|| Row::of(FIRST));
+        while row.used.get() == row.cells.len() {
+            row = row.next.get_or_init(|| Box::new(Row::of(2 * row.cells.len())));
         }
-        let cells = rows.rows[row].get_or_init(|| (0..FIRST << row).map(|_| OnceCell::new()).collect());
-        cells[at].get_or_init(|| value)
+        let at = row.used.get();
+        row.used.set(at + 1);
+        row.cells[at].get_or_init(|| value)
     }
 }
 

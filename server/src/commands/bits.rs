@@ -69,7 +69,7 @@ fn setbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
 
 fn getbit(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let offset = bit_offset(cx.node, cx.arg(2))?;
-    let bit = cx.open(cx.key(0), Kind::String, |value| Ok::<_, Fail>(bit_at(value.payload, offset)))?;
+    let bit = cx.show(cx.key(0), Kind::String, |value, _| Ok::<_, Fail>(bit_at(value.payload, offset)))?;
     cx.reply.integer(i64::from(bit.unwrap_or(false)));
     Ok(())
 }
@@ -105,7 +105,7 @@ fn bit_range(start: i64, end: i64, count: Count, bytes: usize) -> Option<(usize,
 
 fn bitcount(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let args = cx.args;
-    let count = cx.open(cx.key(0), Kind::String, |value| {
+    let count = cx.show(cx.key(0), Kind::String, |value, _| {
         let bytes = value.payload;
         let range = match &args[2..] {
             [] => Some((0, bytes.len() * 8)),

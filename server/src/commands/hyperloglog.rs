@@ -91,9 +91,7 @@ fn count_one(cx: &mut Cx<'_>, key: &Key) -> Result<u64, Fail> {
         Some(None) => {}
     }
     let Some((expiry, mut hll)) = open(cx, key)? else { return Ok(0) };
-    let mut registers = [0; REGISTERS];
-    hll.join_into(&mut registers)?;
-    let count = hll::count(&registers);
+    let count = hll.count()?;
     // As Redis does: the next one need not count. A replica writes nothing of its own.
     if matches!(cx.tx.role(key.slot()), Role::Master) {
         hll.keep_count(count);

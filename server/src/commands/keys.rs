@@ -56,14 +56,14 @@ fn del(cx: &mut Cx<'_>) -> Result<(), Fail> {
 fn exists(cx: &mut Cx<'_>) -> Result<(), Fail> {
     let mut found = 0;
     for key in cx.keys {
-        found += usize::from(cx.tx.read(key, |_| ())?.is_some());
+        found += usize::from(cx.tx.look(key, |_| ())?.is_some());
     }
     cx.reply.count(found);
     Ok(())
 }
 
 fn kind(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let kind = cx.tx.read(cx.key(0), |value| Kind::of(&value))?;
+    let kind = cx.tx.look(cx.key(0), |value| Kind::of(&value))?;
     cx.reply.simple(kind.map_or("none", |kind| kind.map_or("unknown", Kind::name)));
     Ok(())
 }

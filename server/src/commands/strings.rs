@@ -149,7 +149,7 @@ fn mget(cx: &mut Cx<'_>) -> Result<(), Fail> {
     cx.reply.array(cx.keys.len());
     for key in cx.keys {
         let reply = &mut *cx.reply;
-        let found = cx.tx.read(key, |value| {
+        let found = cx.tx.look(key, |value| {
             let is_string = value.kind == Kind::String as u8;
             reply.bulk_or_null(is_string.then_some(value.payload));
         })?;
@@ -203,7 +203,7 @@ fn append(cx: &mut Cx<'_>) -> Result<(), Fail> {
 }
 
 fn strlen(cx: &mut Cx<'_>) -> Result<(), Fail> {
-    let len = cx.open(cx.key(0), Kind::String, |value| Ok::<_, Fail>(value.payload.len()))?;
+    let len = cx.show(cx.key(0), Kind::String, |value, _| Ok::<_, Fail>(value.payload.len()))?;
     cx.reply.count(len.unwrap_or(0));
     Ok(())
 }

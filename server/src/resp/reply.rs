@@ -28,6 +28,9 @@ impl Proto {
     }
 }
 
+/// What a string takes beside its bytes, at most.
+const BULK_BYTES_MORE: usize = 25;
+
 /// A reply that is poured out while it is written leaves in pieces of about so many bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -167,6 +170,7 @@ impl ReplyWriter {
 
     /// A string of any bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + BULK_BYTES_MORE);
         self.head(b'$', length(bytes.len()));
         self.out.extend_from_slice(bytes);
         self.line_end();
@@ -297,6 +301,14 @@ impl ReplyWriter {
     }
 
     fn head(&mut self, mark: u8, value: i64) {
+        // Most are short.
+        if let Ok(digit @ 0..10) = u8::try_from(value) {
+            return self.out.extend_from_slice(&[mark, b'0' + digit, b'\r', b'\n']);
+        }
+        if let Ok(number @ 10..100) = u8::try_from(value) {
+            let digits = [mark, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n'];
+            return self.out.extend_from_slice(&digits);
+        }
         let mut buffer = number::Decimal::default();
         self.out.push(mark);
         self.out.extend_from_slice(buffer.format(value));

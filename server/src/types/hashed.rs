@@ -168,8 +168,8 @@ pub fn random_many(
     let width = if len <= WINDOW { HASHES } else { HASHES / len * WINDOW };
     let (mut chosen, mut misses) = (Page::new(), Misses::default());
     for _ in 0..count.saturating_mul(THROWS_MAX) {
-        // What missed will be chosen from in one throw of three: no more is fetched than will be needed.
-        if chosen.len() + misses.count().div_ceil(3) >= count {
+        // What missed will be chosen from in one throw of three: about so much is fetched together as will be needed.
+        if chosen.len() + misses.count() / 3 >= count {
             break;
         }
         // Every throw takes as many random numbers, whether it misses or not: the next one is the same in each run.

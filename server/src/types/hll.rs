@@ -231,6 +231,27 @@ impl HyperLogLog {
         Ok(())
     }
 
+    /// How many different elements it has seen, computed anew.
+    ///
+    /// # Errors
+    /// If the registers have no meaning.
+    pub fn count(&self) -> Result<u64, Corrupt> {
+        let mut having = Having::default();
+        if self.is_dense() {
+            let registers = &self.bytes[HEADER_BYTES..];
+            (0..REGISTERS).for_each(|register| having.add(dense_value(registers, register), 1));
+            return Ok(having.count());
+        }
+        let (mut rest, mut all) = (&self.bytes[HEADER_BYTES..], 0);
+        while !rest.is_empty() {
+            let run = Run::read(rest).ok_or(Corrupt)?;
+            having.add(run.value, run.registers);
+            all += run.registers;
+            rest = rest.get(run.bytes..).ok_or(Corrupt)?;
+        }
+        if all == REGISTERS { Ok(having.count()) } else { Err(Corrupt) }
+    }
+
     /// Raises registers to the values that they have here.
     ///
     /// # Errors
@@ -322,23 +343,44 @@ fn murmur(bytes: &[u8], seed: u64) -> u64 {
     hash ^ hash >> SHIFT
 }
 
-/// How many different elements registers tell of, by Otmar Ertl's improved estimator ("New cardinality estimation
-/// algorithms for HyperLogLog sketches", 2017).
-#[must_use]
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-pub fn count(registers: &[u8; REGISTERS]) -> u64 {
-    const ALPHA: f64 = 0.721_347_520_444_481_7;
-    const LAST: usize = VALUE_BITS as usize;
-    let mut having = [0u32; VALUES];
-    registers.iter().for_each(|value| having[usize::from(value & 0x3f)] += 1);
-    let all = REGISTERS as f64;
-    let mut sum = all * tau((all - f64::from(having[LAST + 1])) / all);
-    for value in (1..=LAST).rev() {
-        sum = (sum + f64::from(having[value])) * 0.5;
+/// How many registers have each value.
+struct Having([usize; VALUES]);
+
+impl Default for Having {
+    fn default() -> Having {
+        Having([0; VALUES])
     }
-    sum += all * sigma(f64::from(having[0]) / all);
-    // At least 0, at most about 2^64: what is cast fits, or saturates as it should.
-    (ALPHA * all * all / sum).round() as u64
+}
+
+impl Having {
+    fn add(&mut self, value: u8, registers: usize) {
+        self.0[usize::from(value & 0x3f)] += registers;
+    }
+
+    /// How many different elements they tell of, by Otmar Ertl's improved estimator ("New cardinality estimation
+    /// algorithms for HyperLogLog sketches", 2017).
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn count(&self) -> u64 {
+        const ALPHA: f64 = 0.721_347_520_444_481_7;
+        const LAST: usize = VALUE_BITS as usize;
+        let having = |value: usize| self.0[value] as f64;
+        let all = REGISTERS as f64;
+        let mut sum = all * tau((all - having(LAST + 1)) / all);
+        for value in (1..=LAST).rev() {
+            sum = (sum + having(value)) * 0.5;
+        }
+        sum += all * sigma(having(0) / all);
+        // At least 0, at most about 2^64: what is cast fits, or saturates as it should.
+        (ALPHA * all * all / sum).round() as u64
+    }
+}
+
+/// How many different elements registers tell of.
+#[must_use]
+pub fn count(registers: &[u8; REGISTERS]) -> u64 {
+    let mut having = Having::default();
+    registers.iter().for_each(|value| having.add(*value, 1));
+    having.count()
 }
 
 fn sigma(mut x: f64) -> f64 {
@@ -380,7 +422,9 @@ mod tests {
     fn counted(hll: &HyperLogLog) -> u64 {
         let mut registers = [0; REGISTERS];
         hll.join_into(&mut registers).expect("sound");
-        count(&registers)
+        let joined = count(&registers);
+        assert_eq!(hll.count(), Ok(joined));
+        joined
     }
 
     #[test]
@@ -430,6 +474,7 @@ mod tests {
             bytes.extend_from_slice(registers);
             let mut hll = HyperLogLog::read(&bytes).expect("a header");
             assert_eq!(hll.join_into(&mut [0; REGISTERS]), Err(Corrupt));
+            assert_eq!(hll.count(), Err(Corrupt));
             assert_eq!(hll.make_dense(), Err(Corrupt));
         }
     }

@@ -13,6 +13,9 @@ use crate::types::hashed;
 /// Above this part of all members it is cheaper to read them all than to choose one at a time.
 const CHOOSE_SINGLY_BELOW: usize = 16;
 
+/// Rounds of choosing again what was chosen before: each leaves few, so that many are never needed.
+const ROUNDS_MAX: usize = 64;
+
 impl Zset<'_> {
     /// A member chosen at random, evenly (see [`hashed`]); `None` only if there is none.
     ///
@@ -37,12 +40,18 @@ impl Zset<'_> {
     /// # Errors
     /// See [`haypile_engine::tx::Stop`].
     pub fn sample(&self, tx: &mut Tx<'_>, count: usize, rng: &mut impl Rng) -> Read<Vec<Scored>> {
-        if self.chooses_singly(count) {
+        if let Form::Large { generation, count: len, .. } = self.form
+            && self.chooses_singly(count)
+        {
             let (mut chosen, mut members) = (Vec::new(), HashSet::new());
-            for _ in 0..count.saturating_mul(4) {
-                let Some(member) = self.random(tx, rng)? else { break };
-                if members.insert(member.0.clone()) {
-                    chosen.push(member);
+            // Few of many seldom meet: what did is chosen again.
+            for _ in 0..ROUNDS_MAX {
+                let lacking = count - chosen.len();
+                let more = hashed::random_many(tx, self.key, generation, MEMBERS, len as u64, lacking, rng)?;
+                for (member, score) in more {
+                    if members.insert(member.clone()) {
+                        chosen.push(self.scored(member, &score)?);
+                    }
                 }
                 if chosen.len() == count {
                     return Ok(chosen);
@@ -68,13 +77,11 @@ impl Zset<'_> {
         rng: &mut impl Rng,
     ) -> Read<Vec<Scored>> {
         let mut chosen = Vec::new();
-        if self.chooses_singly(count) {
-            while chosen.len() < count
-                && let Some(member) = self.random(tx, rng)?
-            {
-                chosen.push(member);
-            }
-            return Ok(chosen);
+        if let Form::Large { generation, count: len, .. } = self.form
+            && self.chooses_singly(count)
+        {
+            let page = hashed::random_many(tx, self.key, generation, MEMBERS, len as u64, count, rng)?;
+            return page.into_iter().map(|(member, score)| self.scored(member, &score)).collect();
         }
         let all = self.all(tx)?;
         if !all.is_empty() {

@@ -202,13 +202,15 @@ class Commands:
     def make_sort(self):
         k = lambda: self.r.choice(SORT_KEYS)
         number = lambda: self.r.choice([1, 2, 3, 10, -1, 1.5, "a", "", "1e3"] if self.r.random() < 0.2 else [1, 2, 3, 10, -1])
-        by = self.option("BY", self.r.choice(["nosort", "{s}w*", "{s}h*->f", "{s}*", "{s}none*"]))
-        get = [word for _ in range(self.r.choice([0, 0, 1, 2])) for word in ("GET", self.r.choice(["#", "{s}w*", "{s}h*->f", "{s}h*->", "x"]))]
+        by = self.option("BY", self.r.choice(["nosort", "{s}w*", "{s}h*->f", "{s}*", "{s}none*", "w*", "h*->f"]))
+        get = [word for _ in range(self.r.choice([0, 0, 1, 2])) for word in ("GET", self.r.choice(["#", "{s}w*", "{s}h*->f", "{s}h*->", "x", "w*", "h*->f"]))]
         sorts = [k(), *by, *self.option("LIMIT", self.i(), self.i()), *get, *self.option(self.r.choice(["ASC", "DESC"])),
                  *self.option("ALPHA", chance=0.0 if by and by[1] != "nosort" else 0.3)]
         words = self.r.choice([
             ["RPUSH", k(), number(), number()], ["SADD", k(), number(), number()], ["ZADD", k(), 1, number(), 2, number()], ["DEL", k()], ["DEL", k(), k()],
             ["SET", f"{{s}}w{number()}", number()], ["HSET", f"{{s}}h{number()}", "f", number()], ["DEL", f"{{s}}w{number()}"],
+            # In slots of their own.
+            ["SET", f"w{number()}", number()], ["HSET", f"h{number()}", "f", number()],
             ["SORT", *sorts], ["SORT_RO", *sorts], ["SORT", *sorts, "STORE", k()], ["LRANGE", k(), 0, -1],
         ])
         if not words[0].startswith("SORT"):
@@ -469,6 +471,12 @@ class Commands:
             ("return {KEYS[1], ARGV[1] == 'x', {ok = 'y'}, 3.7, false}", 1, [self.v()]),
             ("return cjson.encode({ARGV[1], tonumber(ARGV[1]) or cjson.null})", 0, [self.r.choice([1, 0.5, "x", "1e3"])]),
             ("error(ARGV[1])", 0, ["bad"]),
+            # With keys that they do not name.
+            ("return redis.call(ARGV[1], ARGV[2])", 0, [self.r.choice(["get", "llen", "type", "incr", "lpop", "del"]), self.k()]),
+            ("redis.call('append', KEYS[1], 'x') redis.pcall('lpush', ARGV[1], 'y') return {redis.call('dbsize'), redis.call('type', ARGV[1])}",
+             1, [self.k()]),
+            ("local found = redis.call('keys', 'k*') table.sort(found) return found", 0, []),
+            ("local may = redis.acl_check_cmd(ARGV[1], ARGV[2] or 'x') return may", 0, [self.r.choice(["get", "nosuch"]), self.k()]),
         ])
         return [self.r.choice(["EVAL", "EVAL", "EVAL_RO"]), script, keys, *[self.k() for _ in range(keys)], *args]
 

@@ -117,6 +117,43 @@ class Large(Case):
         self.assertEqual(counts, [ELEMENTS] * len(readers))
         self.wait(lambda: client.info("clients")["connected_clients"] <= len(readers) + 2, "they are gone")
 
+    def test_large_collections_are_renamed_and_copied_whole_while_others_write(self):
+        node = self.node("node", "--standalone", "--maxmemory", "64mb")
+        client = node.client(decode_responses=True)
+        names = self.filled(client)
+        over = threading.Event()
+        written = []
+
+        def write():
+            own = node.client()
+            while not over.is_set():
+                own.incr(f"other {len(written) % 100}")
+                # In the slot of a key that is on its way: it waits for that.
+                own.incr("{zset}beside")
+                written.append(1)
+            own.close()
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        try:
+            for number in range(3):
+                self.assertTrue(client.rename("hash", "new"))
+                self.assertEqual(0, client.exists("hash"))
+                self.assertTrue(client.renamenx("new", "hash"))
+                self.assertEqual(client.hgetall("hash"), dict(zip(names, names)))
+                self.assertTrue(client.copy("zset", "copy", replace=True))
+                self.assertEqual(client.zrange("copy", 0, -1), names)
+                self.assertEqual(client.zrank("copy", names[-7]), len(names) - 7)
+                self.assertEqual(client.xlen("stream"), len(names))
+            # Where it has to end on its worker.
+            self.assertEqual([True, len(names)], client.pipeline().rename("list", "{list}new").llen("{list}new").execute())
+            self.assertEqual(client.eval("redis.call('rename', KEYS[1], KEYS[2]) return redis.call('scard', KEYS[2])", 2, "set", "new"), len(names))
+        finally:
+            over.set()
+            writer.join()
+        self.assertEqual(len(written), client.eval("local n = 0 for i = 0, 99 do n = n + (redis.call('get', 'other ' .. i) or 0) end return n", 0))
+        self.assertEqual(str(len(written)), client.get("{zset}beside"))
+
     def test_slow_readers_do_not_keep_long_replies_from_others(self):
         node = self.node("node", "--standalone", "--maxmemory", "64mb")
         client = node.client()

@@ -5,6 +5,7 @@ beside Debian's redis-server where the answers can be the same.
 import random
 import shlex
 import subprocess
+import threading
 import time
 
 import redis
@@ -235,6 +236,61 @@ class Surface(Case):
                 except redis.ResponseError as error:
                     told.append(str(error))
             self.assertEqual(*told, line)
+
+    def test_scripts_that_do_not_name_their_keys_are_one_step_to_all_others(self):
+        node = self.node("node", "--standalone")
+        accounts = [f"account {number}" for number in range(8)]
+        node.client().mset({name: 100 for name in accounts})
+        move = ("local from, to, n = ARGV[1], ARGV[2], tonumber(ARGV[3]) redis.call('decrby', from, n) redis.call('publish', 'moves', n) "
+                "return redis.call('incrby', to, n)")
+        add = "local n = 0 for _, key in ipairs(redis.call('keys', 'account *')) do n = n + redis.call('get', key) end return n"
+        failures = []
+
+        def carry(number):
+            chance, client = random.Random(number), node.client()
+            try:
+                for _ in range(200):
+                    client.eval(move, 0, *chance.sample(accounts, 2), chance.randrange(50))
+            except Exception as failure:
+                failures.append(failure)
+            client.close()
+
+        threads = [threading.Thread(target=carry, args=[number], daemon=True) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        reader, sums = node.client(), 0
+        while any(thread.is_alive() for thread in threads) or sums < 5:
+            self.assertEqual(800, reader.eval(add, 0))
+            self.assertEqual(800, sum(int(value) for value in reader.mget(accounts)))
+            pipeline = reader.pipeline()
+            for name in accounts:
+                pipeline.get(name)
+            pipeline.eval(add, 0)
+            *values, told = pipeline.execute()
+            self.assertEqual((800, 800), (sum(int(value) for value in values), told))
+            sums += 1
+        self.assertEqual([], failures)
+        # Behind Codis each slot may be elsewhere in a moment.
+        codis = self.node("codis", "--slots", "all")
+        self.assertIn("name it among them", codis.error("EVAL", "return redis.call('get', 'x')", 0))
+
+    def test_what_a_script_publishes_is_heard_once_and_in_order(self):
+        heard = []
+        for port in (start_redis(self), self.node("node", "--standalone").port):
+            client = raw(port)
+            client.config_set("notify-keyspace-events", "KEA")
+            listener = Listener(port, "*")
+            for script in ("redis.call('set', 'a', 1) redis.call('publish', 'c', 'x') redis.call('set', 'b', 1) return redis.call('publish', 'c', 'y')",
+                           "redis.call('publish', 'c', 'z') return redis.error_reply('no')"):
+                try:
+                    client.execute_command("EVAL", script, 0)
+                except redis.ResponseError:
+                    pass
+            client.execute_command("MULTI")
+            client.execute_command("EVAL", "return redis.call('publish', 'c', 'in exec')", 0)
+            client.execute_command("EXEC")
+            heard.append(listener.heard())
+        self.assertEqual(*heard)
 
     def test_a_script_that_does_not_end_is_killed_over_a_new_connection(self):
         node = self.node("node", "--standalone", "--lua-time-limit", "300000")

@@ -25,7 +25,8 @@ What holds for all commands:
   piece. 16 of these run at a time, others wait for a place. A client that takes nothing of such a reply for a minute, or that makes it
   wait for ten seconds in all while another one waits for a place, loses its connection.
 - `RENAME` and `COPY` write a collection's elements anew, as they lie under their key's name: of more than 32,768 elements off the workers,
-  while commands on the two keys' slots wait, and are answered `BUSY` after `lua-time-limit`; at most 1 GiB.
+  while commands on the two keys' slots wait, and are answered `BUSY` after `lua-time-limit`; at most 1 GiB, as
+  one record of the log, which holds other writes for some tenths of a second for each million of elements.
 
 ";
 

@@ -99,8 +99,7 @@ fn nested(reply: &mut ReplyWriter, value: &Value, in_resp3: bool, depth: usize) 
         Value::Boolean(value) if in_resp3 => reply.boolean(*value),
         Value::Boolean(true) => reply.integer(1),
         Value::Integer(value) => reply.integer(*value),
-        #[allow(clippy::cast_possible_truncation)] // as Redis does
-        Value::Number(value) => reply.integer(*value as i64),
+        Value::Number(value) => reply.integer(whole(*value)),
         Value::Table(table) => return from_table(reply, table, in_resp3, depth),
         _ => reply.null(),
     }
@@ -160,4 +159,12 @@ fn from_table(reply: &mut ReplyWriter, table: &Table, in_resp3: bool, depth: usi
         }
         unreachable!("a table ends")
     })
+}
+
+/// A number without its fraction, as Redis' processors make it: what is no such number becomes the least one.
+fn whole(value: f64) -> i64 {
+    // 2^63, the first that is too large.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    #[allow(clippy::cast_possible_truncation)] // it was looked at
+    if (-END..END).contains(&value) { value as i64 } else { i64::MIN }
 }

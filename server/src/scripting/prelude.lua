@@ -230,7 +230,14 @@ end
 function redis.acl_check_cmd(...)
     if select("#", ...) == 0 then
         fail("Please specify at least one argument for this redis.acl_check_cmd() call")
-    elseif not host.known(...) then
+    end
+    for at = 1, select("#", ...) do
+        local kind = type((select(at, ...)))
+        if kind ~= "string" and kind ~= "number" then
+            fail("Lua redis lib command arguments must be strings or integers")
+        end
+    end
+    if not host.known(...) then
         fail("Invalid command passed to redis.acl_check_cmd()")
     end
     return true

@@ -100,6 +100,10 @@ fn what_a_script_publishes_and_says_is_answered_as_in_redis() {
         return {redis.call('dbsize'), redis.call('get', 'a'), redis.call('select', 0), redis.acl_check_cmd('get', 'x')}";
     bench.check("set old 1 -> +OK");
     assert_eq!(eval(&mut bench, flush, &["0"]), "*4 :1 $-1 +OK :1");
+    assert_eq!(
+        eval(&mut bench, "return {2^63, -2^63, 0/0, -3.9}", &["0"]),
+        format!("*4 :{0} :{0} :{0} :-3", i64::MIN)
+    );
     bench.check("mget old a b -> *3 $-1 $-1 $1 2");
     let refused = eval(&mut bench, "return redis.acl_check_cmd('nosuch')", &["0"]);
     assert!(refused.starts_with("-ERR Invalid command passed to redis.acl_check_cmd()"), "{refused}");

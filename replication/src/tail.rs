@@ -6,7 +6,8 @@
 //! log.
 //!
 //! All replicas of a slot are asked, since any may have most; what two of them have is the same, so that what comes twice
-//! is passed over.
+//! is passed over. Each has its own time: it ends when nothing new came of that replica for as long as is waited, however
+//! much comes of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,11 +39,15 @@ pub type Asks = Vec<(Slot, Epoch, Seq)>;
 pub enum Event {
     /// It begins.
     Start,
+    /// A node says by itself that it follows a slot, and where it listens now: one that is asked may have a new address, and
+    /// one that nobody knew of is asked too.
+    Came(NodeId, String, Slot),
     /// A replica was reached and says that it answers.
     Reached(NodeId),
     /// It says up to where it has the slots that it was asked for, and their times.
     Has(NodeId, Vec<Beat>),
-    /// Records came from it; the last of them goes on in the next message if there is more.
+    /// Records came from it; the last of them goes on in the next message if there is more. None at all: that was the last
+    /// message, and what it said that it has besides it can't give.
     Records {
         /// From whom.
         node: NodeId,
@@ -51,15 +56,23 @@ pub enum Event {
         /// Whole records but for that.
         data: Bytes,
     },
-    /// What was to be appended was: the slots' last records.
-    Appended(Vec<(Slot, Seq)>),
+    /// What was to be appended was: the slots' last records. Of some it was not what they lack.
+    Appended {
+        /// From whom it came.
+        node: NodeId,
+        /// Slots of which there were records, each with its last record here.
+        lasts: Vec<(Slot, Seq)>,
+        /// Slots whose records do not fit.
+        unfit: Vec<Slot>,
+    },
     /// A replica can't be reached, or its connection is gone: it is tried again.
     Lost(NodeId),
     /// It will never answer, or nothing that can be relied on.
     Refused(NodeId),
-    /// It was waited for long enough.
-    Deadline,
-    /// Some time has passed, and these slots are owed still: whoever owned one of them meanwhile may not any more.
+    /// Time went by.
+    Tick,
+    /// Some time has passed in which no tails were awaited, and these slots are owed still: whoever owned one of them meanwhile
+    /// may not any more.
     Again(BTreeSet<Slot>),
 }
 
@@ -80,6 +93,30 @@ pub enum Action {
     Begin(Vec<Slot>),
     /// This node owns the slots meanwhile: their epochs do not begin before it says otherwise.
     Yield(NodeId, Vec<Slot>),
+    /// Somebody should know that this does not come.
+    Missed(Missed),
+}
+
+/// What a replica may have of what was lost, and did not give.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// Which replica.
+    pub node: NodeId,
+    /// Where it listens, as far as is known.
+    pub address: String,
+    /// Each slot with its last record here, and up to where the replica has it, if it has said so.
+    pub slots: Vec<(Slot, Seq, Option<Seq>)>,
+    /// Why.
+    pub why: WhyMissed,
+}
+
+/// Why a replica's records do not come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhyMissed {
+    /// Nothing new came of it for too long: they are given up.
+    Late,
+    /// Its log does not go back so far. It is waited for all the same: somebody may want the replica to own the slots.
+    LogGone,
 }
 
 /// What is waited for of a slot.
@@ -89,6 +126,8 @@ struct Wait {
     last: Seq,
     /// The replicas that have not given all that they have: up to where it comes, once they have said so.
     from: BTreeMap<NodeId, Option<Seq>>,
+    /// Those that have answered for it, in one way or another.
+    heard: BTreeSet<NodeId>,
     /// Who owns it meanwhile: as long as that node does not say otherwise, no epoch begins here.
     heir: Option<NodeId>,
 }
@@ -101,6 +140,12 @@ impl Wait {
     fn is_for(&self, node: NodeId) -> bool {
         self.heir == Some(node) || self.from.contains_key(&node)
     }
+
+    /// Nothing more is to come of a node.
+    fn done_with(&mut self, node: NodeId) {
+        self.from.remove(&node);
+        self.heard.insert(node);
+    }
 }
 
 /// A replica that is asked.
@@ -111,6 +156,21 @@ struct Asked {
     reached: bool,
     /// The beginning of a record that came in part.
     partial: BytesMut,
+    /// The longest of such since the last whole record: what comes again after a lost connection is not new.
+    longest: usize,
+    /// It has answered once.
+    answered: bool,
+    /// It has said that it can't give all that it has.
+    log_gone: bool,
+    /// When it is waited for no longer.
+    deadline_ms: u64,
+}
+
+impl Asked {
+    fn new(address: String, deadline_ms: u64) -> Asked {
+        let (partial, longest) = (BytesMut::new(), 0);
+        Asked { address, reached: false, partial, longest, answered: false, log_gone: false, deadline_ms }
+    }
 }
 
 /// The owner's side. See the file's head.
@@ -118,24 +178,24 @@ struct Asked {
 pub struct Taking {
     waits: BTreeMap<Slot, Wait>,
     asked: BTreeMap<NodeId, Asked>,
+    /// For how long nothing new may come of a replica.
+    wait_ms: u64,
     taken: u64,
 }
 
 impl Taking {
-    /// Of these slots.
+    /// Of these slots, from now on.
     #[must_use]
-    pub fn new(owed: Vec<Owed>) -> Taking {
+    pub fn new(owed: Vec<Owed>, wait_ms: u64, now_ms: u64) -> Taking {
+        let deadline_ms = now_ms.saturating_add(wait_ms);
         let (mut waits, mut asked) = (BTreeMap::new(), BTreeMap::new());
         for Owed { slot, epoch, last, replicas } in owed {
             let from = replicas.iter().map(|(node, _)| (*node, None)).collect();
-            waits.insert(slot, Wait { epoch, last, from, heir: None });
-            asked.extend(
-                replicas.into_iter().map(|(node, address)| {
-                    (node, Asked { address, reached: false, partial: BytesMut::new() })
-                }),
-            );
+            waits.insert(slot, Wait { epoch, last, from, heard: BTreeSet::new(), heir: None });
+            let replicas = replicas.into_iter();
+            asked.extend(replicas.map(|(node, address)| (node, Asked::new(address, deadline_ms))));
         }
-        Taking { waits, asked, taken: 0 }
+        Taking { waits, asked, wait_ms, taken: 0 }
     }
 
     /// Whether nothing is waited for any more.
@@ -144,50 +204,45 @@ impl Taking {
         self.waits.is_empty()
     }
 
-    /// Whether replicas may give more; else only other owners are waited for.
-    #[must_use]
-    pub fn awaits_tails(&self) -> bool {
-        self.waits.values().any(|wait| !wait.from.is_empty())
-    }
-
     /// How many records were taken back.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Where replicas listen that have not given all that they have.
+    /// When [`Event::Tick`] is due; `None` if only other owners are waited for, and no tails.
     #[must_use]
-    pub fn awaited(&self) -> Vec<&str> {
-        let waits = |node: &NodeId| self.waits.values().any(|wait| wait.from.contains_key(node));
-        self.asked.iter().filter(|(node, _)| waits(node)).map(|(_, asked)| &*asked.address).collect()
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let gives = |node: &NodeId| self.waits.values().any(|wait| wait.from.contains_key(node));
+        self.asked.iter().filter(|(node, _)| gives(node)).map(|(_, asked)| asked.deadline_ms).min()
+    }
+
+    /// This node was busy for so long itself, with its own disk: no replica's time.
+    pub fn excuse(&mut self, ms: u64) {
+        for asked in self.asked.values_mut() {
+            asked.deadline_ms = asked.deadline_ms.saturating_add(ms);
+        }
     }
 
     /// Something happened: what is to be done about it.
-    pub fn on(&mut self, event: Event) -> Vec<Action> {
+    pub fn on(&mut self, event: Event, now_ms: u64) -> Vec<Action> {
         let mut out = Vec::new();
         match event {
             Event::Start => {
                 out.extend(self.asked.iter().map(|(node, asked)| Action::Dial(*node, asked.address.clone())));
             }
+            Event::Came(node, address, slot) => self.came(node, address, slot, now_ms, &mut out),
             Event::Reached(node) => {
+                let asks = self.asks(|wait| wait.is_for(node));
                 if let Some(asked) = self.asked.get_mut(&node) {
                     asked.reached = true;
                     asked.partial.clear();
-                    out.push(Action::Ask(node, self.asks(|wait| wait.is_for(node))));
+                    out.push(Action::Ask(node, asks));
                 }
             }
-            Event::Has(node, beats) => self.has(node, beats, &mut out),
-            Event::Records { node, more, data } => self.records(node, more, data, &mut out),
-            Event::Appended(lasts) => {
-                for (slot, last) in lasts {
-                    if let Some(wait) = self.waits.get_mut(&slot) {
-                        self.taken += last.0.saturating_sub(wait.last.0);
-                        wait.last = wait.last.max(last);
-                        wait.from.retain(|_, upto| upto.is_none_or(|upto| upto > wait.last));
-                    }
-                }
-            }
+            Event::Has(node, beats) => self.has(node, beats, now_ms, &mut out),
+            Event::Records { node, more, data } => self.records(node, more, data, now_ms, &mut out),
+            Event::Appended { node, lasts, unfit } => self.appended(node, lasts, &unfit, now_ms),
             Event::Lost(node) => {
                 if let Some(asked) = self.asked.get_mut(&node) {
                     asked.reached = false;
@@ -198,8 +253,12 @@ impl Taking {
                     out.push(Action::Dial(node, asked.address.clone()));
                 }
             }
-            Event::Refused(node) => self.give_up(node),
-            Event::Deadline => self.waits.values_mut().for_each(|wait| wait.from.clear()),
+            Event::Refused(node) => self.waits.values_mut().for_each(|wait| wait.done_with(node)),
+            Event::Tick => {
+                let late = self.asked.iter().filter(|(_, asked)| asked.deadline_ms <= now_ms);
+                let late: Vec<NodeId> = late.map(|(node, _)| *node).collect();
+                late.into_iter().for_each(|node| self.give_up(node, &mut out));
+            }
             Event::Again(owed) => {
                 self.waits.retain(|slot, _| owed.contains(slot));
                 let heirs: BTreeSet<NodeId> = self.waits.values().filter_map(|wait| wait.heir).collect();
@@ -217,24 +276,51 @@ impl Taking {
         waits.map(|(&slot, wait)| (slot, wait.epoch, wait.last)).collect()
     }
 
-    fn has(&mut self, node: NodeId, mut beats: Vec<Beat>, out: &mut Vec<Action>) {
+    /// Something new came of a replica.
+    fn wait_on(&mut self, node: NodeId, now_ms: u64) {
+        if let Some(asked) = self.asked.get_mut(&node) {
+            asked.deadline_ms = asked.deadline_ms.max(now_ms.saturating_add(self.wait_ms));
+        }
+    }
+
+    fn came(&mut self, node: NodeId, address: String, slot: Slot, now_ms: u64, out: &mut Vec<Action>) {
+        let Some(wait) = self.waits.get_mut(&slot).filter(|wait| !wait.heard.contains(&node)) else { return };
+        if let Some(asked) = self.asked.get_mut(&node) {
+            // It is on its way: at the latest the next try finds it.
+            asked.address = address;
+            if !asked.reached {
+                wait.from.entry(node).or_insert(None);
+            }
+            return;
+        }
+        wait.from.insert(node, None);
+        self.asked.insert(node, Asked::new(address.clone(), now_ms.saturating_add(self.wait_ms)));
+        out.push(Action::Dial(node, address));
+    }
+
+    fn has(&mut self, node: NodeId, mut beats: Vec<Beat>, now_ms: u64, out: &mut Vec<Action>) {
+        let Some(asked) = self.asked.get_mut(&node) else { return };
+        let mut is_new = !std::mem::replace(&mut asked.answered, true);
         let inherited: BTreeSet<Slot> =
             beats.extract_if(.., |beat| beat.last == HEIR).map(|beat| beat.slot).collect();
         let has: BTreeMap<Slot, Seq> = beats.iter().map(|beat| (beat.slot, beat.last)).collect();
         let mut yielded = Vec::new();
         for (&slot, wait) in self.waits.iter_mut().filter(|(_, wait)| wait.is_for(node)) {
             if inherited.contains(&slot) {
-                wait.from.remove(&node);
+                wait.done_with(node);
                 if wait.heir.replace(node) != Some(node) {
                     yielded.push(slot);
                 }
                 continue;
             }
-            wait.heir = wait.heir.filter(|heir| *heir != node);
+            is_new |= wait.heir.take_if(|heir| *heir == node).is_some();
             match has.get(&slot).filter(|&&upto| upto > wait.last && !planted::is(Bug::TailIgnored)) {
-                Some(&upto) => wait.from.insert(node, Some(upto)),
-                None => wait.from.remove(&node),
-            };
+                Some(&upto) => drop(wait.from.insert(node, Some(upto))),
+                None => wait.done_with(node),
+            }
+        }
+        if is_new {
+            self.wait_on(node, now_ms);
         }
         if !yielded.is_empty() {
             out.push(Action::Yield(node, yielded));
@@ -242,25 +328,67 @@ impl Taking {
         out.push(Action::Times(beats));
     }
 
-    fn records(&mut self, node: NodeId, more: bool, data: Bytes, out: &mut Vec<Action>) {
+    fn records(&mut self, node: NodeId, more: bool, data: Bytes, now_ms: u64, out: &mut Vec<Action>) {
         let Some(asked) = self.asked.get_mut(&node) else { return };
         if !more && asked.partial.is_empty() {
-            out.push(Action::Append(node, data));
+            if !data.is_empty() {
+                out.push(Action::Append(node, data));
+            } else if !std::mem::replace(&mut asked.log_gone, true) {
+                out.extend(self.missed(node, WhyMissed::LogGone));
+            }
             return;
         }
         asked.partial.extend_from_slice(&data);
         if asked.partial.len() > PARTIAL_BYTES_MAX {
             // Longer than any record can be.
-            self.give_up(node);
-        } else if !more {
+            self.waits.values_mut().for_each(|wait| wait.done_with(node));
+            return;
+        }
+        let is_new = asked.partial.len() > asked.longest;
+        asked.longest = asked.longest.max(asked.partial.len());
+        if !more {
             out.push(Action::Append(node, asked.partial.split().freeze()));
+        }
+        if is_new {
+            self.wait_on(node, now_ms);
         }
     }
 
-    fn give_up(&mut self, node: NodeId) {
-        for wait in self.waits.values_mut() {
-            wait.from.remove(&node);
+    fn appended(&mut self, node: NodeId, lasts: Vec<(Slot, Seq)>, unfit: &[Slot], now_ms: u64) {
+        let before = self.taken;
+        for (slot, last) in lasts {
+            if let Some(wait) = self.waits.get_mut(&slot) {
+                self.taken += last.0.saturating_sub(wait.last.0);
+                wait.last = wait.last.max(last);
+                let given = wait.from.extract_if(.., |_, upto| upto.is_some_and(|upto| upto <= wait.last));
+                wait.heard.extend(given.map(|(node, _)| node));
+            }
         }
+        if self.taken > before {
+            if let Some(asked) = self.asked.get_mut(&node) {
+                asked.longest = 0;
+            }
+            self.wait_on(node, now_ms);
+        }
+        for slot in unfit {
+            if let Some(wait) = self.waits.get_mut(slot) {
+                wait.done_with(node);
+            }
+        }
+    }
+
+    /// What a node has not given is waited for no longer. It may come by itself still.
+    fn give_up(&mut self, node: NodeId, out: &mut Vec<Action>) {
+        out.extend(self.missed(node, WhyMissed::Late));
+        self.waits.values_mut().for_each(|wait| wait.from.retain(|from, _| *from != node));
+    }
+
+    /// What a node has not given, if there is anything.
+    fn missed(&self, node: NodeId, why: WhyMissed) -> Option<Action> {
+        let of = |(&slot, wait): (&Slot, &Wait)| Some((slot, wait.last, *wait.from.get(&node)?));
+        let slots: Vec<_> = self.waits.iter().filter_map(of).collect();
+        let address = self.asked.get(&node)?.address.clone();
+        (!slots.is_empty()).then(|| Action::Missed(Missed { node, address, slots, why }))
     }
 
     /// Slots for which nobody is waited for begin their epochs; who is waited for by none is let go.
@@ -301,8 +429,9 @@ pub struct Giving {
 
 impl Giving {
     /// What this node has of slots after a record of their running epochs: the message that says so, and the records, if
-    /// there are any. A slot of which it has nothing, or of which it knows another epoch after that one, is passed over; but who
-    /// understands it is told that this node owns the slot in such an epoch.
+    /// there should be any. A slot of which it has nothing, or of which it knows another epoch after that one, is passed
+    /// over; but who understands it is told that this node owns the slot in such an epoch. One that it has, but not in its log any
+    /// more, is told of all the same: else it would look like one that it does not have.
     #[must_use]
     pub fn look(
         engine: &Engine,
@@ -310,6 +439,7 @@ impl Giving {
         tells_heirs: bool,
     ) -> (Vec<Beat>, Option<Giving>) {
         let (mut beats, mut slots) = (Vec::new(), BTreeMap::new());
+        let mut is_any = false;
         for &(slot, epoch, last) in asks {
             let position = engine.position(slot);
             // A copy that is under way is no prefix of anything.
@@ -323,18 +453,25 @@ impl Giving {
             // A grant that the owner does not have was never given: see `haypile_engine::owed`.
             let granted = u64::from(position.granted.is_some());
             let upto = Seq(position.last_seq.0.saturating_sub(granted));
-            if upto > last {
-                let Some(from) = start_of(engine, slot, last.next()) else {
-                    tracing::warn!(%slot, %last, %upto, "the master lost records, and the log here has them no more");
-                    continue;
-                };
-                let given = Given { term: epoch.term, next: last.next(), upto, from, life: position.life };
-                slots.insert(slot, given);
-            }
             beats.push(Beat { slot, last: upto, time: position.time });
+            if upto <= last {
+                continue;
+            }
+            is_any = true;
+            match start_of(engine, slot, last.next()) {
+                Some(from) => {
+                    let given =
+                        Given { term: epoch.term, next: last.next(), upto, from, life: position.life };
+                    slots.insert(slot, given);
+                }
+                None => tracing::warn!(
+                    %slot, %last, %upto, "the master lost records, and the log here has them no more"
+                ),
+            }
         }
         let from = slots.values().map(|given: &Given| given.from).min();
-        (beats, from.map(|from| Giving { reader: engine.reader(from), slots }))
+        let reader = engine.reader(from.unwrap_or_else(|| engine.log_end()));
+        (beats, is_any.then_some(Giving { reader, slots }))
     }
 
     /// Whether all was given.

@@ -136,6 +136,26 @@ fn a_stop_while_it_asks_leaves_owed_what_is() {
     assert_eq!((a.role(slot(1)), term(&a)), (Role::Master, before + 1), "a clean stop owes nothing");
 }
 
+/// Only the address that the master remembered was tried, for as long as it waited.
+#[test]
+fn a_replica_that_comes_back_at_another_address_is_asked_there() {
+    let one = slots([1]);
+    let (mut a, mut b) = pair(&one);
+    fill(&a, &one, 30, "unsynced");
+    a.wait_drained(&one, 1);
+    let last = a.engine().position(slot(1)).last_seq;
+    b.kill();
+    a.lose_power(7);
+    a.open();
+    assert_eq!(a.role(slot(1)), Role::Owed);
+    b.move_elsewhere();
+    b.open();
+    until("it is served again", || a.role(slot(1)) == Role::Master);
+    assert_eq!(a.engine().position(slot(1)).last_seq, last.next());
+    a.wait_drained(&one, 1);
+    assert_same(&a, &b, &one);
+}
+
 /// A handover was refused at once while the master asked its replicas.
 #[test]
 fn a_handover_waits_for_a_master_that_asks_its_replicas_and_says_what_it_waited_for() {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use haypile_engine::slot::Role;
 use haypile_engine::types::{NodeId, Seq, Slot};
 use haypile_replication::message::{Message, Purpose as HelloPurpose};
-use haypile_replication::registry::PeerCommand;
-use haypile_replication::tail::{Action, Asks, Event, Taking};
+use haypile_replication::registry::{Comer, PeerCommand};
+use haypile_replication::tail::{Action, Asks, Event, Taking, WhyMissed};
+
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::net::{Conn, Purpose};
 use super::node::{ConnId, node_at};
@@ -30,7 +32,8 @@ pub struct Asking {
     conns: BTreeMap<ConnId, NodeId>,
     /// What happened to connections.
     lost: Vec<NodeId>,
-    deadline_ms: u64,
+    /// Nodes that ask to follow by themselves.
+    comers: UnboundedReceiver<Comer>,
     /// When those that own a slot meanwhile are asked whether they still do.
     again_ms: u64,
     /// Slots whose epochs are to begin.
@@ -55,11 +58,11 @@ impl World<'_> {
             return Ok(());
         }
         running.owing = Some(Asking {
-            machine: Taking::new(owed),
+            machine: Taking::new(owed, TAIL_WAIT_MS, now_ms),
             dials: BTreeMap::new(),
             conns: BTreeMap::new(),
             lost: Vec::new(),
-            deadline_ms: now_ms + TAIL_WAIT_MS,
+            comers: running.registry.comers(),
             again_ms: now_ms + LOOK_AGAIN_MS,
             ready: Vec::new(),
             had: BTreeMap::new(),
@@ -78,14 +81,17 @@ impl World<'_> {
         for from in std::mem::take(&mut asking.lost) {
             self.tail_event(node, Event::Lost(from))?;
         }
-        let Some(asking) = self.asking(node) else { return Ok(()) };
-        if now_ms >= asking.deadline_ms {
-            asking.had.clear();
-            self.note(|| format!("{node} waits no longer for its replicas"));
-            self.tail_event(node, Event::Deadline)?;
+        while let Some((from, address, slot)) =
+            self.asking(node).and_then(|asking| asking.comers.try_recv().ok())
+        {
+            self.tail_event(node, Event::Came(from, address, slot))?;
         }
         let Some(asking) = self.asking(node) else { return Ok(()) };
-        if now_ms >= asking.again_ms {
+        if asking.machine.deadline_ms().is_some_and(|deadline_ms| now_ms >= deadline_ms) {
+            self.tail_event(node, Event::Tick)?;
+        }
+        let Some(asking) = self.asking(node) else { return Ok(()) };
+        if now_ms >= asking.again_ms && asking.machine.deadline_ms().is_none() {
             asking.again_ms = now_ms + LOOK_AGAIN_MS;
             let owed = self.nodes[node].engine().map(|engine| engine.owed()).unwrap_or_default();
             self.tail_event(node, Event::Again(owed.iter().map(|owed| owed.slot).collect()))?;
@@ -175,8 +181,9 @@ impl World<'_> {
         let now_ms = self.now_ms();
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
         let (engine, Some(asking)) = (running.engine, &mut running.owing) else { return Ok(()) };
-        let mut actions = VecDeque::from(asking.machine.on(event));
+        let mut actions = VecDeque::from(asking.machine.on(event, now_ms));
         let (mut taken, mut hung_up, mut yielded) = (Vec::new(), Vec::new(), Vec::new());
+        let mut given_up = Vec::new();
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Dial(from, address) => drop(asking.dials.insert(from, (address, now_ms))),
@@ -193,16 +200,26 @@ impl World<'_> {
                 Action::Times(beats) => {
                     beats.iter().for_each(|beat| engine.set_owed_time(beat.slot, beat.time));
                 }
-                Action::Append(_, data) => {
+                Action::Append(from, data) => {
                     let appended = engine.append_tail(&data).map_err(|error| told(&error))?;
                     if let Some((slot, why)) = appended.failed.first() {
                         return Err(format!("node {node} slot {slot}: a replica's tail does not fit: {why}"));
                     }
-                    actions.extend(asking.machine.on(Event::Appended(appended.applied.clone())));
-                    taken.extend(appended.applied);
+                    taken.extend(appended.applied.iter().copied());
+                    let event = Event::Appended { node: from, lasts: appended.applied, unfit: Vec::new() };
+                    actions.extend(asking.machine.on(event, now_ms));
                 }
                 Action::Begin(slots) => asking.ready.extend(slots),
                 Action::Yield(_, slots) => yielded.extend(slots),
+                Action::Missed(missed) => {
+                    // What its log had it should have given: that is looked for still.
+                    if missed.why == WhyMissed::Late {
+                        for (slot, ..) in &missed.slots {
+                            asking.had.remove(&(missed.node, *slot));
+                        }
+                    }
+                    given_up.push(missed);
+                }
             }
         }
         if !taken.is_empty() {
@@ -210,6 +227,9 @@ impl World<'_> {
         }
         if !yielded.is_empty() {
             self.note(|| format!("{node} hears that others own {yielded:?} meanwhile"));
+        }
+        for missed in given_up {
+            self.note(|| format!("{node} does without {:?}: {:?}", missed.slots, missed.why));
         }
         hung_up.into_iter().for_each(|id| self.close_client(id, "nothing more is asked"));
         Ok(())

@@ -28,8 +28,11 @@ pub(super) struct Part<'a> {
 /// counts.
 pub(super) fn all<'a>(frames: &'a [Waiting], bytes: &'a [u8]) -> Vec<Part<'a>> {
     let total: usize = frames.iter().map(|frame| frame.body.len()).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-    let threads = threads.min(total / PART_BYTES_MIN);
+    // How many cores there are takes the system longer to say than a short log takes here.
+    let threads = match THREADS_MAX.min(total / PART_BYTES_MIN) {
+        few @ 0..2 => few,
+        many => std::thread::available_parallelism().map_or(1, usize::from).min(many),
+    };
     if threads < 2 {
         return vec![part(frames, bytes)];
     }

@@ -1,9 +1,10 @@
 """Libraries of functions as a node's: its replicas take them, a promoted one has them, checkpoints carry them."""
 
+import subprocess
 import unittest
 from pathlib import Path
 
-from harness import Case, key_in
+from harness import BINARY, Case, key_in
 
 OK = (b"OK", True)
 ADD = "redis.register_function('{0}', function(keys, args) return redis.call('incrby', keys[1], args[1] * {1}) end)"
@@ -86,11 +87,13 @@ class Functions(Case):
         self.wait_until_slave_has_all(one, node, range(5))
         self.wait_until_slave_has_all(two, node, range(5, 10))
         self.assertEqual(["more", "most", "ours"], self.names(node))
+        own = self.dump(node)
         # One alone is left.
         node.pkcluster("slotsslaveof", "no", "one", "5-9", "force")
         node.pkcluster("removeslots", "5-9")
         self.same(one, node)
         self.assertEqual(["theirs"], self.names(node))
+        self.assertEqual(own, (Path(node.dir) / "functions.before").read_bytes())
 
     def test_a_master_that_never_had_a_library_takes_none_away(self):
         master, replica = self.node("master"), self.node("replica")
@@ -104,6 +107,29 @@ class Functions(Case):
         self.assertEqual(["ours"], self.names(replica))
         master.do("FUNCTION", "LOAD", library("theirs"))
         self.same(master, replica)
+
+    def test_what_a_masters_functions_replace_is_kept_and_disturbs_nobody(self):
+        master, node = self.node("master"), self.node("replica", "--masterauth", "nobody-asks-for-it")
+        master.pkcluster("addslots", "0-9")
+        # It never had any, and says now that it has none.
+        master.do("FUNCTION", "FLUSH")
+        node.do("FUNCTION", "LOAD", library("ours"))
+        own = self.dump(node)
+        self.assertIn(node.do("SLAVEOF", "127.0.0.1", master.port), OK)
+        self.same(master, node)
+        self.assertEqual([], self.names(node))
+        kept = Path(node.dir) / "functions.before"
+        self.assertEqual(own, kept.read_bytes())
+        self.wait(lambda: "functions.before" in node.log.read_text(), "the log names the file")
+        node.kill()
+        checked = subprocess.run([BINARY, "check", str(node.dir)], capture_output=True, text=True, timeout=120)
+        self.assertEqual(0, checked.returncode, checked.stdout)
+        node.start()
+        self.assertEqual([], self.names(node))
+        master.do("FUNCTION", "RESTORE", kept.read_bytes())
+        self.same(master, node)
+        self.assertEqual(["ours"], self.names(node))
+        self.assertEqual(own, kept.read_bytes())
 
     def test_checkpoints_carry_functions_and_old_ones_go_with_them(self):
         node = self.node("node", "--standalone", "--backup-keep", "2")

@@ -73,15 +73,22 @@ async fn exchange(node: &Node, client: &mut Client, words: &[&[u8]]) -> Result<R
     client.send().await.map_err(|error| error.to_string())?;
     let mut refused = None;
     for _ in &passwords {
-        refused = match client.receive().await.map_err(|error| error.to_string())? {
-            Reply::Error(why) => Some(why),
-            _ => None,
-        };
+        if let Reply::Error(why) = client.receive().await.map_err(|error| error.to_string())? {
+            refused = Some(why);
+        }
     }
-    if let Some(why) = refused {
-        return Err(format!("it refused the password of masterauth: {why}"));
+    let answer = client.receive().await.map_err(|error| error.to_string())?;
+    // A node that asks for no password refuses one too: whether it matters shows in its answer.
+    match (refused, &answer) {
+        (Some(why), Reply::Error(told)) if is_about_passwords(told) => {
+            Err(format!("it refused the password of masterauth: {why} ({told})"))
+        }
+        _ => Ok(answer),
     }
-    client.receive().await.map_err(|error| error.to_string())
+}
+
+fn is_about_passwords(error: &str) -> bool {
+    ["NOAUTH", "NOPERM", "WRONGPASS"].iter().any(|code| error.starts_with(code))
 }
 
 /// Whether the node at `address` says that it owns the slot.
@@ -274,5 +281,52 @@ impl Couriers {
 
     fn lock(&self) -> MutexGuard<'_, Vec<(String, u64, Courier)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::testing::Bench;
+
+    /// What PING is answered by a node that answers so, AUTH first, when this one's masterauth is "p".
+    fn pinged(answers: &str) -> Result<Reply, String> {
+        let bench = Bench::with(Settings { masterauth: "p".into(), standalone: true, ..Settings::default() });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+            let address = listener.local_addr().expect("it has one").to_string();
+            let other = async {
+                let (mut stream, _) = listener.accept().await.expect("somebody comes");
+                let asked = b"*2\r\n$4\r\nAUTH\r\n$1\r\np\r\n*1\r\n$4\r\nPING\r\n";
+                let mut heard = vec![0; asked.len()];
+                stream.read_exact(&mut heard).await.expect("it asks");
+                assert_eq!(heard, asked);
+                stream.write_all(answers.as_bytes()).await.expect("it listens");
+                stream
+            };
+            let asked = async {
+                let mut client = Client::connect(&address).await.expect("it listens");
+                exchange(&bench.node, &mut client, &[b"PING"]).await
+            };
+            tokio::join!(asked, other).0
+        })
+    }
+
+    #[test]
+    fn a_refused_password_matters_only_to_a_node_that_asks_for_one() {
+        assert_eq!(pinged("+OK\r\n+PONG\r\n"), Ok(Reply::Simple("PONG".to_owned())));
+        assert_eq!(pinged("-ERR no password is set\r\n+PONG\r\n"), Ok(Reply::Simple("PONG".to_owned())));
+        let other = Ok(Reply::Error("ERR busy".to_owned()));
+        assert_eq!(pinged("-ERR no password is set\r\n-ERR busy\r\n"), other);
+        for told in ["NOAUTH Authentication required.", "NOPERM PING is for operators"] {
+            let why = pinged(&format!("-WRONGPASS no\r\n-{told}\r\n"));
+            assert_eq!(why, Err(format!("it refused the password of masterauth: WRONGPASS no ({told})")));
+        }
+        assert_eq!(pinged("+OK\r\n-NOPERM x\r\n"), Ok(Reply::Error("NOPERM x".to_owned())));
     }
 }

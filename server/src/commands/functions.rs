@@ -294,7 +294,7 @@ mod tests {
         let node = bench.node.clone();
         let take = |seen| {
             let payload = bytes::Bytes::from(node.functions.dump());
-            node.functions.take(&*node.fs, &payload, crate::scripting::machine::library, seen)
+            node.functions.take(&*node.fs, &payload, crate::scripting::machine::library, "a", seen)
         };
         let seen = node.functions.changes().count();
         load(&mut bench, COUNTER);

@@ -3,7 +3,7 @@
 //!
 //! Only what a client asks for by itself goes this way: in a transaction and in a script all is done under locks.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, MutexGuard};
 
 use haypile_engine::tx::still::Still;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -26,22 +26,38 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
-    /// Reads that wait for one, less those that somebody gives theirs up for. Alone: it orders nothing.
-    wanted: AtomicUsize,
+    wants: Mutex<Wants>,
+}
+
+/// How many wait, and for how many of them somebody gives up a place.
+#[derive(Default, Debug)]
+struct Wants {
+    waiting: usize,
+    /// At most `waiting`. A place that comes from elsewhere counts as a given one: then one more than needed may go.
+    given: usize,
 }
 
 impl Default for Places {
     fn default() -> Places {
-        Places { free: Arc::new(Semaphore::new(STREAMS_MAX)), wanted: AtomicUsize::new(0) }
+        Places { free: Arc::new(Semaphore::new(STREAMS_MAX)), wants: Mutex::default() }
     }
 }
 
 /// A wait for a place: counted until it ends, however it ends.
-struct Wants<'a>(&'a Places);
+struct Waits<'a>(&'a Places);
 
-impl Drop for Wants<'_> {
+impl<'a> Waits<'a> {
+    fn begin(places: &'a Places) -> Waits<'a> {
+        places.wants().waiting += 1;
+        Waits(places)
+    }
+}
+
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.is_wanted();
+        let mut wants = self.0.wants();
+        wants.waiting -= 1;
+        wants.given = wants.given.saturating_sub(1);
     }
 }
 
@@ -54,23 +70,28 @@ impl Places {
 
     /// Waits for a place.
     pub async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
-        let _wants = Wants(self);
+        let _waits = Waits::begin(self);
         self.free.clone().acquire_owned().await.ok()
     }
 
     /// Resolves once it is time to give a place up, since somebody waits for one: not before this time has passed.
     pub async fn wanted_after(&self, time: Duration) {
         tokio::time::sleep(time).await;
-        while !self.is_wanted() {
+        while !self.may_give() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Takes one off those that are wanted.
-    fn is_wanted(&self) -> bool {
-        let less = |wanted: usize| wanted.checked_sub(1);
-        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    /// Whether one who waits has nobody yet who gives up a place for it; who asks does, then.
+    fn may_give(&self) -> bool {
+        let mut wants = self.wants();
+        let may = wants.given < wants.waiting;
+        wants.given += usize::from(may);
+        may
+    }
+
+    fn wants(&self) -> MutexGuard<'_, Wants> {
+        self.wants.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -216,5 +237,68 @@ impl Stream {
     /// How it ended, and the last piece.
     pub async fn end(self) -> Ran {
         self.ran.await.unwrap_or_else(|_| (Err(Fail::error("ERR the node stops")), Vec::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All places, and so many reads that wait for one.
+    async fn crowded(
+        places: &Arc<Places>,
+        waiting: usize,
+    ) -> (Vec<OwnedSemaphorePermit>, Vec<JoinHandle<Option<OwnedSemaphorePermit>>>) {
+        let taken = std::iter::from_fn(|| places.free()).collect();
+        let mut waits = Vec::new();
+        for _ in 0..waiting {
+            let places = Arc::clone(places);
+            waits.push(tokio::spawn(async move { places.wait().await }));
+        }
+        while places.wants().waiting < waiting {
+            tokio::task::yield_now().await;
+        }
+        (taken, waits)
+    }
+
+    #[tokio::test]
+    async fn for_each_who_waits_one_gives_up_its_place_whatever_was_served_before() {
+        let places = Arc::new(Places::default());
+        assert!(!places.may_give());
+        let (mut taken, waits) = crowded(&places, 3).await;
+        let mut served = Vec::new();
+        // One after another: who is served takes no other's turn.
+        for wait in waits {
+            assert!(places.may_give());
+            drop(taken.pop());
+            served.push(wait.await.expect("it ends"));
+        }
+        assert!(served.iter().all(Option::is_some));
+        assert!(!places.may_give());
+    }
+
+    #[tokio::test]
+    async fn no_more_give_up_their_places_than_wait_and_who_leaves_is_not_counted() {
+        let places = Arc::new(Places::default());
+        let (mut taken, waits) = crowded(&places, 4).await;
+        assert_eq!([(); 5].map(|()| places.may_give()), [true, true, true, true, false]);
+        let (mut waits, mut served) = (waits.into_iter(), Vec::new());
+        for wait in waits.by_ref().take(2) {
+            drop(taken.pop());
+            served.push(wait.await.expect("it ends").expect("a place"));
+        }
+        // Two wait, for whom two have gone.
+        assert!(!places.may_give());
+        for wait in waits {
+            wait.abort();
+            assert!(wait.await.is_err());
+        }
+        assert!(!places.may_give());
+        drop(served);
+        let (free, mut waits) = crowded(&places, 1).await;
+        assert!(places.may_give());
+        drop(free);
+        assert!(waits.pop().expect("one").await.expect("it ends").is_some());
+        assert!(!places.may_give());
     }
 }

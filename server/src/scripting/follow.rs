@@ -6,7 +6,8 @@
 //! A master that never had a library says nothing, and leaves its replicas as they are.
 //!
 //! The replica asks, with the SHA-1 of what it has: `HAYPILE.FUNCTIONS sha1`. The master answers as soon as it has something
-//! else, or after a while that it has not. One connection, one question at a time, and again with a pause where that fails.
+//! else, or after a while that it has not. One connection, one question at a time, and again with a pause where that fails, the
+//! longer the more often. A master that does not know the question (an older one) is asked rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,12 @@ use crate::session::SessionCx;
 const HELD: Duration = Duration::from_secs(5);
 /// How long an answer may take, the longest payload and the wait included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between questions where the last one failed, and between looks for a master.
+/// After a question that failed, and between looks for a master; twice that after the next, and so on.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest after a question that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// After a master has said that it does not know the question.
+const PAUSE_STRANGER: Duration = Duration::from_secs(60);
 /// What a node says that never had any.
 const NEVER: &str = "-";
 
@@ -81,8 +86,42 @@ pub async fn run(node: Arc<Node>) {
     }
 }
 
+/// Why a master's functions were not told.
+#[derive(Debug)]
+enum Refusal {
+    /// It is no master of them any more, here.
+    Late,
+    /// It does not know what it was asked.
+    Stranger(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// What has failed since a master's functions were told last.
+#[derive(Default, Debug)]
+struct Failures {
+    in_a_row: u32,
+    last: String,
+}
+
+impl Failures {
+    /// Takes note of one; says how long to wait, and why, if that is news.
+    fn note(&mut self, refusal: Refusal) -> (Duration, Option<String>) {
+        let (pause, why) = match refusal {
+            Refusal::Late => return (PAUSE, None),
+            Refusal::Stranger(why) => (PAUSE_STRANGER, why),
+            Refusal::Other(why) => (PAUSE.saturating_mul(1 << self.in_a_row.min(5)).min(PAUSE_MAX), why),
+        };
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let is_news = self.last != why;
+        self.last.clone_from(&why);
+        (pause, is_news.then_some(why))
+    }
+}
+
 async fn follow(node: &Arc<Node>) {
     let mut line = None;
+    let mut failures = (String::new(), Failures::default());
     loop {
         let Some(master) = look(node).await else {
             line = None;
@@ -90,14 +129,25 @@ async fn follow(node: &Arc<Node>) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        if failures.0 != master {
+            failures = (master.clone(), Failures::default());
+        }
         let asked = tokio::select! {
             asked = ask(node, &master, &mut line) => asked,
-            () = other_than(node, &master) => Err("the master is another one".to_owned()),
+            () = other_than(node, &master) => Err(Refusal::Late),
         };
-        if let Err(why) = asked {
-            tracing::debug!(%master, %why, "the master's functions were not told");
-            line = None;
-            tokio::time::sleep(PAUSE).await;
+        let Err(refusal) = asked else {
+            failures.1 = Failures::default();
+            continue;
+        };
+        line = None;
+        let (pause, news) = failures.1.note(refusal);
+        if let Some(why) = news {
+            tracing::warn!(%master, %why, "the master's functions are not told: this node keeps those that it has");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = other_than(node, &master) => {}
         }
     }
 }
@@ -114,15 +164,15 @@ async fn other_than(node: &Arc<Node>, master: &str) {
 }
 
 /// Asks once, and takes what the answer is.
-async fn ask(node: &Arc<Node>, master: &str, line: &mut Option<(String, Client)>) -> Result<(), String> {
+async fn ask(node: &Arc<Node>, master: &str, line: &mut Option<(String, Client)>) -> Result<(), Refusal> {
     let mut client = match line.take() {
         Some((address, client)) if address == master => client,
-        _ => dial::connect(master).await?,
+        _ => dial::connect(master).await.map_err(Refusal::Other)?,
     };
     let seen = node.functions.changes().count();
     let sha = node.functions.sha();
     let words: [&[u8]; 2] = [b"HAYPILE.FUNCTIONS", sha.as_deref().unwrap_or(NEVER).as_bytes()];
-    match dial::ask_on(node, &mut client, &words, PATIENCE).await? {
+    match dial::ask_on(node, &mut client, &words, PATIENCE).await.map_err(Refusal::Other)? {
         Reply::Bulk(None) => {}
         Reply::Bulk(Some(payload)) => {
             let (taker, from) = (Arc::clone(node), master.to_owned());
@@ -130,15 +180,16 @@ async fn ask(node: &Arc<Node>, master: &str, line: &mut Option<(String, Client)>
             // it has what its master had, or what it was told by then.
             let taken = tokio::task::spawn_blocking(move || {
                 let still = master_of(&taker).as_ref() == Some(&from);
-                Ok(still && taker.functions.take(&*taker.fs, &payload, machine::library, seen)?)
+                Ok(still && taker.functions.take(&*taker.fs, &payload, machine::library, &from, seen)?)
             });
-            let taken = taken.await.map_err(|error| error.to_string())?;
-            if !taken.map_err(|fail: Fail| execute::words(&fail))? {
-                return Err("its functions are not wanted any more".to_owned());
+            let taken = taken.await.map_err(|error| Refusal::Other(error.to_string()))?;
+            if !taken.map_err(|fail: Fail| Refusal::Other(execute::words(&fail)))? {
+                return Err(Refusal::Late);
             }
             tracing::info!(%master, libraries = node.functions.all().len(), "the master's functions were taken");
         }
-        reply => return Err(reply.text()),
+        Reply::Error(why) if why.starts_with("ERR unknown command") => return Err(Refusal::Stranger(why)),
+        reply => return Err(Refusal::Other(reply.text())),
     }
     *line = Some((master.to_owned(), client));
     Ok(())
@@ -162,4 +213,31 @@ pub async fn tell(cx: &mut SessionCx<'_>) -> Result<(), Fail> {
     let told = tokio::time::timeout(HELD, news).await;
     cx.reply.bulk_or_null(told.ok().flatten().as_deref());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_that_fails_again_and_again_is_asked_more_rarely_and_complained_of_once() {
+        let mut failures = Failures::default();
+        let mut fail = |why: &str| {
+            let (pause, news) = failures.note(Refusal::Other(why.to_owned()));
+            (pause.as_secs(), news.is_some())
+        };
+        let noted = [fail("a"), fail("a"), fail("a"), fail("b"), fail("b"), fail("b"), fail("b")];
+        let expected = [(1, true), (2, false), (4, false), (8, true), (16, false), (30, false), (30, false)];
+        assert_eq!(noted, expected);
+    }
+
+    #[test]
+    fn a_master_that_does_not_know_the_question_is_asked_once_a_minute() {
+        let mut failures = Failures::default();
+        let unknown = || Refusal::Stranger("ERR unknown command 'HAYPILE.FUNCTIONS'".to_owned());
+        assert!(matches!(failures.note(unknown()), (PAUSE_STRANGER, Some(_))));
+        assert!(matches!(failures.note(unknown()), (PAUSE_STRANGER, None)));
+        // Another master is nobody's fault.
+        assert!(matches!(failures.note(Refusal::Late), (PAUSE, None)));
+    }
 }

@@ -20,8 +20,13 @@ use crate::cx::Fail;
 use crate::files;
 use crate::rdb;
 
+#[cfg(test)]
+mod tests;
+
 /// Where they are kept, in the data folder.
 pub const FILE: &str = "functions";
+/// Beside it, as they were before another node's took their place; written anew each time.
+pub const BEFORE: &str = "functions.before";
 /// The most bytes of all libraries together.
 const BYTES_MAX: usize = 16 << 20;
 
@@ -78,6 +83,8 @@ type Libraries = BTreeMap<String, Arc<Library>>;
 #[derive(Debug)]
 pub struct Functions {
     known: Mutex<Known>,
+    /// Held over every change, the disk included; `known` is only locked to read and to swap.
+    change: Mutex<()>,
     changes: Signal,
     file: PathBuf,
 }
@@ -88,6 +95,8 @@ struct Known {
     /// The SHA-1 of what the file holds; `None` where there is none, or none that can be read: such a node has had no
     /// libraries, which is not the same as having none.
     sha: Option<String>,
+    /// The node that they were taken from since this one started, if they were.
+    from: Option<String>,
 }
 
 /// The library's name in the first line of its text, `#!lua name=NAME`, and the Lua behind it.
@@ -149,7 +158,8 @@ impl Functions {
         load: impl Fn(&Bytes) -> Result<Library, Fail>,
     ) -> (Functions, Result<(), String>) {
         let file = folder.join(FILE);
-        let functions = Functions { known: Mutex::default(), changes: Signal::default(), file };
+        let functions =
+            Functions { known: Mutex::default(), change: Mutex::default(), changes: Signal::default(), file };
         let read = functions.read(fs, load);
         (functions, read)
     }
@@ -163,13 +173,22 @@ impl Functions {
             libraries.insert(library.name.clone(), Arc::new(library));
         }
         let sha = Some(sha1hex(&payload(&libraries)));
-        *self.lock() = Known { libraries, sha };
+        *self.lock() = Known { libraries, sha, from: None };
         Ok(())
     }
 
-    /// FCALL takes this lock while it holds slots': who has it looks at no slot.
+    /// FCALL takes this lock while it holds slots': who has it looks at no slot, and waits for nothing.
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Before a change: nobody else changes anything while this is held.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.change.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn libraries(&self) -> Libraries {
+        self.lock().libraries.clone()
     }
 
     /// All libraries, by name.
@@ -197,8 +216,9 @@ impl Functions {
         known.sha.as_ref().map(|_| payload(&known.libraries))
     }
 
-    /// Takes another node's libraries, as that one keeps them, in the place of all that are here, unless these have
-    /// [changed](Functions::changes) since `seen`. Says whether it did.
+    /// Takes the libraries of the node `from`, as that one keeps them, in the place of all that are here, unless these have
+    /// [changed](Functions::changes) since `seen`. Says whether it did. What was here and is not known to be that node's is
+    /// kept in the file [`BEFORE`].
     ///
     /// # Errors
     /// If they are none, or could not be kept: nothing has changed then.
@@ -207,6 +227,7 @@ impl Functions {
         fs: &dyn Fs,
         payload: &Bytes,
         load: impl Fn(&Bytes) -> Result<Library, Fail>,
+        from: &str,
         seen: u64,
     ) -> Result<bool, Fail> {
         let texts = rdb::load_functions(payload).map_err(|refused| Fail::error(format!("ERR {refused}")))?;
@@ -215,11 +236,32 @@ impl Functions {
             let library = load(text)?;
             after.insert(library.name.clone(), Arc::new(library));
         }
-        let mut known = self.lock();
+        let _alone = self.alone();
         if self.changes.count() != seen {
             return Ok(false);
         }
-        self.keep(fs, &mut known, after).map(|()| true)
+        self.keep_before(fs, from)?;
+        self.keep(fs, after, Some(from)).map(|()| true)
+    }
+
+    /// Keeps what is here in a file beside, before what `from` has takes its place.
+    fn keep_before(&self, fs: &dyn Fs, from: &str) -> Result<(), Fail> {
+        let before = {
+            let known = self.lock();
+            if known.libraries.is_empty() || known.from.as_deref() == Some(from) {
+                return Ok(());
+            }
+            known.libraries.clone()
+        };
+        let file = self.file.with_file_name(BEFORE);
+        replace(fs, &file, &payload(&before))?;
+        tracing::warn!(
+            master = from,
+            libraries = before.len(),
+            file = %file.display(),
+            "the master's functions take the place of this node's own, which are kept in this file (FUNCTION RESTORE takes it)"
+        );
+        Ok(())
     }
 
     /// The library that has a function, and what is known of that.
@@ -246,8 +288,8 @@ impl Functions {
     /// # Errors
     /// As [`Functions::add`].
     pub fn add_all(&self, fs: &dyn Fs, libraries: Vec<Library>, policy: Policy) -> Result<(), Fail> {
-        let mut known = self.lock();
-        let mut after = if policy == Policy::Flush { Libraries::new() } else { known.libraries.clone() };
+        let _alone = self.alone();
+        let mut after = if policy == Policy::Flush { Libraries::new() } else { self.libraries() };
         for library in libraries {
             if policy != Policy::Replace && after.contains_key(&library.name) {
                 return Err(Fail::error(format!("ERR Library '{}' already exists", library.name)));
@@ -263,7 +305,7 @@ impl Functions {
             }
             after.insert(library.name.clone(), Arc::new(library));
         }
-        self.keep(fs, &mut known, after)
+        self.keep(fs, after, None)
     }
 
     /// Removes a library; says whether it was there.
@@ -271,26 +313,32 @@ impl Functions {
     /// # Errors
     /// That it could not be kept.
     pub fn remove(&self, fs: &dyn Fs, name: &[u8]) -> Result<bool, Fail> {
-        let mut known = self.lock();
-        let mut after = known.libraries.clone();
+        let _alone = self.alone();
+        let mut after = self.libraries();
+        let before = after.len();
         after.retain(|library, _| library.as_bytes() != name);
-        if after.len() == known.libraries.len() {
+        if after.len() == before {
             return Ok(false);
         }
-        self.keep(fs, &mut known, after)?;
+        self.keep(fs, after, None)?;
         Ok(true)
     }
 
-    /// Removes all libraries.
+    /// Removes all libraries. Also where there are none: a node that never had any tells its replicas nothing, one that was
+    /// emptied does.
     ///
     /// # Errors
     /// That it could not be kept.
     pub fn clear(&self, fs: &dyn Fs) -> Result<(), Fail> {
-        let mut known = self.lock();
-        if known.libraries.is_empty() {
+        let _alone = self.alone();
+        let is_kept = {
+            let known = self.lock();
+            known.libraries.is_empty() && known.sha.is_some()
+        };
+        if is_kept {
             return Ok(());
         }
-        self.keep(fs, &mut known, Libraries::new())
+        self.keep(fs, Libraries::new(), None)
     }
 
     /// What FUNCTION DUMP gives.
@@ -299,17 +347,24 @@ impl Functions {
         payload(&self.lock().libraries)
     }
 
-    fn keep(&self, fs: &dyn Fs, known: &mut Known, after: Libraries) -> Result<(), Fail> {
+    /// Called by who is [`alone`](Functions::alone): a slow disk keeps nobody from calling functions.
+    fn keep(&self, fs: &dyn Fs, after: Libraries, from: Option<&str>) -> Result<(), Fail> {
         let payload = payload(&after);
         if payload.len() > BYTES_MAX {
             return Err(Fail::error(format!("ERR libraries may take {BYTES_MAX} bytes together")));
         }
-        files::replace_bytes(fs, &self.file, &payload)
-            .map_err(|why| Fail::error(format!("ERR the libraries can't be kept: {why}")))?;
-        *known = Known { libraries: after, sha: Some(sha1hex(&payload)) };
+        replace(fs, &self.file, &payload)?;
+        let after = Known { libraries: after, sha: Some(sha1hex(&payload)), from: from.map(str::to_owned) };
+        let before = std::mem::replace(&mut *self.lock(), after);
         self.changes.notify();
+        drop(before);
         Ok(())
     }
+}
+
+fn replace(fs: &dyn Fs, file: &Path, payload: &[u8]) -> Result<(), Fail> {
+    files::replace_bytes(fs, file, payload)
+        .map_err(|why| Fail::error(format!("ERR the libraries can't be kept: {why}")))
 }
 
 /// Whether what a data folder keeps can be read; nothing is run.

@@ -7,12 +7,13 @@ use haypile_engine::clock::TimeMs;
 use haypile_engine::error::Error;
 use haypile_engine::key::Key;
 use haypile_engine::tx::{Stop, Tx};
+use haypile_engine::types::Slot;
 use haypile_engine::value::Value;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::blocked::Awaited;
-use crate::execute;
+use crate::execute::{self, Hindrance};
 use crate::kept::Kept;
 use crate::kind::Kind;
 use crate::node::Node;
@@ -56,6 +57,8 @@ pub enum Reach {
     Asked,
     /// All slots of the node: they are locked.
     Node,
+    /// It needs a slot that can't be used right now: it is to be run again once that may have changed.
+    Waits(Slot),
 }
 
 /// How a command waits.
@@ -225,17 +228,17 @@ impl<'a> Cx<'a> {
     ) -> Result<(), Fail> {
         let slot = key.slot();
         match (self.tx.covers(key), self.reach) {
-            (true, Reach::Node) => {
-                execute::check_role(&self.tx, slot, flags)?;
-                if !flags.has(Flags::WRITE) {
-                    return Ok(());
+            (true, reach) => {
+                let write = flags.has(Flags::WRITE);
+                // Else it was locked as one of the command's own, and looked at as such.
+                if reach == Reach::Node || self.turn == Turn::Transaction {
+                    self.check_slot(slot, write)?;
                 }
-                if self.node.leaving.any() && self.node.leaving.has(key.user()) {
-                    return Err(Fail::error("TRYAGAIN the key is on its way to another node"));
+                if write && self.node.leaving.any() && self.node.leaving.has(key.user()) {
+                    return Err(self.wait_for(slot));
                 }
-                self.node.require_replicas(&[slot])
+                Ok(())
             }
-            (true, _) => Ok(()),
             (false, Reach::MayAsk) => {
                 self.reach = Reach::Asked;
                 Err(Fail::Stop(Stop::Miss))
@@ -243,8 +246,27 @@ impl<'a> Cx<'a> {
             (false, Reach::Node) => {
                 Err(Fail::error(format!("ERR Partition not found: slot {slot} is not on this node")))
             }
-            (false, Reach::Keys | Reach::Asked) => Err(Fail::error(words())),
+            (false, Reach::Keys | Reach::Asked | Reach::Waits(_)) => Err(Fail::error(words())),
         }
+    }
+
+    /// Checks that the node serves a locked slot that the command has not named.
+    ///
+    /// # Errors
+    /// A miss if that may be so soon; else for the client.
+    pub fn check_slot(&mut self, slot: Slot, write: bool) -> Result<(), Fail> {
+        match execute::hindrance_at(&self.tx, slot, write) {
+            None if write => self.node.require_replicas(&[slot]),
+            None => Ok(()),
+            Some(Hindrance::Fenced(_)) => Err(self.wait_for(slot)),
+            Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => Err(Fail::error(text)),
+        }
+    }
+
+    /// Ends this run of the command: nothing of it is kept, and it runs again once the slot may be used.
+    fn wait_for(&mut self, slot: Slot) -> Fail {
+        self.reach = Reach::Waits(slot);
+        Fail::Stop(Stop::Miss)
     }
 
     /// Checks that all slots of the node are locked for it; `words` are the error where it may not ask for them.
@@ -258,7 +280,7 @@ impl<'a> Cx<'a> {
                 self.reach = Reach::Asked;
                 Err(Fail::Stop(Stop::Miss))
             }
-            Reach::Keys | Reach::Asked => Err(Fail::error(words())),
+            Reach::Keys | Reach::Asked | Reach::Waits(_) => Err(Fail::error(words())),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::codis::mover;
 use crate::codis::moves::Way;
 use crate::commands::events;
 use crate::commands::slotsrestore;
-use crate::cx::{Blocks, Cx, Fail, Reach, Turn};
+use crate::cx::{Blocks, Cx, Fail, Reach, Turn, is};
 use crate::kept::Kept;
 use crate::multi::Watching;
 use crate::node::{Node, Profile};
@@ -479,7 +479,7 @@ pub fn words(fail: &Fail) -> String {
 }
 
 /// What stands in a command's way under its slots' locks.
-enum Hindrance {
+pub(crate) enum Hindrance {
     /// The client is told.
     Refused(String),
     /// The slot is another node's; the client is told, if it does not come back.
@@ -614,8 +614,8 @@ impl Runner<'_> {
             &mut *self.scratch;
         let (keys, slots, permit) = (&keys[..], &slots[..], permit.take());
         let changes = engine.role_changes().count();
-        let present = if *everything { topology::present(engine) } else { Vec::new() };
-        let locked = if *everything { &present[..] } else { slots };
+        let all = if *everything { topology::present_and(engine, slots) } else { Vec::new() };
+        let locked = if *everything { &all[..] } else { slots };
         let asides = &self.node.scripts.asides;
         if !*aside && let Some(script) = asides.holder(locked) {
             return Attempt::Busy(script);
@@ -651,7 +651,8 @@ impl Runner<'_> {
         if !guesses.is_empty() {
             cx.tx.expect(guesses);
         }
-        let may_ask = cx.reach == Reach::MayAsk && command.name == "sort_ro";
+        let reads_others = || args.iter().any(|arg| is(arg, "by") || is(arg, "get"));
+        let may_ask = cx.reach == Reach::MayAsk && command.name == "sort_ro" && reads_others();
         if *may_stream && !*aside && !*everything && !may_ask && stream::is_fit(command) {
             cx.tx.limit_reads(stream::ELEMENTS_MAX);
         }
@@ -765,6 +766,10 @@ impl Runner<'_> {
                     }
                     Err(error) => Attempt::Done(Err(error.into())),
                 };
+            }
+            Err(Fail::Stop(Stop::Miss)) if let Reach::Waits(slot) = cx.reach => {
+                cx.reply.truncate(start);
+                return Attempt::Fenced(slot, changes);
             }
             Err(Fail::Stop(Stop::Miss)) if cx.reach == Reach::Asked => {
                 cx.reply.truncate(start);
@@ -901,7 +906,7 @@ fn hindrance(tx: &Tx<'_>, slots: &[Slot], flags: Flags) -> Option<Hindrance> {
 }
 
 /// Whether the node serves reads, or writes, on a slot.
-fn hindrance_at(tx: &Tx<'_>, slot: Slot, write: bool) -> Option<Hindrance> {
+pub(crate) fn hindrance_at(tx: &Tx<'_>, slot: Slot, write: bool) -> Option<Hindrance> {
     match tx.role(slot) {
         Role::Master => None,
         Role::Fenced if !write => None,

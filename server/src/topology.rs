@@ -97,6 +97,12 @@ pub fn present(engine: &Engine) -> Vec<Slot> {
     Slot::all().filter(|&slot| engine.role(slot) != Role::Absent).collect()
 }
 
+/// The slots of this node and these, ascending.
+#[must_use]
+pub fn present_and(engine: &Engine, slots: &[Slot]) -> Vec<Slot> {
+    Slot::all().filter(|slot| slots.contains(slot) || engine.role(*slot) != Role::Absent).collect()
+}
+
 /// Gives the slots back if all of them are here.
 ///
 /// # Errors

@@ -327,3 +327,21 @@ fn clients_of_one_worker_that_send_at_once_are_answered_each_in_its_order() {
         node.stop().expect("a clean stop");
     }
 }
+
+#[test]
+fn who_waits_for_a_list_is_served_by_a_script_without_keys_in_a_transaction() {
+    let node = start(standalone());
+    let (mut waits, mut serves) = (Client::connect(node.address), Client::connect(node.address));
+    waits.send(b"blpop l 0\r\n");
+    loop {
+        serves.send(b"client list\r\n");
+        if serves.bulk().contains("flags=b") {
+            break;
+        }
+    }
+    serves.ask("multi", "+OK\r\n");
+    serves.ask("eval \"return redis.call('lpush', 'l', 'x')\" 0", "+QUEUED\r\n");
+    serves.ask("exec", "*1\r\n:1\r\n");
+    waits.expect("*2\r\n$1\r\nl\r\n$1\r\nx\r\n");
+    node.stop().expect("a clean stop");
+}

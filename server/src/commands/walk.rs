@@ -48,6 +48,8 @@ const FLUSH: Flags = Flags::WRITE.with(Flags::DANGEROUS).with(Flags::OVER_SLOTS)
 
 /// How many keys a walk that nobody limits takes from a slot at a time.
 const PAGE_KEYS: usize = 1000;
+/// KEYS in a script, which keeps all of them in memory under all locks, is for nodes with no more.
+const SCRIPT_KEYS_MAX: u64 = 1 << 17;
 
 /// A place in the walk over all keys. As a cursor it is a number: the slot's number above 48 bits of hash; 0 is the
 /// beginning, and also the end, as no walk stops at its beginning.
@@ -302,8 +304,20 @@ pub fn in_script(cx: &mut Cx<'_>, command: &Command, args: &[&[u8]]) -> Result<(
         )
     })?;
     let slots: Vec<Slot> = cx.tx.slots().filter(|&slot| serves(&cx.tx, slot)).collect();
+    for &slot in &slots {
+        cx.check_slot(slot, false)?;
+    }
     let counts: Vec<(Slot, u64)> = slots.iter().map(|&slot| (slot, cx.tx.key_count_here(slot))).collect();
+    // Nothing else goes on meanwhile, and Lua's own limit does not see it.
+    let until_ns =
+        cx.node.nanos().saturating_add(cx.node.config.now().script_busy_ms.saturating_mul(1_000_000));
     let page = |cx: &mut Cx<'_>, place: Place, limit: usize| -> Result<Page, Fail> {
+        if cx.node.nanos() > until_ns {
+            return Err(Fail::error(format!(
+                "ERR {} in a script took longer than lua-time-limit: walk over the keys with SCAN, outside of scripts",
+                command.name
+            )));
+        }
         if slots.binary_search(&place.slot).is_err() {
             return Ok(place.after(KeyPage::default()));
         }
@@ -318,6 +332,13 @@ pub fn in_script(cx: &mut Cx<'_>, command: &Command, args: &[&[u8]]) -> Result<(
             scan.reply(cx.reply);
         }
         "keys" => {
+            let keys: u64 = counts.iter().map(|(_, keys)| keys).sum();
+            if keys > SCRIPT_KEYS_MAX {
+                return Err(Fail::error(format!(
+                    "ERR KEYS in a script is for nodes of at most {SCRIPT_KEYS_MAX} keys, this one has {keys}: walk over them with \
+                     SCAN, outside of scripts"
+                )));
+            }
             let mut found = Vec::new();
             let mut place = Place::of_cursor(BEGINNING);
             while let Some(here) = place {
@@ -349,9 +370,8 @@ pub fn in_script(cx: &mut Cx<'_>, command: &Command, args: &[&[u8]]) -> Result<(
             let own: Vec<Slot> =
                 slots.into_iter().filter(|&slot| !matches!(cx.tx.role(slot), Role::Replica { .. })).collect();
             for &slot in &own {
-                execute::check_role(&cx.tx, slot, Flags::WRITE)?;
+                cx.check_slot(slot, true)?;
             }
-            cx.node.require_replicas(&own)?;
             for slot in own {
                 if cx.tx.key_count_here(slot) > 0 {
                     cx.tx.clear(slot);

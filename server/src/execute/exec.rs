@@ -22,14 +22,20 @@ pub(super) struct Exec {
     queue: Vec<Queued>,
     watching: Option<Box<Watching>>,
     parts: Vec<Part>,
-    /// Set once a command has asked for all slots of the node.
+    /// Set once a command of the part that runs has asked for all slots of the node.
     everything: Cell<bool>,
 }
 
 /// Commands that run one after another.
 enum Part {
-    /// Under all their locks.
-    Locked { commands: Range<usize>, slots: Vec<Slot>, write_slots: Vec<Slot>, looks_at_watched: bool },
+    /// Under all their locks. They may write (a script without keys, too) to others than `write_slots`, which are those of keys.
+    Locked {
+        commands: Range<usize>,
+        slots: Vec<Slot>,
+        write_slots: Vec<Slot>,
+        writes: bool,
+        looks_at_watched: bool,
+    },
     /// One, without any.
     Alone(usize),
 }
@@ -85,7 +91,8 @@ impl Part {
         let watched = watching.into_iter().flat_map(Watching::keys).map(Key::slot);
         let slots = sorted(slots_of(|_| true).chain(watched).collect());
         let write_slots = sorted(slots_of(|queued| queued.command.flags.has(Flags::WRITE)).collect());
-        Part::Locked { commands, slots, write_slots, looks_at_watched: watching.is_some() }
+        let writes = queue[commands.clone()].iter().any(|queued| queued.command.flags.has(Flags::WRITE));
+        Part::Locked { commands, slots, write_slots, writes, looks_at_watched: watching.is_some() }
     }
 }
 
@@ -169,6 +176,7 @@ impl Runner<'_> {
                     if self.end_part(&exec, at, tried)? == Goes::Nowhere {
                         break;
                     }
+                    exec.everything.set(false);
                 }
                 Part::Alone(index) => {
                     // What was committed before must not wait behind it.
@@ -181,8 +189,7 @@ impl Runner<'_> {
     }
 
     fn waits_for_room(&self, part: &Part) -> bool {
-        matches!(part, Part::Locked { write_slots, .. } if !write_slots.is_empty())
-            && self.node.engine.crowd().is_some()
+        matches!(part, Part::Locked { writes: true, .. }) && self.node.engine.crowd().is_some()
     }
 
     /// Runs a locked part until it gets to its end.
@@ -214,13 +221,13 @@ impl Runner<'_> {
 
     /// Locks, checks, runs, commits a locked part.
     fn try_part(&mut self, exec: &Exec, part: &Part, fetched: &Fetched) -> Tried {
-        let Part::Locked { commands, slots, write_slots, looks_at_watched } = part else {
+        let Part::Locked { commands, slots, write_slots, writes, looks_at_watched } = part else {
             unreachable!("only a locked part is tried")
         };
         let engine = &self.node.engine;
         let changes = engine.role_changes().count();
-        let present = if exec.everything.get() { topology::present(engine) } else { Vec::new() };
-        let locked = if exec.everything.get() { &present } else { slots };
+        let all = if exec.everything.get() { topology::present_and(engine, slots) } else { Vec::new() };
+        let locked = if exec.everything.get() { &all } else { slots };
         if let Some(script) = self.node.scripts.asides.holder(locked) {
             return Tried::Busy(script);
         }
@@ -271,7 +278,7 @@ impl Runner<'_> {
                 Err(stop) => return Tried::Failed(stop.into()),
             }
         }
-        waiting = if self.node.blocked.any() && !write_slots.is_empty() {
+        waiting = if *writes && self.node.blocked.any() {
             waits::candidates(self.node, &tx)
         } else {
             Candidates::default()
@@ -304,6 +311,7 @@ impl Runner<'_> {
                 Ok(None) => {
                     return Tried::Failed(Fail::error("ERR too many commands failed after they wrote"));
                 }
+                Err(Stop::Miss) if let Reach::Waits(slot) = cx.reach => return Tried::Fenced(slot, changes),
                 Err(Stop::Miss) if cx.reach == Reach::Asked => {
                     exec.everything.set(true);
                     return Tried::Asked;

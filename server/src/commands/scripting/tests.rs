@@ -1,3 +1,5 @@
+use haypile_engine::key::Key;
+
 use crate::config::Settings;
 use crate::testing::Bench;
 
@@ -201,4 +203,47 @@ fn scripts_answer_in_the_clients_protocol() {
     assert_eq!(eval(&mut bench, "redis.setresp(3) return true", &["0"]), "#t");
     assert_eq!(eval(&mut bench, "return {map={a=1}}", &["0"]), "%1 $1 a :1");
     assert_eq!(eval(&mut bench, "return false", &["0"]), "_");
+}
+
+/// The transaction had locked the slot for a read, and the script wrote to it: the commit of a slot that is another's ended the
+/// process.
+#[test]
+fn a_script_in_a_transaction_writes_to_no_slot_that_is_locked_for_its_reads_alone() {
+    for first in ["multi", "watch k"] {
+        let mut bench = Bench::new();
+        bench.check("set k v -> +OK");
+        bench.node.engine.follow(&[Key::new(b"k").slot()], "10.0.0.9:9221").expect("it follows");
+        bench.run(first);
+        bench.run(if first == "multi" { "get k" } else { "multi" });
+        bench.check("eval \"return redis.call('set','k','w')\" 0 -> +QUEUED");
+        let reply = bench.run("exec");
+        assert!(reply.contains("Server in read-only"), "{reply}");
+        bench.check("get k -> $1 v");
+    }
+}
+
+/// The slots of the node were locked for the script, and the key's was none of these: a look at it ended the process.
+#[test]
+fn a_transaction_whose_script_needs_all_slots_says_which_key_is_in_none_of_these() {
+    let mut bench = Bench::new();
+    bench.node.engine.remove_slots(&[Key::new(b"k").slot()]).expect("it is removed");
+    bench.check(
+        "multi                                  -> +OK
+         eval \"return redis.call('dbsize')\" 0 -> +QUEUED
+         get k                                  -> +QUEUED",
+    );
+    let reply = bench.run("exec");
+    assert!(reply.contains("Partition not found"), "{reply}");
+    let reply = eval(&mut bench, "redis.call('dbsize') return redis.call('get', 'k')", &["0"]);
+    assert!(reply.contains("Partition not found"), "{reply}");
+}
+
+/// It said that it can't write there, and kept what it had written elsewhere.
+#[test]
+fn a_script_that_meets_a_slot_on_its_way_to_another_node_leaves_nothing() {
+    let mut bench = Bench::with(Settings { standalone: true, handover_hold_ms: 1, ..Settings::default() });
+    bench.node.engine.fence(&[Key::new(b"b").slot()]).expect("it is fenced");
+    let reply = eval(&mut bench, "redis.call('incr', 'a') redis.call('incr', 'b')", &["0"]);
+    assert!(reply.contains("being handed over"), "{reply}");
+    bench.check("get a -> $-1");
 }

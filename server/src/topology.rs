@@ -3,6 +3,7 @@
 //! PKCLUSTER and SLAVEOF (through `whole`) both come here. Every refusal contains Pika's words, where Pika has some, and the remedy. What
 //! waits for the disk is done off the worker, what waits for other nodes without blocking it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,8 +181,16 @@ pub async fn add_replicas(node: &Arc<Node>, slots: Vec<Slot>, master: &str) -> R
 /// # Errors
 /// For the client; nothing has changed then.
 pub async fn remove(node: &Arc<Node>, slots: Vec<Slot>) -> Result<(), Fail> {
-    if let Some(why) = slots.iter().find_map(|&slot| removal_hindrance(node, slot)) {
-        return Err(Fail::error(why));
+    // What another node took over while this one was away is that node's.
+    let mut heirs: BTreeMap<String, Vec<Slot>> = BTreeMap::new();
+    for &slot in &slots {
+        match node.replication.heir(slot) {
+            Some(heir) => heirs.entry(heir).or_default().push(slot),
+            None => removal_hindrance(node, slot).map_or(Ok(()), |why| Err(Fail::error(why)))?,
+        }
+    }
+    for (heir, slots) in heirs {
+        follow(node, &slots, &heir, Force::No).await?;
     }
     give_up(node, slots).await
 }

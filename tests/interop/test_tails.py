@@ -155,3 +155,9 @@ class Tails(Case):
         self.assertIn("taken over by", master.error("GET", key_in(1, "kept")))
         self.assertIn(master.pkcluster("slotsslaveof", "no", "one", "all"), (b"OK", True))
         self.assertEqual(master.do("GET", key_in(1, "kept")), b"1")
+
+    def test_a_master_that_is_back_gives_up_what_another_took_over(self):
+        master, replica = self.promoted()
+        self.assertEqual(master.pkcluster("removeslots", "0-2"), b"OK")
+        self.assertEqual(master.slots(), {})
+        self.assertEqual(replica.do("GET", key_in(1, "new")), b"2")

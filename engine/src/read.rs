@@ -11,7 +11,7 @@ use crate::cache::BlockCache;
 use crate::clock::TimeMs;
 use crate::error::Error;
 use crate::key::EntryKey;
-use crate::log::record::{BODY_BYTES_MAX, HEADER_BYTES};
+use crate::log::record::{self, BODY_BYTES_MAX, HEADER_BYTES};
 use crate::memtable::{self, Memtable, Seen, Stored, ValueRef};
 use crate::overlay::{self, Overlay, Written, wide};
 use crate::slot::SlotCell;
@@ -46,12 +46,11 @@ pub(crate) struct WriteSet {
 }
 
 impl WriteSet {
-    /// Tells those who watch the slot of what is being committed.
+    /// Tells those who watch the slot of what is being committed: of each step, as replicas hear of it, be it undone by a later one.
     pub fn tell(&self, watched: &Watched) {
-        if self.cleared {
-            watched.cleared();
+        for op in record::ops(self.record.get(HEADER_BYTES..).unwrap_or_default()) {
+            watched.changed_by(&op.expect("this transaction wrote it"));
         }
-        self.overlay.for_each(|key, written| watched.entry_changed(key, *written == Written::Tombstone));
     }
 
     /// An entry of the overlay.

@@ -9,7 +9,6 @@ use crate::planted::{self, Bug};
 use crate::slot::{Role, SlotCell, earliest};
 use crate::types::{Epoch, SLOT_COUNT, Seq, Slot};
 use crate::value::Header;
-use crate::watch::Watched;
 
 /// Why a slot's records can't be taken.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -201,21 +200,9 @@ pub(crate) fn apply(cell: &mut SlotCell, record: &Record<'_>) {
     cell.last_seq = record.header.seq;
 }
 
-/// Tells those who watch the slot of an operation.
-fn tell(watched: &Watched, op: &Op<'_>) {
-    match *op {
-        Op::Put { key, .. } => watched.entry_changed(&key::entry_key(key), false),
-        Op::Delete { key } => watched.entry_changed(&key::entry_key(key), true),
-        Op::PutElement { key, generation, sub, .. } | Op::DeleteElement { key, generation, sub } => {
-            watched.entry_changed(&key::element_key(key, generation, sub), false);
-        }
-        Op::Clear => watched.cleared(),
-    }
-}
-
 fn apply_op(cell: &mut SlotCell, op: Op<'_>) {
     if let Some(watched) = &cell.watched {
-        tell(watched, &op);
+        watched.changed_by(&op);
     }
     match op {
         Op::Put { key, value, existed } => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::key::{self, EntryKey};
+use crate::log::record::Op;
 use crate::signal::Signal;
 
 /// A watcher's flag: raised once one of its keys has changed. Clones are the same flag.
@@ -74,8 +75,20 @@ impl Watched {
         !self.0.is_empty()
     }
 
+    /// An operation was done to the slot.
+    pub(crate) fn changed_by(&self, op: &Op<'_>) {
+        match *op {
+            Op::Put { key, .. } => self.entry_changed(&key::entry_key(key), false),
+            Op::Delete { key } => self.entry_changed(&key::entry_key(key), true),
+            Op::PutElement { key, generation, sub, .. } | Op::DeleteElement { key, generation, sub } => {
+                self.entry_changed(&key::element_key(key, generation, sub), false);
+            }
+            Op::Clear => self.cleared(),
+        }
+    }
+
     /// An entry was written or removed: a key's own, or an element's.
-    pub(crate) fn entry_changed(&self, entry_key: &[u8], removed: bool) {
+    fn entry_changed(&self, entry_key: &[u8], removed: bool) {
         let Some(parts) = key::split(entry_key) else { return };
         let Some(watchers) = self.0.get(parts.prefix) else { return };
         for (flag, before) in watchers {
@@ -86,7 +99,7 @@ impl Watched {
     }
 
     /// All keys were removed.
-    pub(crate) fn cleared(&self) {
+    fn cleared(&self) {
         self.0
             .values()
             .flatten()

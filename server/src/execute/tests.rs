@@ -121,3 +121,21 @@ fn an_unknown_command_is_shown_with_a_part_of_its_arguments() {
     let shown = format!("'{}' '{}' '22' ", "0".repeat(60), "1".repeat(60));
     assert_eq!(text, format!("ERR unknown command 'nosuch', with args beginning with: {shown}"));
 }
+
+/// Redis counts each step of a transaction; what was created and removed again left nothing to compare.
+#[test]
+fn who_watches_a_key_hears_of_one_that_was_created_and_removed_in_one_transaction() {
+    let mut bench = Bench::new();
+    let mut other = bench.beside();
+    bench.check("watch k -> +OK");
+    other.check(
+        "multi    -> +OK
+         set k v  -> +QUEUED
+         del k    -> +QUEUED
+         exec     -> *2 +OK :1",
+    );
+    bench.check(
+        "multi    -> +OK
+         exec     -> *-1",
+    );
+}

@@ -235,14 +235,11 @@ impl<'a> Cx<'a> {
                     self.check_slot(slot, write)?;
                 }
                 if write && self.node.leaving.any() && self.node.leaving.has(key.user()) {
-                    return Err(self.wait_for(slot));
+                    return Err(self.run_again(Reach::Waits(slot)));
                 }
                 Ok(())
             }
-            (false, Reach::MayAsk) => {
-                self.reach = Reach::Asked;
-                Err(Fail::Stop(Stop::Miss))
-            }
+            (false, Reach::MayAsk) => Err(self.run_again(Reach::Asked)),
             (false, Reach::Node) => {
                 Err(Fail::error(format!("ERR Partition not found: slot {slot} is not on this node")))
             }
@@ -258,14 +255,14 @@ impl<'a> Cx<'a> {
         match execute::hindrance_at(&self.tx, slot, write) {
             None if write => self.node.require_replicas(&[slot]),
             None => Ok(()),
-            Some(Hindrance::Fenced(_)) => Err(self.wait_for(slot)),
+            Some(Hindrance::Fenced(_)) => Err(self.run_again(Reach::Waits(slot))),
             Some(Hindrance::Refused(text) | Hindrance::Gone(_, text)) => Err(Fail::error(text)),
         }
     }
 
-    /// Ends this run of the command: nothing of it is kept, and it runs again once the slot may be used.
-    fn wait_for(&mut self, slot: Slot) -> Fail {
-        self.reach = Reach::Waits(slot);
+    /// Ends this run of the command: nothing of it is kept, and it runs again once what it needs may be there.
+    fn run_again(&mut self, needs: Reach) -> Fail {
+        self.reach = needs;
         Fail::Stop(Stop::Miss)
     }
 
@@ -276,10 +273,7 @@ impl<'a> Cx<'a> {
     pub fn check_reach_all(&mut self, words: impl FnOnce() -> String) -> Result<(), Fail> {
         match self.reach {
             Reach::Node => Ok(()),
-            Reach::MayAsk => {
-                self.reach = Reach::Asked;
-                Err(Fail::Stop(Stop::Miss))
-            }
+            Reach::MayAsk => Err(self.run_again(Reach::Asked)),
             Reach::Keys | Reach::Asked | Reach::Waits(_) => Err(Fail::error(words())),
         }
     }

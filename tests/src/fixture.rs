@@ -1,5 +1,7 @@
 //! Stores of former and today's versions, as they lie in `tests/testdata/formats/`.
 
+use std::sync::Once;
+
 use haypile_engine::fs::memory::MemoryFs;
 use haypile_engine::fs::real::RealFs;
 use haypile_engine::fs::{Fs, OpenMode};
@@ -9,6 +11,20 @@ use crate::store::{DIR, create};
 
 /// Today's version.
 pub const VERSION: &str = "v1";
+
+/// A committed store of today's version. With `HAYPILE_REWRITE` it is written anew before the first test of the process sees it.
+///
+/// # Panics
+/// As [`load`].
+#[must_use]
+pub fn today(version: &str, written: &Once, rewrite: fn()) -> MemoryFs {
+    written.call_once(|| {
+        if std::env::var("HAYPILE_REWRITE").is_ok() {
+            rewrite();
+        }
+    });
+    load(version)
+}
 
 /// The store of a version, on a disk in memory.
 ///

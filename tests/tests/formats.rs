@@ -64,12 +64,7 @@ fn a_store_of_every_version_opens_and_gives_back_all_that_was_in_it() {
 /// The store of today's version, as it is committed.
 fn today() -> MemoryFs {
     static WRITTEN: Once = Once::new();
-    WRITTEN.call_once(|| {
-        if std::env::var("HAYPILE_REWRITE").is_ok() {
-            rewrite();
-        }
-    });
-    fixture::load(VERSION)
+    fixture::today(VERSION, &WRITTEN, rewrite)
 }
 
 fn rewrite() {
